@@ -1,0 +1,33 @@
+# What this project's own programs (examples, benchmarks, tests) share: dependencies, flags, the output folder.
+find_package(Eigen3 3.4 REQUIRED NO_MODULE)
+find_package(xtensor REQUIRED)
+
+if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES AND PROJECT_IS_TOP_LEVEL)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "Build type" FORCE)
+endif()
+if(PROJECT_IS_TOP_LEVEL AND NOT DEFINED CMAKE_CXX_COMPILER_LAUNCHER)
+  find_program(MIXBIT_CCACHE ccache)
+  if(MIXBIT_CCACHE)
+    set(CMAKE_CXX_COMPILER_LAUNCHER ${MIXBIT_CCACHE})
+  endif()
+endif()
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
+
+# Contraction of a*b+c would change last bits between machines. The library guards its own definitions (core/fp.hpp);
+# the hosts' arithmetic has no such guard, and its results are compared with recorded ones.
+add_library(mixbit_program_flags INTERFACE)
+target_compile_options(mixbit_program_flags INTERFACE
+  -ffp-contract=off -Wall -Wextra -Wpedantic -Wshadow
+  $<$<BOOL:${MIXBIT_WERROR}>:-Werror>
+  $<$<BOOL:${MIXBIT_NATIVE}>:-march=native>)
+target_link_libraries(mixbit_program_flags INTERFACE
+  mixbit::mixbit mixbit::reference Eigen3::Eigen xtensor)
+
+# `programs` builds what a user runs: examples, benchmarks and mixbit_goldens, but not the unit tests.
+add_custom_target(programs)
+
+function(mixbit_program name)
+  add_executable(${name} ${ARGN})
+  target_link_libraries(${name} PRIVATE mixbit_program_flags)
+endfunction()

@@ -1,0 +1,87 @@
+// mixbit::error: the one exception type of the library.
+//
+// Contract: every public entry checks its arguments once, before it changes anything, and throws `error` with a
+// stable id and one line that names the layer, the field and the value. Ids never change their meaning; new ones
+// are added. Programs print what() and exit with status 2.
+#pragma once
+
+#include <array>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <utility>
+
+namespace mixbit {
+
+/// What went wrong, as a number that a program can switch on.
+enum class error_id : int {
+  // 1xx: the configuration
+  config_value = 101,          ///< a field has a value that is out of range or of the wrong type
+  config_unknown_field = 102,  ///< a field, method or preset name that does not exist
+  config_conflict = 103,       ///< fields that exclude each other, or an entry without content
+  config_no_match = 104,       ///< a user's rule, pattern or name that matches nothing
+  config_json = 105,           ///< text that is not JSON, or JSON of the wrong shape
+  // 2xx: tensors and formats
+  tensor_shape = 201,   ///< rank, sizes or strides that do not fit
+  tensor_dtype = 202,   ///< an element type that the operation does not take
+  tensor_layout = 203,  ///< axes said by the host contradict the data, or the probe failed
+  tensor_alias = 204,   ///< a result that aliases borrowed scratch memory
+  format_value = 211,   ///< bits, block size or axis that the format cannot take
+  format_amax = 212,    ///< an amax that is negative, NaN or infinite
+  format_unsigned = 213,///< a negative value met an unsigned format
+  // 3xx: the state of a model
+  state_not_calibrated = 301,  ///< a static quantizer is used before it saw data
+  state_folded = 302,          ///< fold_weight was called, so weights can no longer be exported or trained
+  state_missing = 303,         ///< slots without a site, a pass that was not started, a name that does not exist
+  state_busy = 304,            ///< one workspace used by two threads
+  state_duplicate = 305,       ///< two things with one name
+  state_nested = 306,          ///< a call inside a pass that does not allow it
+  // 4xx: the search
+  search_infeasible = 401,  ///< no choice satisfies the budget
+  search_input = 402,       ///< groups, candidates or scores that cannot be searched
+  search_no_data = 403,     ///< a loop that ran no step although one is needed
+  search_plan = 404,        ///< a plan that does not fit the model
+  // 5xx: files
+  file_open = 501,     ///< cannot be opened, read or written
+  file_format = 502,   ///< content that breaks the file format's rules
+  file_content = 503,  ///< well formed, but not what the caller needs (missing tensor, other shape)
+  // 6xx: memory and devices
+  memory_exhausted = 601,  ///< the arena's limit does not hold the request
+  device_failure = 602,    ///< a device call failed, or a data-dependent check on the device did
+  // 7xx: programs
+  usage = 701,  ///< command-line arguments that are unknown or contradict each other
+};
+
+/// The one exception type. what() is "[mixbit.ID] message".
+class error : public std::runtime_error {
+ public:
+  error(error_id id, std::string const& message)
+      : std::runtime_error("[mixbit." + std::to_string(static_cast<int>(id)) + "] " + message), id_{id} {}
+  error_id id() const noexcept { return id_; }
+  /// The message without the bracketed id.
+  std::string_view message() const noexcept {
+    std::string_view const all{what()};
+    return all.substr(all.find(']') + 2);
+  }
+
+ private:
+  error_id id_;
+};
+
+namespace detail {
+template <class... Parts>
+std::string concat(Parts const&... parts) {
+  std::ostringstream out;
+  (out << ... << parts);
+  return std::move(out).str();
+}
+}  // namespace detail
+
+/// Throws `error{id, parts...}`; parts are streamed, so numbers and strings may be mixed.
+template <class... Parts>
+[[noreturn]] void fail(error_id id, Parts const&... parts) {
+  throw error{id, detail::concat(parts...)};
+}
+
+}  // namespace mixbit

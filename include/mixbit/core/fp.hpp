@@ -1,0 +1,74 @@
+// Float32 arithmetic with one rounding an operation, on the host and on the device.
+//
+// A compiler may contract a*b+c into one fused operation (g++ does by default where the target has FMA, nvcc does
+// always), and the result then differs in the last bit from the definition of a format. `fp::mul` is a product that
+// is never contracted. The other operators need no guard: contraction only ever removes a product's rounding.
+#pragma once
+
+#if defined(__FAST_MATH__) || defined(__RECIPROCAL_MATH__) || defined(__ASSOCIATIVE_MATH__)
+#error "mixbit: fast-math modes change results; compile without -ffast-math, -freciprocal-math and -fassociative-math"
+#endif
+
+#include <bit>
+#include <cstdint>
+
+#if defined(__CUDACC__)
+#define MIXBIT_HD __host__ __device__
+#else
+#define MIXBIT_HD
+#endif
+
+namespace mixbit::fp {
+
+/// a*b rounded once, whatever is done with the result afterwards.
+MIXBIT_HD constexpr float mul(float a, float b) {
+#if defined(__CUDA_ARCH__)
+  return __fmul_rn(a, b);
+#else
+  if (std::is_constant_evaluated()) return a * b;
+#if defined(__clang__)
+  {
+#pragma clang fp contract(off)
+    return a * b;
+  }
+#elif defined(__GNUC__)
+  return __builtin_assoc_barrier(a * b);
+#else
+  return a * b;
+#endif
+#endif
+}
+
+/// a/b rounded to nearest even.
+MIXBIT_HD constexpr float div(float a, float b) {
+#if defined(__CUDA_ARCH__)
+  return __fdiv_rn(a, b);
+#else
+  return a / b;
+#endif
+}
+
+MIXBIT_HD constexpr std::uint32_t bits(float x) { return std::bit_cast<std::uint32_t>(x); }
+MIXBIT_HD constexpr float from_bits(std::uint32_t b) { return std::bit_cast<float>(b); }
+MIXBIT_HD constexpr bool is_nan(float x) { return (bits(x) & 0x7fffffffu) > 0x7f800000u; }
+MIXBIT_HD constexpr bool is_finite(float x) { return (bits(x) & 0x7f800000u) != 0x7f800000u; }
+MIXBIT_HD constexpr float abs(float x) { return from_bits(bits(x) & 0x7fffffffu); }
+MIXBIT_HD constexpr float copy_sign(float magnitude, float sign) {
+  return from_bits((bits(magnitude) & 0x7fffffffu) | (bits(sign) & 0x80000000u));
+}
+
+/// Round half to even to an integer-valued float; keeps the sign of zero, NaN and infinities.
+/// Exact in every rounding the definition needs: values of 2^23 and above are integers already.
+MIXBIT_HD constexpr float round_half_even(float x) {
+#if defined(__CUDA_ARCH__)
+  return ::rintf(x);
+#else
+  float const magnitude = abs(x);
+  if (!(magnitude < 8388608.0f)) return x;
+  // (m + 2^23) - 2^23 rounds m to an integer in the current mode, which is half to even
+  float const rounded = (magnitude + 8388608.0f) - 8388608.0f;
+  return copy_sign(rounded, x);
+#endif
+}
+
+}  // namespace mixbit::fp

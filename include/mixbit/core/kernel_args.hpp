@@ -1,0 +1,86 @@
+// The argument of every kernel in kernels.inc, one struct each. All pointers are in the backend's memory; tensors of
+// one call have the same shape; `groups` fits that shape. Entry points have checked all of it: kernels only assert.
+#pragma once
+
+#include <cstdint>
+
+#include "mixbit/core/format.hpp"
+#include "mixbit/core/partition.hpp"
+#include "mixbit/core/tensor_view.hpp"
+
+namespace mixbit {
+
+/// What a kernel saw in the data and could not answer with an exception.
+struct data_flags {
+  std::uint64_t nonfinite = 0;          ///< NaN and infinities met while calibrating
+  std::uint64_t negative_unsigned = 0;  ///< negative values met by an unsigned format
+};
+
+/// amax[g] = max(amax[g], max |x| over group g). NaN and infinities are left out and counted in `flags`.
+struct amax_args {
+  const_tensor_ref x;
+  partition groups;
+  float* amax = nullptr;        ///< [group_count], read and written
+  data_flags* flags = nullptr;  ///< may be null
+};
+
+/// y = Q(x): quantized and back, in x's type. `y` may be `x` itself.
+struct fake_quantize_args {
+  const_tensor_ref x;
+  tensor_ref y;
+  partition groups;
+  float const* amax = nullptr;  ///< [group_count]; null: a cast without a scale (minifloats only)
+  format how;
+  data_flags* flags = nullptr;  ///< may be null
+};
+
+/// codes and scales of x as a file holds them. `scales` has group_count elements of how.scale_type.
+struct encode_args {
+  const_tensor_ref x;
+  partition groups;
+  float const* amax = nullptr;
+  format how;
+  std::uint8_t* codes = nullptr;  ///< [storage_size(...).payload] bytes
+  void* scales = nullptr;
+  data_flags* flags = nullptr;
+};
+
+/// y from codes and scales. Under policy `stored` equal to fake_quantize bit for bit.
+struct decode_args {
+  std::uint8_t const* codes = nullptr;
+  void const* scales = nullptr;
+  partition groups;
+  format how;
+  tensor_ref y;
+};
+
+/// grad = 0 where |x| > amax of its group: the clipped straight-through estimator. In place.
+struct backward_mask_args {
+  const_tensor_ref x;
+  tensor_ref grad;
+  partition groups;
+  float const* amax = nullptr;
+};
+
+/// y = T(a - b).
+struct subtract_args {
+  const_tensor_ref a, b;
+  tensor_ref y;
+};
+
+/// *sum += Σ clamp(grad · difference, ±1e10)², added in an order that depends on the shape alone.
+struct gradient_score_args {
+  const_tensor_ref grad, difference;
+  double* sum = nullptr;
+};
+
+/// y = T(x · scale[i mod period]) where i is the index along `axis`. `y` may be `x` itself.
+struct scale_channels_args {
+  const_tensor_ref x;
+  tensor_ref y;
+  int axis = 0;
+  std::int64_t period = 0;
+  float const* scale = nullptr;  ///< [period]
+};
+
+}  // namespace mixbit

@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# Tests the checks of scripts/ other than check-layering (which has a test of its own), on small trees made here:
+# check-headers, check-compile-fail, count-tests.awk, list-sources and install-deps.
+set -euo pipefail
+source_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+mkdir -p "$work/scripts" "$work/include/mixbit" "$work/reference/mixbit" "$work/tests/compile_fail"
+cp "$source_dir"/scripts/* "$work/scripts"
+cd "$work"
+passed=0 failed=0
+
+expect() {  # WHAT STATUS REGEX COMMAND...: the command ends with the status and prints a line that matches
+  local what=$1 status=$2 regex=$3 got=0 out
+  out=$("${@:4}" 2>&1) || got=$?
+  if ((got == status)) && grep -Eq -- "$regex" <<<"$out"; then
+    passed=$((passed + 1))
+  else
+    failed=$((failed + 1))
+    printf '%s: status %s, expected %s and /%s/\n%s\n' "$what" "$got" "$status" "$regex" "$out"
+  fi
+}
+
+# check-headers
+printf '#pragma once\n#include <string>\ninline std::string a() { return "a"; }\n' >include/mixbit/whole.hpp
+expect 'a whole header' 0 '1 of 1 headers compile alone' scripts/check-headers g++
+printf '#pragma once\n// needs: <no/such/header.h> (optional)\n#include <no/such/header.h>\n' >include/mixbit/optional.hpp
+expect 'an optional header' 0 '^skipped: header mixbit/optional.hpp: <no/such/header.h>' scripts/check-headers g++
+printf '#pragma once\ninline std::string b() { return "b"; }\n' >reference/mixbit/half.hpp
+expect 'a header without its include' 1 'does not compile alone with g\+\+: mixbit/half.hpp' scripts/check-headers g++
+printf 'struct twice {};\n' >reference/mixbit/half.hpp
+expect 'a header without a guard' 1 'does not compile alone with clang\+\+: mixbit/half.hpp' scripts/check-headers clang++
+printf '#pragma once\ninline int c(int unused) { return 1; }\n' >reference/mixbit/half.hpp
+expect 'a header with a warning' 1 'does not compile alone with g\+\+: mixbit/half.hpp' scripts/check-headers g++
+
+# check-compile-fail
+misuse() {  # EXPECTED MISUSE CORRECTED
+  printf '// expect: %s\n#ifdef MIXBIT_COMPILE_PASS\n%s\n#else\n%s\n#endif\n' "$1" "$3" "$2" >tests/compile_fail/case.cpp
+}
+misuse 'a number is needed' 'static_assert(false, "a number is needed");' 'int x = 1;'
+expect 'a good case' 0 '^1 passed, 0 failed, 0 skipped$' scripts/check-compile-fail
+misuse 'a word is needed' 'static_assert(false, "a number is needed");' 'int x = 1;'
+expect 'another message' 1 'fails without a message that matches' scripts/check-compile-fail
+misuse 'a number is needed' 'int x = 1;' 'int x = 1;'
+expect 'misuse that compiles' 1 'compiles with clang\+\+, but must not' scripts/check-compile-fail
+misuse 'a number is needed' 'static_assert(false, "a number is needed");' 'int x = y;'
+expect 'a corrected variant that is wrong' 1 'corrected variant does not compile with g\+\+' scripts/check-compile-fail
+printf 'int x = y;\n' >tests/compile_fail/case.cpp
+expect 'a case without its message' 1 "no line '// expect: regex'" scripts/check-compile-fail
+
+# count-tests.awk
+cat >ctest.log <<'LOG'
+1: [doctest] test cases:  9 |  7 passed | 1 failed | 1 skipped
+1/5 Test  #1: core ........***Failed    0.03 sec
+2: skipped: torch: the package is not installed
+2: [doctest] test cases:  4 |  4 passed | 0 failed | 0 skipped
+2/5 Test  #2: io ..........   Passed    0.03 sec
+3: fake_quant: 5 cases
+3: 3 passed, 0 failed, 2 skipped
+3/5 Test  #3: goldens .....   Passed    0.03 sec
+4: Segmentation fault
+4/5 Test  #4: config ......***Exception: SegFault  0.10 sec
+5/5 Test  #5: headers .....   Passed    1.00 sec
+LOG
+count() { awk -v mode="$1" -v reasons=reasons -v details=details -f scripts/count-tests.awk "$2"; }
+expect 'cases' 0 '^14 2 4$' count cases ctest.log
+expect 'tests' 0 '^3 2 0$' count tests ctest.log
+expect 'why something was skipped' 0 '^torch: the package is not installed$' cat reasons
+expect 'how something failed' 0 '^Segmentation fault$' cat details
+printf '1: [doctest] test cases: 3 | 3 passed | 0 failed | 0 skipped\n1/1 Test #1: a ...***Failed 1 sec\n' >ctest.log
+expect 'a failure outside the cases' 0 '^3 1 0$' count cases ctest.log
+: >ctest.log
+expect 'no test at all' 0 '^0 1 0$' count cases ctest.log
+
+# list-sources
+mkdir -p tests/b tests/a/deep examples/hosts/toy
+touch tests/b/y_test.cpp tests/a/deep/x_test.cpp tests/a/w_test.cpp tests/a/help.cpp examples/hosts/toy/{main,more}.cpp \
+  examples/hosts/single.cpp
+expect 'a folder of tests' 0 '^a tests/a/deep/x_test.cpp tests/a/w_test.cpp$' scripts/list-sources unit
+expect 'a host' 0 '^toy examples/hosts/toy/main.cpp examples/hosts/toy/more.cpp$' scripts/list-sources hosts
+expect 'a single example' 0 '^single examples/hosts/single.cpp$' scripts/list-sources examples
+
+# install-deps, where nothing is found on the PATH but what it calls itself
+mkdir -p bin
+bash_path=$(command -v bash)
+printf '#!%s\necho 1000\n' "$bash_path" >bin/id
+chmod +x bin/id
+expect 'not Debian' 1 'not a Debian system .*g\+\+ cmake' env PATH="$work/bin" "$bash_path" scripts/install-deps run
+printf '#!%s\nexit 1\n' "$bash_path" >bin/apt-get
+chmod +x bin/apt-get
+expect 'no root' 1 'root is needed .*apt-get install .*g\+\+' env PATH="$work/bin" "$bash_path" scripts/install-deps run
+expect 'everything there' 0 '^$' scripts/install-deps test
+
+echo "$passed passed, $failed failed, 0 skipped"
+((failed == 0))
