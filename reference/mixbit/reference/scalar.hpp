@@ -1,0 +1,55 @@
+// reference::scalar: the CPU backend of plain loops. It is what the other backends are held to.
+//
+//   mixbit::reference::scalar cpu;            // everything on the calling thread
+//   mixbit::thread_pool pool{4};
+//   mixbit::reference::scalar cpu4{pool};     // same results, to the bit
+#pragma once
+
+#include <cstring>
+
+#include "mixbit/core/backend.hpp"
+#include "mixbit/reference/scalar/amax.hpp"
+#include "mixbit/reference/scalar/backward_mask.hpp"
+#include "mixbit/reference/scalar/decode.hpp"
+#include "mixbit/reference/scalar/encode.hpp"
+#include "mixbit/reference/scalar/fake_quantize.hpp"
+#include "mixbit/reference/scalar/gradient_score.hpp"
+#include "mixbit/reference/scalar/scale_channels.hpp"
+#include "mixbit/reference/scalar/subtract.hpp"
+
+namespace mixbit::reference::inline MIXBIT_REFERENCE_TARGET {
+
+/// Models mixbit::backend. Copies share the executor, which must outlive them. Calls are synchronous, allocate nothing
+/// and may be made from several threads.
+struct scalar {
+  static constexpr device place = device::cpu;
+  static constexpr std::string_view name = "reference::scalar";
+  static constexpr bool exact_probe = true;
+
+  scalar() = default;
+  explicit scalar(executor_ref threads) : threads_{threads} {}
+
+  static memory_source memory() { return {}; }
+  void copy_to_host(void* to, void const* from, std::size_t bytes) const {
+    if (bytes != 0) std::memmove(to, from, bytes);
+  }
+  void copy_from_host(void* to, void const* from, std::size_t bytes) const {
+    if (bytes != 0) std::memmove(to, from, bytes);
+  }
+  void zero(void* p, std::size_t bytes) const {
+    if (bytes != 0) std::memset(p, 0, bytes);
+  }
+  void synchronize() const {}
+
+#define MIXBIT_KERNEL(kernel) \
+  void kernel(kernel##_args const& a) const { scalar_kernels::kernel(threads_, a); }
+#include "mixbit/core/kernels.inc"
+#undef MIXBIT_KERNEL
+
+ private:
+  executor_ref threads_{};
+};
+
+static_assert(backend<scalar>);
+
+}  // namespace mixbit::reference::inline MIXBIT_REFERENCE_TARGET
