@@ -1,0 +1,45 @@
+// "Did you mean ...": the names nearest to one that does not exist, for messages.
+#pragma once
+
+#include <algorithm>
+#include <cctype>
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace mixbit::detail {
+
+/// Levenshtein's distance, letters of either case alike.
+inline std::size_t edit_distance(std::string_view a, std::string_view b) {
+  auto const lower = [](char c) { return std::tolower(static_cast<unsigned char>(c)); };
+  std::vector<std::size_t> row(b.size() + 1);
+  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (std::size_t i = 1; i <= a.size(); ++i) {
+    std::size_t diagonal = std::exchange(row[0], i);
+    for (std::size_t j = 1; j <= b.size(); ++j) {
+      std::size_t const change = diagonal + (lower(a[i - 1]) != lower(b[j - 1]));
+      diagonal = std::exchange(row[j], std::min({row[j] + 1, row[j - 1] + 1, change}));
+    }
+  }
+  return row[b.size()];
+}
+
+/// " (close: A, B, C)" for the at most three nearest of `names`, or "" where nothing is near.
+template <class Names>
+std::string close_names(std::string_view wrong, Names const& names) {
+  std::vector<std::pair<std::size_t, std::string_view>> near;
+  for (std::string_view name : names) {
+    std::size_t const distance = edit_distance(wrong, name);
+    if (distance <= std::max<std::size_t>(3, wrong.size() / 2)) near.emplace_back(distance, name);
+  }
+  std::stable_sort(near.begin(), near.end(), [](auto const& x, auto const& y) { return x.first < y.first; });
+  if (near.empty()) return {};
+  std::string text = " (close: ";
+  for (std::size_t i = 0; i < std::min<std::size_t>(3, near.size()); ++i)
+    text.append(i ? ", " : "").append(near[i].second);
+  return text += ')';
+}
+
+}  // namespace mixbit::detail
