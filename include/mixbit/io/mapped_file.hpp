@@ -1,0 +1,97 @@
+// Files read through memory: the kernel brings pages in as they are touched and drops them under pressure, so a file
+// may be larger than memory.
+//
+// Contract: a mapped_file is a read-only view of a regular file as long as it was when it was opened. It is move-only;
+// spans taken from it live as long as the object that holds the mapping, moves included. Errors throw `file_open` and
+// name the path and the system's reason. A file that another process shortens while it is mapped raises SIGBUS on the
+// missing pages (POSIX leaves no other way); writers that replace files by rename, as atomic_file does, are safe.
+#pragma once
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <limits>
+#include <span>
+#include <string_view>
+#include <utility>
+
+#include "mixbit/io/path_error.hpp"
+
+namespace mixbit {
+
+class mapped_file {
+ public:
+  /// Maps nothing: bytes() is empty.
+  mapped_file() = default;
+
+  /// Maps the whole file. An empty file is fine and maps nothing.
+  explicit mapped_file(std::filesystem::path path) : path_{std::move(path)} {
+    descriptor const file{::open(path_.c_str(), O_RDONLY | O_CLOEXEC)};
+    if (file.number < 0) fail_path("open", path_);
+    struct stat status {};
+    if (::fstat(file.number, &status) != 0) fail_path("read", path_);
+    if (S_ISDIR(status.st_mode)) fail_path("read", path_, EISDIR);
+    if (!S_ISREG(status.st_mode)) fail(error_id::file_open, "cannot read ", in_quotes(path_), ": not a regular file");
+    auto const size = static_cast<std::uint64_t>(status.st_size);
+    if (size > std::numeric_limits<std::size_t>::max()) fail_path("map", path_, EFBIG);
+    if (size != 0) map(file.number, static_cast<std::size_t>(size));
+  }
+
+  mapped_file(mapped_file&& other) noexcept
+      : path_{std::move(other.path_)},
+        data_{std::exchange(other.data_, nullptr)},
+        size_{std::exchange(other.size_, 0)} {}
+
+  mapped_file& operator=(mapped_file&& other) noexcept {
+    mapped_file taken{std::move(other)};
+    std::swap(path_, taken.path_);
+    std::swap(data_, taken.data_);
+    std::swap(size_, taken.size_);
+    return *this;
+  }
+
+  ~mapped_file() {
+    if (data_ != nullptr) ::munmap(data_, size_);
+  }
+
+  std::filesystem::path const& path() const noexcept { return path_; }
+  std::size_t size() const noexcept { return size_; }
+
+  /// The content; page-aligned at its start.
+  std::span<std::byte const> bytes() const noexcept { return {static_cast<std::byte const*>(data_), size_}; }
+
+  /// The same content as characters, for text files.
+  std::string_view text() const noexcept { return {static_cast<char const*>(data_), size_}; }
+
+ private:
+  /// Closes on every way out; a mapping outlives its descriptor.
+  struct descriptor {
+    int number;
+    explicit descriptor(int n) : number{n} {}
+    descriptor(descriptor const&) = delete;
+    descriptor& operator=(descriptor const&) = delete;
+    ~descriptor() {
+      if (number >= 0) ::close(number);
+    }
+  };
+
+  void map(int file, std::size_t size) {
+    void* const address = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file, 0);
+    if (address == MAP_FAILED) fail_path("map", path_);
+    data_ = address;
+    size_ = size;
+    // Checkpoints are read from front to back. Only advice: a failure changes nothing but the speed.
+    static_cast<void>(::madvise(address, size, MADV_SEQUENTIAL));
+  }
+
+  std::filesystem::path path_;
+  void* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+}  // namespace mixbit

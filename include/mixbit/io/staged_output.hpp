@@ -1,0 +1,160 @@
+// An output folder with several files and sub-folders that changes as a whole or not at all.
+//
+// Contract: files are written below a hidden folder inside the target (so that renames stay on one file system) and
+// moved to their places by commit(). Without commit(), or if commit() throws, the target holds what it held before, and
+// folders that were created for it are gone again. Files of the target that are not written stay in both cases. Each
+// move is one rename; a process killed between two of them leaves whole files of both generations, never half of one.
+#pragma once
+
+#include <algorithm>
+#include <filesystem>
+#include <string>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "mixbit/io/atomic_file.hpp"
+
+namespace mixbit {
+
+class staged_output {
+ public:
+  /// Prepares `folder`, which is created with its parents if need be. Errors throw `file_open`.
+  explicit staged_output(std::filesystem::path const& folder) {
+    std::error_code code;
+    folder_ = std::filesystem::absolute(folder, code).lexically_normal();
+    if (code) fail_path("write into", folder, code.value());
+    if (!folder_.has_filename()) folder_ = folder_.parent_path();
+    if (exists(folder_) && !std::filesystem::is_directory(folder_)) fail_path("write into", folder_, ENOTDIR);
+    try {
+      create_folders(folder_);
+      do {
+        root_ = folder_ / detail::next_temporary_name();
+      } while (!create_folder(root_));
+      create_folder(fresh());
+      create_folder(replaced());
+    } catch (...) {
+      discard();
+      throw;
+    }
+  }
+
+  staged_output(staged_output const&) = delete;
+  staged_output& operator=(staged_output const&) = delete;
+  ~staged_output() { discard(); }
+
+  /// Where the output will be.
+  std::filesystem::path const& folder() const noexcept { return folder_; }
+
+  /// Where to write now what will be `folder()/relative`; folders on the way are made. Throws `file_open` for a path
+  /// that is absolute or leaves the folder.
+  std::filesystem::path path(std::filesystem::path const& relative) {
+    auto const inside = relative.lexically_normal();
+    if (inside.empty() || inside.is_absolute() || *inside.begin() == "..")
+      fail(error_id::file_open, "cannot write ", in_quotes(relative), ": not a path inside the output folder");
+    auto const result = fresh() / inside;
+    std::error_code code;
+    std::filesystem::create_directories(result.parent_path(), code);
+    if (code) fail_path("create", result.parent_path(), code.value());
+    return result;
+  }
+
+  /// Moves everything to its place; all of it, or nothing and an error.
+  void commit() {
+    if (root_.empty()) fail(error_id::file_open, "cannot write ", in_quotes(folder_), ": already committed");
+    try {
+      for (auto const& staged : contents()) place(staged);
+    } catch (std::filesystem::filesystem_error const& problem) {
+      roll_back();
+      fail_path("write into", folder_, problem.code().value());
+    } catch (...) {
+      roll_back();
+      throw;
+    }
+    moves_.clear();
+    created_.clear();
+    discard();
+  }
+
+ private:
+  struct move {
+    std::filesystem::path target, backup;  // no backup: the target did not exist
+  };
+
+  std::filesystem::path fresh() const { return root_ / "new"; }
+  std::filesystem::path replaced() const { return root_ / "old"; }
+
+  /// Also true for a symbolic link that leads nowhere.
+  static bool exists(std::filesystem::path const& path) {
+    std::error_code ignored;
+    return std::filesystem::exists(std::filesystem::symlink_status(path, ignored));
+  }
+
+  /// False if it exists.
+  static bool create_folder(std::filesystem::path const& path) {
+    std::error_code code;
+    bool const created = std::filesystem::create_directory(path, code);
+    if (code) fail_path("create", path, code.value());
+    return created;
+  }
+
+  /// `path` and its parents, remembering which are new.
+  void create_folders(std::filesystem::path const& path) {
+    std::error_code ignored;
+    if (path.empty() || std::filesystem::is_directory(path, ignored)) return;
+    create_folders(path.parent_path());
+    if (create_folder(path)) created_.push_back(path);
+  }
+
+  /// Everything staged, relative to it, folders before what they hold.
+  std::vector<std::filesystem::path> contents() const {
+    std::vector<std::filesystem::path> result;
+    for (auto const& entry : std::filesystem::recursive_directory_iterator{fresh()})
+      result.push_back(entry.path().lexically_relative(fresh()));
+    std::sort(result.begin(), result.end());
+    return result;
+  }
+
+  void place(std::filesystem::path const& relative) {
+    auto const staged = fresh() / relative, target = folder_ / relative;
+    std::error_code code;
+    if (std::filesystem::is_directory(staged)) return create_folders(target);
+    if (std::filesystem::is_directory(target, code)) fail_path("write", target, EISDIR);
+    move done{target, {}};
+    if (exists(target)) {
+      done.backup = replaced() / std::to_string(moves_.size());
+      // A hard link keeps the old file in place until the rename replaces it; not every file system has them.
+      if (::link(target.c_str(), done.backup.c_str()) != 0) rename(target, done.backup, target);
+    }
+    moves_.push_back(done);
+    rename(staged, target, target);
+  }
+
+  static void rename(std::filesystem::path const& from, std::filesystem::path const& to,
+                     std::filesystem::path const& named) {
+    if (::rename(from.c_str(), to.c_str()) != 0) fail_path("write", named);
+  }
+
+  void roll_back() noexcept {
+    for (; !moves_.empty(); moves_.pop_back()) {
+      move const& last = moves_.back();
+      if (last.backup.empty()) ::unlink(last.target.c_str());
+      else ::rename(last.backup.c_str(), last.target.c_str());
+    }
+    discard();
+  }
+
+  /// Removes what was staged, and the folders that were made for it. Never throws: it runs while errors pass.
+  void discard() noexcept {
+    std::error_code ignored;
+    if (!root_.empty()) std::filesystem::remove_all(root_, ignored);
+    root_.clear();
+    for (; !created_.empty(); created_.pop_back()) std::filesystem::remove(created_.back(), ignored);
+  }
+
+  std::filesystem::path folder_, root_;
+  std::vector<std::filesystem::path> created_;
+  std::vector<move> moves_;
+};
+
+}  // namespace mixbit

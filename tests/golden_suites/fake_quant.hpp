@@ -1,0 +1,165 @@
+// Suite fake_quant: every case of ModelOpt's fake quantization, bit for bit, under policy `modelopt`.
+#pragma once
+
+#include <filesystem>
+
+#include "golden_suites/quantizer_case.hpp"
+#include "golden_suites/suite.hpp"
+#include "mixbit/formats/check.hpp"
+#include "mixbit/reference/scalar.hpp"
+
+namespace golden {
+
+class fake_quant_suite {
+ public:
+  explicit fake_quant_suite(std::filesystem::path const& dir)
+      : document_(mixbit::read_json_file(dir / "fake_quant.json")),
+        file_{mixbit::safetensors_file::open(dir / "fake_quant.safetensors")} {
+    result_.name = "fake_quant";
+  }
+
+  suite_result run() {
+    for (auto const& c : document_["cases"]) {
+      id_ = c["id"];
+      try {
+        run_case(c);
+      } catch (std::exception const& e) {
+        result_.check(false, id_ + ": " + e.what());
+      }
+    }
+    return result_;
+  }
+
+ private:
+  using json = mixbit::json_document;
+
+  tensor load(std::string const& name) { return tensor{file_.at(name)}; }
+
+  void run_case(json const& c) {
+    tensor x = load(c["input"]);
+    if (c.contains("error")) return refused(c, x);
+    if (c.contains("grad_output")) return backward(c, x);
+    std::vector<json> members;
+    if (c["attributes"].is_array()) members.assign(c["attributes"].begin(), c["attributes"].end());
+    else members.push_back(c["attributes"]);
+    tensor y{x.g};
+    std::memcpy(y.as<char>(), x.as<char>(), static_cast<std::size_t>(x.g.bytes()));
+    for (std::size_t m = 0; m < members.size(); ++m)
+      if (!member(c, members[m], m, x, y)) return;
+    tensor expected = load(c["output"]);
+    auto const at = first_difference(y, expected);
+    if (at >= 0)
+      result_.check(false,
+                    mixbit::detail::concat(id_, ": output[", at, "] is ", y.value(at), ", not ", expected.value(at)));
+    else result_.check(true, id_);
+  }
+
+  /// Quantizes `y` in place; false if the amax is another, which is then noted. The amax is that of the raw input, as
+  /// every member is calibrated with the others off.
+  bool member(json const& c, json const& attributes, std::size_t index, tensor& x, tensor& y) {
+    auto const how = format_of(attributes, mixbit::policy::modelopt);
+    mixbit::check_format(how, id_);
+    auto const shared = grouping_of(attributes, x.g);
+    bool const affine = attributes.contains("bias");
+    tensor const bias = affine ? bias_of(c, attributes["bias"], x) : tensor{};
+    if (affine) shift(y, bias, -1);
+    bool const dynamic_bias = affine && attributes["bias"]["type"] == "dynamic";
+    auto amax = calibrate(c, attributes, shared, dynamic_bias || !affine ? x : y);
+    if (!amax_matches(c, index, shared, x.g, amax)) return false;
+    // the file holds the calibrated amax there, but 448 is used
+    if (attributes.value("use_constant_amax", false)) amax[0] = 448.0f;
+    mixbit::data_flags flags;
+    cpu_.fake_quantize({y.ref(), y.ref(), shared.groups, amax.data(), how, &flags});
+    mixbit::check_flags(flags, how, id_);
+    if (affine) shift(y, bias, 1);
+    return true;
+  }
+
+  std::vector<float> calibrate(json const& c, json const& attributes, grouping const& shared, tensor& x) {
+    std::vector<float> amax(static_cast<std::size_t>(shared.groups.group_count()));
+    if (c.contains("given_amax")) std::fill(amax.begin(), amax.end(), c["given_amax"].get<float>());
+    else if (attributes.contains("constant_amax")) amax[0] = attributes["constant_amax"].get<float>();
+    else cpu_.amax({x.ref(), shared.groups, amax.data(), nullptr});
+    mixbit::check_amax(amax, format_of(attributes, mixbit::policy::modelopt), x.g.type, id_);
+    return amax;
+  }
+
+  /// Dynamic quantizers have no amax of their own in the file.
+  bool amax_matches(json const& c, std::size_t index, grouping const& shared, mixbit::geometry const& g,
+                    std::vector<float> const& amax) {
+    if (c["amax"].size() <= index) return true;
+    tensor expected = load(c["amax"][index]);
+    bool ok = same_shape(expected.g, mixbit::amax_shape_of(g, shared.groups, shared.blocks));
+    for (std::size_t i = 0; ok && i < amax.size(); ++i) ok = amax[i] == expected.as<float>()[i];
+    if (!ok) result_.check(false, id_ + ": another amax");
+    return ok;
+  }
+
+  /// The bias broadcast to the shape of x: the golden one, or the midpoint of the row's extremes if it is dynamic.
+  tensor bias_of(json const& c, json const& settings, tensor& x) {
+    if (!c["bias"].empty()) return load(c["bias"][0]);
+    auto const rows = mixbit::blocks_of(x.g, blocks_of(settings)).groups;
+    mixbit::geometry g = mixbit::dense_geometry(x.g.type, std::span{rows.data(), static_cast<std::size_t>(x.g.rank)});
+    tensor bias{g};
+    std::int64_t const width = x.g.size() / g.size();
+    mixbit::visit_compute(x.g.type, [&]<class T>(T) {
+      for (std::int64_t r = 0; r < g.size(); ++r) {
+        float low = x.value(r * width), high = low;
+        for (std::int64_t i = 0; i < width; ++i) {
+          low = std::min(low, x.value(r * width + i));
+          high = std::max(high, x.value(r * width + i));
+        }
+        bias.as<T>()[r] = mixbit::from_float<T>(mixbit::to_float(mixbit::from_float<T>(high + low)) / 2);
+      }
+    });
+    return bias;
+  }
+
+  /// y = T(y ± b), b broadcast along the axes that it lacks.
+  void shift(tensor& y, tensor bias, int sign) {
+    mixbit::const_tensor_ref b = bias.ref();
+    for (int a = 0; a < b.rank; ++a)
+      if (b.shape[a] == 1) b.stride[a] = 0;
+    b.shape = y.g.shape;
+    if (sign < 0) return cpu_.subtract({y.ref(), b, y.ref()});
+    mixbit::visit_compute(y.g.type, [&]<class T>(T) {  // y - (-b)
+      for (std::int64_t i = 0; i < bias.g.size(); ++i) bias.as<T>()[i] = mixbit::from_float<T>(-bias.value(i));
+    });
+    cpu_.subtract({y.ref(), b, y.ref()});
+  }
+
+  /// Negative values under an unsigned format: noticed, and refused by the check that entries make.
+  void refused(json const& c, tensor& x) {
+    auto const how = format_of(c["attributes"], mixbit::policy::modelopt);
+    auto const shared = grouping_of(c["attributes"], x.g);
+    std::vector<float> amax(static_cast<std::size_t>(shared.groups.group_count()));
+    mixbit::data_flags flags;
+    cpu_.amax({x.ref(), shared.groups, amax.data(), &flags});
+    tensor y{x.g};
+    cpu_.fake_quantize({x.ref(), y.ref(), shared.groups, amax.data(), how, &flags});
+    bool thrown = false;
+    try {
+      mixbit::check_flags(flags, how, id_);
+    } catch (mixbit::error const& e) {
+      thrown = e.id() == mixbit::error_id::format_unsigned;
+    }
+    result_.check(thrown, id_ + ": not refused");
+  }
+
+  void backward(json const& c, tensor& x) {
+    auto const shared = grouping_of(c["attributes"], x.g);
+    tensor amax = load(c["amax"][0]), grad = load(c["grad_output"]), expected = load(c["grad_input"]);
+    cpu_.backward_mask({x.ref(), grad.ref(), shared.groups, amax.as<float>()});
+    result_.check(first_difference(grad, expected) < 0, id_ + ": another gradient");
+  }
+
+  mixbit::reference::scalar cpu_;
+  json document_;
+  mixbit::safetensors_file file_;
+  std::string id_;
+  suite_result result_;
+};
+
+}  // namespace golden
+
+inline suite_result run_fake_quant(std::filesystem::path const& dir) { return golden::fake_quant_suite{dir}.run(); }
