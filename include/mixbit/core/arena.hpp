@@ -35,14 +35,16 @@ class arena {
 
   /// Throws `memory_exhausted` beyond the limit; nothing is changed then.
   void* allocate(std::size_t bytes) {
-    std::size_t const size = (bytes + alignment - 1) / alignment * alignment;
-    while (current_ < blocks_.size() && offset_ + size > blocks_[current_].size) {
-      ++current_;  // the rest of a block is left unused until its scope ends
-      offset_ = 0;
+    std::size_t const size = rounded(bytes);
+    std::size_t at = current_, offset = offset_;
+    while (at < blocks_.size() && offset + size > blocks_[at].size) {
+      ++at;  // the rest of a block is left unused until its scope ends
+      offset = 0;
     }
-    if (current_ == blocks_.size()) add_block(size);
-    void* const p = static_cast<std::byte*>(blocks_[current_].data) + offset_;
-    offset_ += size;
+    if (at == blocks_.size()) at = add_block(size);
+    void* const p = static_cast<std::byte*>(blocks_[at].data) + offset;
+    current_ = at;
+    offset_ = offset + size;
     used_ += size;
     if (used_ > peak_) peak_ = used_;
     return p;
@@ -53,7 +55,7 @@ class arena {
     std::size_t free = 0;
     for (std::size_t i = current_; i < blocks_.size(); ++i)
       free = std::max(free, blocks_[i].size - (i == current_ ? offset_ : 0));
-    if (free < bytes) add_block(bytes);
+    if (free < rounded(bytes)) add_block(rounded(bytes));
   }
 
   /// True where p points into this arena: a host's result must not.
@@ -78,15 +80,35 @@ class arena {
     std::size_t size;
   };
 
-  void add_block(std::size_t least) {
+  static std::size_t rounded(std::size_t bytes) { return (bytes + alignment - 1) / alignment * alignment; }
+
+  /// Returns the new block's index, which is the last.
+  std::size_t add_block(std::size_t least) {
     std::size_t size = std::max<std::size_t>({least, capacity_, std::size_t{1} << 16});
     if (limit_ != 0 && capacity_ + size > limit_) size = least;
-    if (limit_ != 0 && capacity_ + size > limit_)
-      fail(error_id::memory_exhausted, "scratch arena: ", least, " bytes more would exceed the limit of ", limit_,
-           " bytes (", capacity_, " held)");
+    if (limit_ != 0 && capacity_ + size > limit_) {
+      std::size_t const held = capacity_ - idle();
+      if (held + size > limit_)
+        fail(error_id::memory_exhausted, "scratch arena: ", least, " bytes more would exceed the limit of ", limit_,
+             " bytes (", held, " in use)");
+      release_idle();
+    }
     blocks_.reserve(blocks_.size() + 1);
     blocks_.push_back({source_.allocate(size), size});
     capacity_ += size;
+    return blocks_.size() - 1;
+  }
+
+  // Blocks behind the current place hold nothing: only a limit makes them worth giving back.
+  std::size_t first_idle() const { return offset_ == 0 ? current_ : current_ + 1; }
+  std::size_t idle() const {
+    std::size_t bytes = 0;
+    for (std::size_t i = first_idle(); i < blocks_.size(); ++i) bytes += blocks_[i].size;
+    return bytes;
+  }
+  void release_idle() {
+    capacity_ -= idle();
+    for (; blocks_.size() > first_idle(); blocks_.pop_back()) source_.release(blocks_.back().data);
   }
 
   memory_source source_;

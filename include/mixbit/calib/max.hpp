@@ -1,0 +1,137 @@
+// Max calibration: amax is the largest |x| seen, over all batches.
+//
+// One pass over the data serves every recipe of every site: while it is on, the host's op runs unquantized once a
+// call, and each static quantizer of each recipe observes the operand. Quantizers that divide the operand alike share
+// one observation. Weights are observed from the walk, so a layer that sees no data still gets its weight's amax.
+#pragma once
+
+#include <algorithm>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "mixbit/quantizer/score.hpp"
+
+namespace mixbit {
+
+/// Quantizers of one operand that divide it alike: the first observes, the others adopt.
+template <backend B>
+using observer_group = std::vector<tensor_quantizer<B>*>;
+
+/// All quantizers in `role` (or with that index, for single tensors) over all recipes that need data, grouped.
+template <backend B, class Select>
+std::vector<observer_group<B>> observers_of(site<B>& s, Select&& selects) {
+  std::vector<observer_group<B>> groups;
+  for (auto& recipe : s.recipes)
+    for (std::size_t i = 0; i < recipe.quantizers.size(); ++i) {
+      auto& q = recipe.quantizers[i];
+      if (!q.enabled() || !selects(q, i)) continue;
+      for (auto& member : q.members()) {
+        if (!member.needs_calibration()) continue;
+        auto const same = [&](auto const& g) { return g.front()->numerics().same_grouping(member.numerics()); };
+        auto const at = std::find_if(groups.begin(), groups.end(), same);
+        if (at == groups.end())
+          groups.push_back({&member});
+        else
+          at->push_back(&member);
+      }
+    }
+  return groups;
+}
+
+/// What one site observes during a max calibration pass.
+template <backend B>
+struct max_observers {
+  std::vector<observer_group<B>> input, output;
+  std::vector<std::vector<observer_group<B>>> tensors;  ///< by quantizer index
+
+  explicit max_observers(site<B>& s) {
+    input = observers_of(s, [](auto& q, std::size_t) { return q.role() == quantizer_role::input; });
+    output = observers_of(s, [](auto& q, std::size_t) { return q.role() == quantizer_role::output; });
+    std::size_t const count = s.recipes.empty() ? 0 : s.recipes.front().quantizers.size();
+    for (std::size_t index = 0; index < count; ++index)
+      tensors.push_back(observers_of(s, [index](auto&, std::size_t i) { return i == index; }));
+  }
+  bool needs_data() const { return !input.empty() || !output.empty(); }
+};
+
+/// The pass itself: set as hook on every site, taken off when it ends, also by an exception.
+template <backend B>
+class max_calibration final : public apply_hook<B> {
+ public:
+  explicit max_calibration(std::vector<std::shared_ptr<site<B>>> sites) : sites_{std::move(sites)} {
+    for (auto& s : sites_) {
+      observers_.emplace_back(*s);
+      index_[s.get()] = observers_.size() - 1;
+      s->hook = this;
+      s->refresh();
+    }
+  }
+  max_calibration(max_calibration const&) = delete;
+  max_calibration& operator=(max_calibration const&) = delete;
+  ~max_calibration() {
+    for (auto& s : sites_) {
+      s->hook = nullptr;
+      s->refresh();
+    }
+  }
+
+  void on_apply(site<B>& s, workspace<B>& ws, operands o, erased_op& op, pending<B>*) override {
+    auto& watching = observers_[index_.at(&s)];
+    tensor_ref const y = s.call(ws, op, o.x, o.w, pass::result);
+    if (detail::trial_scope::is_on()) return;  // inside another layer's probe: the data is not the host's
+    if (!s.probed) probe_layout(s, ws, o, op, y);
+    std::lock_guard const committing{mutex_};  // a running max: the order of threads does not matter
+    if (o.x.data) observe(ws, watching.input, s.canonical(operand_role::input, o.x));
+    observe(ws, watching.output, s.layout.output.apply(y));
+    calls_ += 1;
+  }
+  void on_tensor(site<B>& s, workspace<B>& ws, std::size_t index, tensor_ref x) override {
+    if (detail::trial_scope::is_on()) return;
+    std::lock_guard const committing{mutex_};
+    observe(ws, observers_[index_.at(&s)].tensors[index], x);
+    calls_ += 1;
+  }
+  bool runs_active_recipe() const override { return false; }
+
+  /// Calls seen: zero after a forward loop means it ran nothing.
+  std::int64_t calls() const { return calls_; }
+
+  /// Hands what the first of each group has observed to the others.
+  void share(workspace<B>& ws) {
+    for (auto& o : observers_) {
+      for (auto* groups : {&o.input, &o.output})
+        for (auto& g : *groups) adopt(ws, g);
+      for (auto& groups : o.tensors)
+        for (auto& g : groups) adopt(ws, g);
+    }
+  }
+
+ private:
+  static void observe(workspace<B>& ws, std::vector<observer_group<B>>& groups, const_tensor_ref x) {
+    for (auto& g : groups) g.front()->observe(ws.device, x);
+  }
+  static void adopt(workspace<B>& ws, observer_group<B>& g) {
+    for (std::size_t i = 1; i < g.size(); ++i)
+      if (g.front()->has_amax()) g[i]->adopt(ws.device, *g.front());
+  }
+
+  std::vector<std::shared_ptr<site<B>>> sites_;
+  std::vector<max_observers<B>> observers_;
+  std::unordered_map<site<B> const*, std::size_t> index_;
+  std::int64_t calls_ = 0;
+  std::mutex mutex_;
+};
+
+/// Observes a weight with every weight quantizer of a site.
+template <backend B>
+void observe_weight(site<B>& s, workspace<B>& ws, const_tensor_ref canonical) {
+  auto groups = observers_of(s, [](auto& q, std::size_t) { return q.role() == quantizer_role::weight; });
+  for (auto& g : groups) {
+    g.front()->observe(ws.device, canonical);
+    for (std::size_t i = 1; i < g.size(); ++i) g[i]->adopt(ws.device, *g.front());
+  }
+}
+
+}  // namespace mixbit

@@ -1,0 +1,169 @@
+// Changing quantizers that are there: enable, disable, set attributes - by wildcard or callable over full names - and
+// folding weights. A pattern that matches nothing is an error; nothing is changed by a call that throws.
+#pragma once
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "mixbit/config/wildcard.hpp"
+#include "mixbit/model/model.hpp"
+#include "mixbit/model/transaction.hpp"
+
+namespace mixbit {
+
+namespace detail {
+
+/// The quantizers of the active recipes whose full name matches, with their modules.
+template <backend B>
+struct matched_quantizer {
+  module_ref<B> owner;
+  sequential_quantizer<B>* quantizer;
+
+  site<B>& where() const { return *owner.slots->shared_site(); }
+  /// Can it never be turned on (the indices of an embedding)?
+  bool locked_off(module_class_registry const& classes) const {
+    for (auto const& p : classes.at(owner.class_name))
+      if (p.name == quantizer->leaf()) return p.locked_off;
+    return false;
+  }
+  void refuse_folded() const {
+    if (where().folded && quantizer->role() == quantizer_role::weight)
+      fail(error_id::state_folded, quantizer->path(),
+           ": fold_weight has already replaced this weight by its quantized values");
+  }
+};
+
+template <backend B>
+std::vector<matched_quantizer<B>> match_quantizers(model<B>& m, pattern const& which) {
+  std::vector<matched_quantizer<B>> all;
+  for (auto const& module : m.modules()) {
+    auto& s = *module.slots->shared_site();
+    refuse_inside_pass(s, "changing quantizers");
+    if (s.recipes.empty()) continue;
+    for (auto& q : s.quantizers().quantizers)
+      if (which.matches(q.path())) all.push_back({module, &q});
+  }
+  if (all.empty())
+    fail(error_id::config_no_match, "pattern '", which.label(),
+         "' matches no quantizer of the model; quantize() inserts them");
+  return all;
+}
+
+template <backend B>
+void refresh_sites(std::vector<matched_quantizer<B>> const& changed) {
+  for (auto const& c : changed) {
+    c.where().cache.valid = false;
+    c.where().refresh();
+  }
+}
+
+}  // namespace detail
+
+/// Turns the matching quantizers off; their amaxes are kept. Returns how many matched.
+template <backend B>
+int disable_quantizer(model<B>& m, pattern const& which) {
+  auto const all = detail::match_quantizers(m, which);
+  for (auto const& q : all) q.quantizer->enable(false, m.options().numerics);
+  detail::refresh_sites(all);
+  return static_cast<int>(all.size());
+}
+
+/// Turns them on, but for those that a module class locks off. Throws `format_value` for attributes that cannot be
+/// computed, `state_folded` for the quantizer of a folded weight; then none is turned on.
+template <backend B>
+int enable_quantizer(model<B>& m, pattern const& which) {
+  auto const all = detail::match_quantizers(m, which);
+  auto const on = [&](auto const& q) { return !q.locked_off(m.options().classes); };
+  for (auto const& q : all) {
+    if (!on(q)) continue;
+    q.refuse_folded();
+    for (auto const& a : q.quantizer->attributes()) (void)interpret(a, m.options().numerics, q.quantizer->path());
+  }
+  for (auto const& q : all)
+    if (on(q)) q.quantizer->enable(true, m.options().numerics);
+  detail::refresh_sites(all);
+  return static_cast<int>(all.size());
+}
+
+/// Replaces the attributes (several: a sequential quantizer). Their amaxes are gone: calibrate again. Throws what
+/// enable_quantizer throws, and what is wrong with the attributes.
+template <backend B>
+int set_quantizer_attributes(model<B>& m, pattern const& which,
+                             std::vector<quantizer_attribute_config> const& attributes) {
+  if (attributes.empty()) fail(error_id::config_conflict, "pattern '", which.label(), "': no attributes given");
+  auto const all = detail::match_quantizers(m, which);
+  std::vector<sequential_quantizer<B>> next;
+  for (auto const& q : all) {
+    for (auto const& a : attributes) a.validate(q.quantizer->path());
+    bool const any = std::any_of(attributes.begin(), attributes.end(), [](auto const& a) { return a.enable; });
+    bool const on = any && !q.locked_off(m.options().classes);
+    if (on) q.refuse_folded();
+    next.emplace_back(q.quantizer->leaf(), q.quantizer->path(), q.quantizer->role(), on, attributes,
+                      m.options().numerics);
+  }
+  for (std::size_t i = 0; i < all.size(); ++i) *all[i].quantizer = std::move(next[i]);
+  detail::refresh_sites(all);
+  return static_cast<int>(all.size());
+}
+
+template <backend B>
+int set_quantizer_attributes(model<B>& m, pattern const& which, quantizer_attribute_config const& attributes) {
+  return set_quantizer_attributes(m, which, std::vector{attributes});
+}
+
+namespace detail {
+
+/// The weight quantizers to fold, with their modules. A tied weight is folded only where all its users agree.
+template <backend B>
+std::vector<matched_quantizer<B>> weights_to_fold(model<B>& m) {
+  std::vector<matched_quantizer<B>> folding;
+  std::map<void const*, matched_quantizer<B>> users;
+  for (auto const& module : m.modules()) {
+    auto& s = *module.slots->shared_site();
+    refuse_inside_pass(s, "fold_weight");
+    if (s.recipes.empty() || module.weight.data == nullptr) continue;
+    auto* const q = s.quantizers().find(quantizer_role::weight);
+    auto const [first, is_first] = users.try_emplace(module.weight.data, matched_quantizer<B>{module, q});
+    auto* const other = first->second.quantizer;
+    if (!is_first && ((q == nullptr) != (other == nullptr) || (q != nullptr && q->attributes() != other->attributes())))
+      fail(error_id::config_conflict, module.name, " and ", first->second.owner.name,
+           " share one weight but quantize it differently, so it cannot be folded");
+    if (q == nullptr) continue;
+    if (!q->ready()) fail(error_id::state_not_calibrated, q->path(), ": cannot be folded before it is calibrated");
+    folding.push_back({module, q});
+  }
+  return folding;
+}
+
+}  // namespace detail
+
+/// Writes Q(w) into every weight whose quantizer is enabled and turns that quantizer off: inference without the cost of
+/// fake quantization. The original weights are gone, so export and training refuse afterwards (`state_folded`).
+/// Throws `state_not_calibrated`, `config_conflict` for a tied weight that is quantized in two ways, and what
+/// quantizing throws, before any weight is written. Returns how many weights were folded.
+template <backend B>
+int fold_weight(model<B>& m) {
+  auto const folding = detail::weights_to_fold(m);
+  workspace_lock<B> const held{m.scratch()};
+  arena& scratch = m.scratch().scratch;
+  for (auto const& f : folding) {  // a trial: a weight that cannot be quantized must leave all others as they are
+    arena_scope const scope{scratch};
+    tensor_ref const w = canonical_weight(f.owner);
+    f.quantizer->quantize(m.device(), scratch, w, detail::allocate_like(w, scratch));
+  }
+  std::set<void const*> written;  // a tied weight is quantized once
+  for (auto const& f : folding) {
+    arena_scope const scope{scratch};
+    tensor_ref const w = canonical_weight(f.owner);
+    if (written.insert(w.data).second) f.quantizer->quantize(m.device(), scratch, w, w);
+    f.quantizer->enable(false, m.options().numerics);
+    f.where().folded = true;
+  }
+  detail::refresh_sites(folding);
+  return static_cast<int>(folding.size());
+}
+
+}  // namespace mixbit

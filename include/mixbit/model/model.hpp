@@ -1,0 +1,87 @@
+// model: a host's model as the library sees it - its walk, its backend, its numerics and its module classes.
+//
+//   mixbit::model<mixbit::reference::scalar> m{net};          // net.walk(visit)
+//   mixbit::quantize(m, mixbit::preset("INT8_DEFAULT_CFG"), [&] { run(net, calibration_batch); });
+//
+// The handle is cheap. Sites belong to the host's slots: they outlive the handle, and a second handle finds them.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "mixbit/config/module_classes.hpp"
+#include "mixbit/config/resolve.hpp"
+#include "mixbit/model/module.hpp"
+
+namespace mixbit {
+
+template <backend B>
+struct model_options {
+  B device{};
+  policy numerics = policy::stored;  ///< what fake quantization computes
+  module_class_registry classes = default_module_classes();
+  bool strict = true;              ///< is a user's entry that matches nothing an error, or a line in the plan?
+  std::size_t scratch_limit = 0;   ///< bytes of scratch memory; 0: no limit
+};
+
+/// A forward over calibration data, written by the host: any number of forward passes.
+using forward_loop = std::function<void()>;
+
+template <backend B>
+class model {
+ public:
+  template <class Host>
+    requires walkable<Host, B>
+  explicit model(Host& host, model_options<B> options = {})
+      : walk_{[&host](module_visitor<B> const& visit) { host.walk(visit); }},
+        options_{std::move(options)},
+        workspace_{std::make_shared<workspace<B>>(options_.device, options_.scratch_limit)} {}
+
+  model_options<B> const& options() const { return options_; }
+  mixbit::workspace<B>& scratch() { return *workspace_; }
+  B& device() { return workspace_->device; }
+
+  /// Walks the host. Every module has a site afterwards. Throws `state_duplicate` for a name or slots seen twice,
+  /// `config_unknown_field` for an undeclared class.
+  std::vector<module_ref<B>> modules() {
+    std::vector<module_ref<B>> all;
+    std::set<std::string> names;
+    std::set<quantizer_slots<B> const*> seen;
+    walk_([&](module_ref<B> m) {
+      if (!names.insert(m.name).second) fail(error_id::state_duplicate, "two modules have the name '", m.name, "'");
+      if (!seen.insert(m.slots).second)
+        fail(error_id::state_duplicate, m.name, ": its slots belong to another module of the walk too");
+      all.push_back(std::move(m));
+    });
+    for (auto& m : all) attach(m);
+    return all;
+  }
+
+ private:
+  void attach(module_ref<B>& m) {
+    auto s = m.slots->shared_site();
+    if (!s) {
+      s = std::make_shared<site<B>>();
+      m.slots->attach(s);
+    }
+    s->name = m.name;
+    s->class_name = m.class_name;
+    s->layout = m.layout;
+    s->home = workspace_;
+  }
+
+  std::function<void(module_visitor<B> const&)> walk_;
+  model_options<B> options_;
+  std::shared_ptr<mixbit::workspace<B>> workspace_;
+};
+
+/// The weight of a module in PyTorch's axis order.
+template <backend B>
+tensor_ref canonical_weight(module_ref<B> const& m) {
+  return m.layout.weight.apply(m.weight);
+}
+
+}  // namespace mixbit

@@ -1,0 +1,246 @@
+// quantize and calibrate: what ModelOpt's mtq.quantize and mtq.calibrate do, on any walked host.
+//
+// quantize() resolves a config against the model's modules, puts quantizers into their slots and calibrates them.
+// calibrate() calibrates what is there anew. Both leave the model as it was when they throw.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "mixbit/calib/max.hpp"
+#include "mixbit/model/model.hpp"
+#include "mixbit/model/transaction.hpp"
+
+namespace mixbit {
+
+namespace detail {
+
+inline quantizer_role role_of(std::string_view leaf) {
+  return leaf == "input_quantizer"    ? quantizer_role::input
+         : leaf == "weight_quantizer" ? quantizer_role::weight
+         : leaf == "output_quantizer" ? quantizer_role::output
+                                      : quantizer_role::tensor;
+}
+
+template <backend B>
+std::vector<module_quantizers> placements_of(model<B>& m, std::vector<module_ref<B>> const& modules) {
+  std::vector<module_quantizers> all;
+  for (auto const& module : modules) {
+    try {
+      all.push_back(m.options().classes.module(module.name, module.class_name));
+    } catch (error const& e) {
+      fail(e.id(), module.name, ": ", e.message());
+    }
+  }
+  return all;
+}
+
+/// Attributes are kept where nothing is enabled, so that enabling them later finds them.
+template <backend B>
+sequential_quantizer<B> make_quantizer(std::string leaf, std::string path,
+                                       std::vector<quantizer_attribute_config> const& a, policy numerics) {
+  bool const on = std::any_of(a.begin(), a.end(), [](auto const& c) { return c.enable; });
+  quantizer_role const role = role_of(leaf);
+  return {std::move(leaf), std::move(path), role, on, a, numerics};
+}
+
+}  // namespace detail
+
+template <backend B>
+std::vector<std::shared_ptr<site<B>>> sites_of(std::vector<module_ref<B>> const& modules) {
+  std::vector<std::shared_ptr<site<B>>> sites;
+  for (auto const& m : modules) sites.push_back(m.slots->shared_site());
+  return sites;
+}
+
+/// What calibration saw: a line for each quantizer that met NaN or infinities, with counts.
+struct calibration_report {
+  std::vector<std::string> notes;
+};
+
+namespace detail {
+
+template <backend B>
+void observe_weights(model<B>& m, std::vector<module_ref<B>> const& modules) {
+  for (auto const& module : modules) {
+    if (module.weight.data == nullptr) continue;
+    workspace_lock<B> const held{m.scratch()};
+    observe_weight(*module.slots->shared_site(), m.scratch(), canonical_weight(module));
+  }
+}
+
+/// Every quantizer of every recipe of the sites.
+template <backend B, class F>
+void for_each_quantizer(std::vector<std::shared_ptr<site<B>>> const& sites, F&& f) {
+  for (auto const& s : sites)
+    for (auto& recipe : s->recipes)
+      for (auto& q : recipe.quantizers)
+        if (q.enabled()) f(q);
+}
+
+template <backend B>
+bool needs_data(std::vector<std::shared_ptr<site<B>>> const& sites) {
+  bool needed = false;
+  for_each_quantizer(sites, [&](auto& q) {
+    needed = needed || (q.role() != quantizer_role::weight && q.needs_calibration());
+  });
+  return needed;
+}
+
+template <backend B>
+void require_calibrated(std::vector<std::shared_ptr<site<B>>> const& sites, bool ran) {
+  std::string missing;
+  int count = 0;
+  for_each_quantizer(sites, [&](auto& q) {
+    if (q.ready()) return;
+    if (++count <= 5) missing += (missing.empty() ? "" : ", ") + q.path();
+  });
+  if (count == 0) return;
+  fail(error_id::state_not_calibrated, count, " static quantizer(s) saw no data: ", missing, count > 5 ? ", ..." : "",
+       ran ? "; the forward_loop reached no such layer" : "; give a forward_loop that runs calibration batches");
+}
+
+template <backend B>
+calibration_report report_nonfinite(model<B>& m, std::vector<std::shared_ptr<site<B>>> const& sites) {
+  calibration_report report;
+  for_each_quantizer(sites, [&](auto& q) {
+    for (auto const& member : q.members())
+      if (auto const n = member.nonfinite(m.device()); n != 0)
+        report.notes.push_back(
+            concat(member.name(), ": ", n, " NaN or infinite value(s) were left out of the calibration"));
+  });
+  return report;
+}
+
+}  // namespace detail
+
+/// Max calibration of all recipes of these modules in one pass: weights from the walk, the rest from the loop.
+/// Throws `state_not_calibrated` naming static quantizers that saw no data.
+template <backend B>
+calibration_report max_calibrate(model<B>& m, std::vector<module_ref<B>> const& modules, forward_loop const& loop) {
+  auto const sites = sites_of(modules);
+  detail::observe_weights(m, modules);
+  bool const runs = loop && detail::needs_data(sites);
+  if (runs) {
+    max_calibration<B> pass{sites};
+    loop();
+    pass.share(m.scratch());
+  }
+  detail::require_calibrated(sites, runs);
+  return detail::report_nonfinite(m, sites);
+}
+
+namespace detail {
+
+/// Which algorithms this version runs; a null algorithm only observes weights it needs.
+inline void require_known_algorithm(algorithm_config const& algorithm, std::string const& where) {
+  for (auto const& step : algorithm.steps())
+    if (step.method != "max")
+      fail(error_id::config_value, where, ": the calibration algorithm '", step.method,
+           "' is not computed by this version; 'max' is");
+}
+
+/// The same quantizers without what they observed; those that are off keep it, since they are not calibrated.
+template <backend B>
+recipe_quantizers<B> uncalibrated_copy(recipe_quantizers<B> const& from, B& device, policy numerics) {
+  recipe_quantizers<B> to{from.recipe, {}};
+  for (auto const& q : from.quantizers) {
+    bool const keeps = !q.enabled() && !q.members().empty();
+    auto& copy =
+        to.quantizers.emplace_back(q.leaf(), q.path(), q.role(), q.enabled() || keeps, q.attributes(), numerics);
+    if (!keeps) continue;
+    for (std::size_t i = 0; i < q.members().size(); ++i)
+      if (q.members()[i].has_amax()) copy.members()[i].adopt(device, q.members()[i]);
+    copy.enable(false, numerics);
+  }
+  return to;
+}
+
+}  // namespace detail
+
+/// Inserts the quantizers that the config asks for and calibrates them. `loop` is needed only where a static quantizer
+/// of something other than a weight is on. Returns how each entry matched. Throws config_*, format_* and
+/// state_not_calibrated errors, and whatever the loop throws; the model is then as it was.
+template <backend B>
+resolution quantize(model<B>& m, quantize_config const& config, forward_loop const& loop = {}) {
+  auto const modules = m.modules();
+  detail::require_known_algorithm(config.algorithm, config.name.empty() ? "algorithm" : config.name);
+  auto result = resolve(detail::placements_of(m, modules), config, m.options().strict, m.options().classes);
+  std::vector<recipe_quantizers<B>> next(modules.size());
+  for (auto const& q : result.quantizers) {
+    std::string const leaf = q.name.substr(modules[q.module].name.empty() ? 0 : modules[q.module].name.size() + 1);
+    next[q.module].quantizers.push_back(detail::make_quantizer<B>(leaf, q.name, q.attributes, m.options().numerics));
+  }
+  recipe_transaction<B> change{sites_of(modules)};
+  for (std::size_t i = 0; i < modules.size(); ++i) {
+    auto& s = *modules[i].slots->shared_site();
+    if (s.folded && next[i].find(quantizer_role::weight) != nullptr)
+      fail(error_id::state_folded, modules[i].name, ": fold_weight has replaced this weight by its quantized values");
+    s.recipes.push_back(std::move(next[i]));
+    s.refresh();
+  }
+  auto const report = max_calibrate(m, modules, loop);
+  result.notes.insert(result.notes.end(), report.notes.begin(), report.notes.end());
+  change.commit();
+  return result;
+}
+
+/// Calibrates the quantizers that are there anew, all recipes in one pass.
+template <backend B>
+calibration_report calibrate(model<B>& m, algorithm_config const& algorithm, forward_loop const& loop = {}) {
+  auto const modules = m.modules();
+  detail::require_known_algorithm(algorithm, "calibrate");
+  auto const sites = sites_of(modules);
+  std::vector<int> active;
+  for (auto const& s : sites) active.push_back(s->active);
+  recipe_transaction<B> change{sites};
+  for (std::size_t i = 0; i < sites.size(); ++i) {
+    for (auto const& r : change.before(i))
+      sites[i]->recipes.push_back(detail::uncalibrated_copy(r, m.device(), m.options().numerics));
+    sites[i]->active = active[i];
+    sites[i]->refresh();
+  }
+  auto report = max_calibrate(m, modules, loop);
+  change.commit();
+  return report;
+}
+
+/// Can a search choose a recipe for this module? It has a weight and quantizers for weight and input.
+template <backend B>
+bool is_searchable(model<B>& m, module_ref<B> const& module) {
+  auto const* placements = m.options().classes.find(module.class_name);
+  if (placements == nullptr || module.weight.data == nullptr || module.layout.kind == site_kind::lookup) return false;
+  auto const has = [&](std::string_view leaf) {
+    return std::any_of(placements->begin(), placements->end(),
+                       [&](auto const& p) { return p.name == leaf && !p.locked_off; });
+  };
+  return has("weight_quantizer") && has("input_quantizer");
+}
+
+/// The quantizers of one module under a format of a search: the config's entries see leaf names alone, so name-based
+/// ones ("*lm_head*") do not apply, and output quantizers stay off - as in ModelOpt's search.
+template <backend B>
+recipe_quantizers<B> search_recipe(model<B>& m, quantize_config const& config, module_ref<B> const& module) {
+  detail::require_known_algorithm(config.algorithm, config.name);
+  std::vector<module_quantizers> bare{m.options().classes.module("", module.class_name)};
+  recipe_quantizers<B> recipe;
+  for (auto& q : apply_entries(bare, config, m.options().classes).quantizers) {
+    if (detail::role_of(q.name) == quantizer_role::output)
+      for (auto& a : q.attributes) a.enable = false;
+    recipe.quantizers.push_back(
+        detail::make_quantizer<B>(q.name, module.name + "." + q.name, q.attributes, m.options().numerics));
+  }
+  return recipe;
+}
+
+/// The module's quantizers, all off.
+template <backend B>
+recipe_quantizers<B> unquantized_recipe(model<B>& m, module_ref<B> const& module) {
+  recipe_quantizers<B> recipe{"NONE", {}};
+  for (auto const& p : m.options().classes.at(module.class_name))
+    recipe.quantizers.emplace_back(p.name, module.name + "." + p.name, detail::role_of(p.name), false, p.attributes,
+                                   m.options().numerics);
+  return recipe;
+}
+
+}  // namespace mixbit

@@ -1,0 +1,67 @@
+// print_quant_summary: one line a quantizer, as ModelOpt prints it.
+#pragma once
+
+#include <algorithm>
+#include <ostream>
+#include <string>
+
+#include "mixbit/model/model.hpp"
+
+namespace mixbit {
+
+namespace detail {
+
+template <backend B>
+std::string describe_grouping(tensor_quantizer<B> const& q) {
+  grouping_scheme const& g = q.numerics().grouping;
+  std::string text;
+  if (g.what == grouping_scheme::kind::axes)
+    for (int const axis : g.kept) text += (text.empty() ? "axis " : ",") + std::to_string(axis);
+  if (g.what == grouping_scheme::kind::blocks)
+    for (auto const& b : g.blocks)
+      text +=
+          (text.empty() ? "blocks " : ",") + std::to_string(b.axis) + ":" + (b.size ? std::to_string(*b.size) : "all");
+  return text.empty() ? "per tensor" : text;
+}
+
+template <backend B>
+std::string describe_amax(tensor_quantizer<B> const& q, B& device) {
+  if (q.numerics().amax_from == amax_source::data) return "dynamic";
+  if (q.numerics().amax_from == amax_source::constant) return "amax " + concat(q.numerics().constant_amax);
+  auto const values = q.amax(device);
+  if (values.empty()) return "not calibrated";
+  auto const [low, high] = std::minmax_element(values.begin(), values.end());
+  if (values.size() == 1) return "amax " + concat(*low);
+  return "amax [" + concat(*low) + ", " + concat(*high) + "] of " + std::to_string(values.size());
+}
+
+}  // namespace detail
+
+/// Prints every quantizer of the active recipes and returns how many are enabled.
+template <backend B>
+int print_quant_summary(model<B>& m, std::ostream& out) {
+  int enabled = 0, total = 0;
+  for (auto const& module : m.modules())
+    for (auto const& recipe : {module.slots->shared_site()}) {
+      if (recipe->recipes.empty()) continue;
+      for (auto const& q : recipe->quantizers().quantizers) {
+        ++total;
+        out << q.path() << ": ";
+        if (!q.enabled()) {
+          out << "disabled\n";
+          continue;
+        }
+        ++enabled;
+        for (std::size_t i = 0; i < q.members().size(); ++i) {
+          auto const& member = q.members()[i];
+          out << (i ? " then " : "") << name_of(member.numerics().how.element) << ' '
+              << detail::describe_grouping(member) << ", " << detail::describe_amax(member, m.device());
+        }
+        out << '\n';
+      }
+    }
+  out << enabled << " of " << total << " quantizers enabled\n";
+  return enabled;
+}
+
+}  // namespace mixbit

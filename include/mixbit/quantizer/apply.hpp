@@ -1,0 +1,178 @@
+// apply: the one call through which a host routes its compute.
+//
+//   y = apply(slots, x, w, [](auto const& xq, auto const& wq) { return matmul(xq, wq); });
+//
+// With quantizers off the op is called once on the host's own operands. Otherwise the operands are quantized into
+// scratch memory of the host's own layout, or handed to the pass that is on (calibration, scoring). The op may be a
+// generic lambda; it always receives one operand type (operand_t), and `pass` as its last argument if it takes one.
+// It returns a tensor that owns its elements. Exceptions from the op leave the site as it was.
+//
+// Without a workspace the model's own is used, by one thread at a time (`state_busy` otherwise); concurrent hosts pass
+// one workspace a thread.
+#pragma once
+
+#include "mixbit/quantizer/probe.hpp"
+#include "mixbit/quantizer/slots.hpp"
+
+namespace mixbit {
+
+namespace detail {
+
+template <class Op, class... Operands>
+decltype(auto) invoke_op(Op& op, pass p, Operands&&... operands) {
+  if constexpr (std::is_invocable_v<Op&, Operands..., pass>)
+    return op(std::forward<Operands>(operands)..., p);
+  else
+    return op(std::forward<Operands>(operands)...);
+}
+
+template <class Op, class... Operands>
+using result_of =
+    std::remove_cvref_t<decltype(invoke_op(std::declval<Op&>(), pass::result, std::declval<Operands>()...))>;
+
+/// An operand as the op receives it when nothing is done to it.
+template <operand_host H>
+operand_t<H> host_operand(H const& h) {
+  if constexpr (wrapping_host<H>)
+    return traits_of<H>::wrap(read_view(h));
+  else
+    return h;
+}
+
+template <backend B>
+void run_site(site<B>& s, workspace<B>& ws, operands o, erased_op& op, pending<B>* kept) {
+  if (s.hook != nullptr) {
+    s.hook->on_apply(s, ws, o, op, kept);
+    return;
+  }
+  tensor_ref const y = s.run(ws, o, op, s.active, pass::result);
+  if (!s.probed) probe_layout(s, ws, o, op, {});
+  s.quantize_output(ws, y, s.active);
+}
+
+}  // namespace detail
+
+/// y = op(Q(x), Q(w)) with a workspace of the caller's. `kept` holds the output differences of a scoring pass.
+template <backend B, operand_host X, operand_host W, class Op>
+auto apply(workspace<B>& ws, quantizer_slots<B> const& slots, X const& x, W const& w, Op&& op,
+           pending<B>* kept = nullptr) {
+  using Y = detail::result_of<Op, operand_t<X>, operand_t<W>>;
+  static_assert(writable_host_tensor<Y>,
+                "mixbit: op must return a tensor that owns its elements and has tensor_traits, not a lazy expression");
+  if (!slots.live()) return Y(detail::invoke_op(op, pass::result, detail::host_operand(x), detail::host_operand(w)));
+  std::shared_ptr<site<B>> const s = slots.shared_site();
+  auto erased = [&op](operand_t<X> xq, operand_t<W> wq, pass p) -> Y { return detail::invoke_op(op, p, xq, wq); };
+  workspace_lock<B> const held{ws};
+  bound_op<X, W, Y> bound{x, w, erased};
+  detail::run_site(*s, ws, {read_view(x), read_view(w)}, bound, kept);
+  return bound.take();
+}
+
+template <backend B, operand_host X, operand_host W, class Op>
+auto apply(quantizer_slots<B> const& slots, X const& x, W const& w, Op&& op, pending<B>* kept = nullptr) {
+  using Y = detail::result_of<Op, operand_t<X>, operand_t<W>>;
+  if (!slots.live()) return Y(detail::invoke_op(op, pass::result, detail::host_operand(x), detail::host_operand(w)));
+  return apply(*slots.shared_site()->home, slots, x, w, std::forward<Op>(op), kept);
+}
+
+/// A lookup (embedding): y = op(Q(w)).
+template <backend B, operand_host W, class Op>
+  requires std::is_invocable_v<Op&, operand_t<W>> || std::is_invocable_v<Op&, operand_t<W>, pass>
+auto apply(workspace<B>& ws, quantizer_slots<B> const& slots, W const& w, Op&& op) {
+  using Y = detail::result_of<Op, operand_t<W>>;
+  static_assert(writable_host_tensor<Y>,
+                "mixbit: op must return a tensor that owns its elements and has tensor_traits, not a lazy expression");
+  if (!slots.live()) return Y(detail::invoke_op(op, pass::result, detail::host_operand(w)));
+  std::shared_ptr<site<B>> const s = slots.shared_site();
+  auto erased = [&op](operand_t<W> wq, pass p) -> Y { return detail::invoke_op(op, p, wq); };
+  workspace_lock<B> const held{ws};
+  bound_lookup<W, Y> bound{w, erased};
+  detail::run_site(*s, ws, {{}, read_view(w)}, bound, static_cast<pending<B>*>(nullptr));
+  return bound.take();
+}
+
+template <backend B, operand_host W, class Op>
+  requires std::is_invocable_v<Op&, operand_t<W>> || std::is_invocable_v<Op&, operand_t<W>, pass>
+auto apply(quantizer_slots<B> const& slots, W const& w, Op&& op) {
+  using Y = detail::result_of<Op, operand_t<W>>;
+  if (!slots.live()) return Y(detail::invoke_op(op, pass::result, detail::host_operand(w)));
+  return apply(*slots.shared_site()->home, slots, w, std::forward<Op>(op));
+}
+
+/// op(Q(x), Q(w), y) into a tensor the host has allocated; op's third argument is wrap(tensor_ref) of Y.
+template <backend B, operand_host X, operand_host W, writable_host_tensor Y, class Op>
+void apply_into(workspace<B>& ws, quantizer_slots<B> const& slots, X const& x, W const& w, Y& y, Op&& op) {
+  using target = typename bound_op_into<X, W, Y>::target;
+  auto call = [&op](operand_t<X> xq, operand_t<W> wq, target out, pass p) { detail::invoke_op(op, p, xq, wq, out); };
+  if (!slots.live()) {
+    call(detail::host_operand(x), detail::host_operand(w), traits_of<Y>::wrap(write_view(y)), pass::result);
+    return;
+  }
+  std::shared_ptr<site<B>> const s = slots.shared_site();
+  workspace_lock<B> const held{ws};
+  bound_op_into<X, W, Y> bound{x, w, y, ws.scratch, call};
+  detail::run_site(*s, ws, {read_view(x), read_view(w)}, bound, static_cast<pending<B>*>(nullptr));
+}
+
+template <backend B, operand_host X, operand_host W, writable_host_tensor Y, class Op>
+void apply_into(quantizer_slots<B> const& slots, X const& x, W const& w, Y& y, Op&& op) {
+  if (slots.live()) return apply_into(*slots.shared_site()->home, slots, x, w, y, std::forward<Op>(op));
+  detail::invoke_op(op, pass::result, detail::host_operand(x), detail::host_operand(w),
+                    traits_of<Y>::wrap(write_view(y)));
+}
+
+/// One tensor in place, through the module's quantizer `index` (attention operands, KV cache; index 0 where the
+/// module has one). Throws `state_missing` for an index the module does not have.
+template <backend B, writable_host_tensor X>
+void apply(workspace<B>& ws, quantizer_slots<B> const& slots, X& x, std::size_t index = 0) {
+  if (!slots.live()) return;
+  std::shared_ptr<site<B>> const s = slots.shared_site();
+  auto& all = s->quantizers().quantizers;
+  if (index >= all.size())
+    fail(error_id::state_missing, s->name, ": quantizer ", index, " of a module that has ", all.size());
+  workspace_lock<B> const held{ws};
+  tensor_ref const canonical = s->layout.input.apply(write_view(x));
+  if (s->hook != nullptr)
+    s->hook->on_tensor(*s, ws, index, canonical);
+  else if (all[index].enabled())
+    all[index].quantize(ws.device, ws.scratch, canonical, canonical);
+}
+
+template <backend B, writable_host_tensor X>
+void apply(quantizer_slots<B> const& slots, X& x, std::size_t index = 0) {
+  if (slots.live()) apply(*slots.shared_site()->home, slots, x, index);
+}
+
+/// For a hand-written backward: calls f(xq, wq) with the operands as the forward quantized them.
+template <backend B, operand_host X, operand_host W, class F>
+void lend(quantizer_slots<B> const& slots, X const& x, W const& w, F&& f) {
+  std::shared_ptr<site<B>> const s = slots.shared_site();
+  if (!slots.live() || (s->hook != nullptr && !s->hook->runs_active_recipe())) {
+    f(detail::host_operand(x), detail::host_operand(w));
+    return;
+  }
+  auto erased = [&f](operand_t<X> xq, operand_t<W> wq) { f(xq, wq); };
+  workspace_lock<B> const held{*s->home};
+  bound_loan<X, W> loan{x, w, erased};
+  s->run(*s->home, {read_view(x), read_view(w)}, loan, s->active, pass::trial);
+}
+
+/// Gradient of Q(x) -> gradient of x, in place: nothing for straight-through, a mask for clipped quantizers.
+template <backend B, host_tensor X, writable_host_tensor G>
+void input_backward(quantizer_slots<B> const& slots, X const& x, G& grad_x) {
+  if (slots.live())
+    slots.shared_site()->mask_backward(*slots.shared_site()->home, operand_role::input, read_view(x),
+                                       write_view(grad_x));
+}
+
+/// The same for the weight. Throws `state_folded` once fold_weight has replaced the weight's values.
+template <backend B, host_tensor W, writable_host_tensor G>
+void weight_backward(quantizer_slots<B> const& slots, W const& w, G& grad_w) {
+  auto const& s = slots.shared_site();
+  if (s && s->folded)
+    fail(error_id::state_folded, s->name, ": fold_weight has replaced this weight by its quantized values; it can no ",
+         "longer be trained");
+  if (slots.live()) s->mask_backward(*s->home, operand_role::weight, read_view(w), write_view(grad_w));
+}
+
+}  // namespace mixbit

@@ -1,0 +1,114 @@
+// From attributes to arithmetic: which format, which grouping, where amax comes from.
+//
+// Attributes describe what ModelOpt's TensorQuantizer can be told; this says what of it the library computes, and
+// refuses the rest by name instead of computing something else.
+#pragma once
+
+#include <algorithm>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "mixbit/config/quantizer_attribute_config.hpp"
+#include "mixbit/core/partition.hpp"
+#include "mixbit/formats/check.hpp"
+
+namespace mixbit {
+
+enum class amax_source : std::uint8_t {
+  calibration,  ///< static: observed, then fixed
+  data,         ///< dynamic: of each call's tensor
+  constant      ///< given by the attributes
+};
+
+/// How a tensor is divided, before its shape is known.
+struct grouping_scheme {
+  enum class kind : std::uint8_t { tensor, axes, blocks } what = kind::tensor;
+  std::vector<int> kept;           ///< axes that keep their own amax
+  std::vector<axis_block> blocks;  ///< blocked axes
+  friend bool operator==(grouping_scheme const&, grouping_scheme const&) = default;
+};
+
+struct quantizer_numerics {
+  format how;
+  grouping_scheme grouping;
+  amax_source amax_from = amax_source::calibration;
+  float constant_amax = 0;
+
+  /// The partition of a tensor of this shape. Errors name the quantizer.
+  partition groups_of(geometry const& x, std::string const& where) const {
+    try {
+      switch (grouping.what) {
+        case grouping_scheme::kind::axes: return per_axes(x, grouping.kept);
+        case grouping_scheme::kind::blocks: return blocks_of(x, grouping.blocks);
+        default: return per_tensor(x);
+      }
+    } catch (error const& e) {
+      fail(e.id(), where, ": ", e.message());
+    }
+  }
+  bool same_grouping(quantizer_numerics const& other) const { return grouping == other.grouping; }
+};
+
+namespace detail {
+
+inline element_type element_of(quantizer_attribute_config const& a, std::string const& where) {
+  bit_spec const& bits = a.num_bits;
+  if (bits.is_integer() && bits.bits() <= formats::widest_integer)
+    return integer_element(bits.bits(), a.is_unsigned, a.narrow_range);
+  if (bits.is_pair_of(4, 3)) return e4m3_element;
+  fail(error_id::format_value, where, ": num_bits ", bits.text(), " is not computed by this version; integers of 2 to ",
+       formats::widest_integer, " bits and [4,3] are");
+}
+
+/// Where the codes of a weight in this element lie in a file (docs/formats.md).
+inline packing storage_packing(element_type const& e) {
+  if (e.bits == 8) return packing::bytes;
+  return e.kind == element_kind::integer && e.bits == 4 && !e.is_unsigned ? packing::nibbles_row_pairs
+                                                                           : packing::dense_rows;
+}
+
+inline grouping_scheme grouping_of(quantizer_attribute_config const& a) {
+  grouping_scheme g;
+  if (!a.axis.per_tensor()) {
+    g.what = grouping_scheme::kind::axes;
+    g.kept = a.axis.axes;
+  } else if (a.block_sizes && !a.block_sizes->axes.empty()) {
+    g.what = grouping_scheme::kind::blocks;
+    g.blocks = a.block_sizes->axes;
+  }
+  return g;
+}
+
+inline void refuse_what_is_not_computed(quantizer_attribute_config const& a, std::string const& where) {
+  auto const refuse = [&](char const* field) {
+    fail(error_id::format_value, where, ": ", field, " is not computed by this version");
+  };
+  if (a.block_sizes && a.block_sizes->scale_bits) refuse("block_sizes.scale_bits (MX and NVFP4 scales)");
+  if (a.bias) refuse("bias (affine quantization)");
+  if (a.rotate.enable) refuse("rotate");
+  if (a.backend) refuse("backend");
+  if (!a.fake_quant) refuse("fake_quant: false (weights are packed by the exporter)");
+  if (a.calibrator != "max") refuse("a calibrator other than max");
+}
+
+}  // namespace detail
+
+/// Throws `format_value` naming the quantizer and the field for what this version does not compute.
+inline quantizer_numerics interpret(quantizer_attribute_config const& a, policy numerics, std::string const& where) {
+  detail::refuse_what_is_not_computed(a, where);
+  quantizer_numerics n;
+  n.how = format{detail::element_of(a, where), numerics, dtype::f32, packing::bytes};
+  n.how.layout = detail::storage_packing(n.how.element);
+  check_format(n.how, where);
+  n.grouping = detail::grouping_of(a);
+  if (a.use_constant_amax || a.constant_amax) {
+    n.amax_from = amax_source::constant;
+    n.constant_amax = a.use_constant_amax ? 448.0f : static_cast<float>(*a.constant_amax);
+  } else if (a.type == quantizer_type::dynamic_type) {
+    n.amax_from = amax_source::data;
+  }
+  return n;
+}
+
+}  // namespace mixbit

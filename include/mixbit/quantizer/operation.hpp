@@ -1,0 +1,247 @@
+// A host's operation, erased: the core sees geometry and pointers, the host sees its own types.
+//
+// `apply` binds the host's operands and op here; hooks (calibration, scoring, AWQ) then call the op as often as they
+// need with operands that the core made. Erasing keeps a call site at a few milliseconds of compile time.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+
+#include "mixbit/core/arena.hpp"
+#include "mixbit/core/function_ref.hpp"
+#include "mixbit/core/tensor_traits.hpp"
+
+namespace mixbit {
+
+/// An op is told why it is called where it takes this as its last argument: the first call yields the result, all
+/// others are trials whose output is only measured. What a layer saves for its backward belongs to `result`.
+enum class pass : std::uint8_t { result, trial };
+
+enum class operand_role : std::uint8_t { input, weight };
+
+namespace detail {
+
+/// Alive while this thread runs an op as a trial. Whatever runs inside it, other layers too, is part of the trial; what
+/// other threads run is not.
+class trial_scope {
+ public:
+  trial_scope() { ++depth_; }
+  trial_scope(trial_scope const&) = delete;
+  trial_scope& operator=(trial_scope const&) = delete;
+  ~trial_scope() { --depth_; }
+  static bool is_on() { return depth_ > 0; }
+
+ private:
+  static inline thread_local int depth_ = 0;
+};
+
+}  // namespace detail
+
+/// What hooks see of a host's op. Views are in the host's axis order.
+class erased_op {
+ public:
+  /// A writable tensor of that operand's geometry, for one quantized copy; reused by the next call for that role.
+  virtual tensor_ref scratch(operand_role role, arena& a) = 0;
+  /// The same, kept by the caller between calls (the weight cache).
+  virtual tensor_ref cached(operand_role role, std::shared_ptr<void>& holder, memory_source from) = 0;
+  /// Runs the op on operands that are the host's own or came from `scratch` or `cached`.
+  virtual tensor_ref call(const_tensor_ref x, const_tensor_ref w, pass p, arena const& scratch_memory) = 0;
+  /// Does the host record a tape for its operands?
+  virtual bool links(operand_role) const { return false; }
+  /// For those hosts: the copy's gradient becomes the operand's through `backward` (in place).
+  virtual void link(operand_role, std::function<void(tensor_ref)>) {}
+
+ protected:
+  ~erased_op() = default;
+};
+
+namespace detail {
+
+inline tensor_ref allocate_like(geometry const& g, arena& a) {
+  geometry const dense = dense_like(g);
+  return {dense, a.allocate(static_cast<std::size_t>(dense.bytes()))};
+}
+
+/// One operand of an op: the host's tensor and, for hosts whose operands own, the quantized copy.
+template <operand_host H>
+class bound_operand {
+ public:
+  explicit bound_operand(H const& host) : host_{host} {}
+  const_tensor_ref view() const { return read_view(host_); }
+
+  tensor_ref scratch(arena& a) {
+    if constexpr (wrapping_host<H>) {
+      return allocate_like(view(), a);
+    } else {
+      copy_ = std::make_shared<H>(traits_of<H>::like(host_));
+      return write_view(*copy_);
+    }
+  }
+
+  tensor_ref cached(std::shared_ptr<void>& holder, memory_source from) {
+    geometry const g = dense_like(view());
+    if constexpr (wrapping_host<H>) {
+      if (!holder) holder = {from.allocate(static_cast<std::size_t>(g.bytes())), from.release};
+      return {g, holder.get()};
+    } else {
+      if (!holder) holder = std::make_shared<H>(traits_of<H>::like(host_));
+      copy_ = std::static_pointer_cast<H>(holder);
+      return write_view(*copy_);
+    }
+  }
+
+  operand_t<H> resolve(const_tensor_ref r) const {
+    if constexpr (wrapping_host<H>)
+      return traits_of<H>::wrap(r);
+    else
+      return r.data == view().data ? host_ : *copy_;
+  }
+
+  static constexpr bool links = requires(H const& x, H& xq, std::function<void(tensor_ref)> f) {
+    traits_of<H>::link(x, xq, f);
+  };
+  void link(std::function<void(tensor_ref)> backward) {
+    if constexpr (links) traits_of<H>::link(host_, *copy_, std::move(backward));
+  }
+
+ private:
+  H const& host_;
+  std::shared_ptr<H> copy_;  // owning hosts only
+};
+
+inline void refuse_alias(const_tensor_ref result, arena const& scratch) {
+  if (scratch.owns(result.data))
+    fail(error_id::tensor_alias, "op returned a tensor over borrowed scratch memory; operands are lent until op ",
+         "returns, so the result must own its elements");
+}
+
+}  // namespace detail
+
+/// A host's op over an input and a weight, returning a tensor of its own.
+template <operand_host X, operand_host W, writable_host_tensor Y>
+class bound_op final : public erased_op {
+ public:
+  using signature = Y(operand_t<X>, operand_t<W>, pass);
+  bound_op(X const& x, W const& w, function_ref<signature> op) : x_{x}, w_{w}, op_{op} {}
+
+  tensor_ref scratch(operand_role role, arena& a) override {
+    return role == operand_role::input ? x_.scratch(a) : w_.scratch(a);
+  }
+  tensor_ref cached(operand_role role, std::shared_ptr<void>& holder, memory_source from) override {
+    return role == operand_role::input ? x_.cached(holder, from) : w_.cached(holder, from);
+  }
+  tensor_ref call(const_tensor_ref x, const_tensor_ref w, pass p, arena const& scratch_memory) override {
+    if (p == pass::result) {
+      result_.emplace(op_(x_.resolve(x), w_.resolve(w), p));
+      return checked(*result_, scratch_memory);
+    }
+    [[maybe_unused]] typename detail::no_grad_of<X>::type guard{};
+    trial_.emplace(op_(x_.resolve(x), w_.resolve(w), p));
+    return checked(*trial_, scratch_memory);
+  }
+  bool links(operand_role role) const override {
+    return role == operand_role::input ? detail::bound_operand<X>::links : detail::bound_operand<W>::links;
+  }
+  void link(operand_role role, std::function<void(tensor_ref)> backward) override {
+    role == operand_role::input ? x_.link(std::move(backward)) : w_.link(std::move(backward));
+  }
+  Y take() { return std::move(*result_); }
+
+ private:
+  static tensor_ref checked(Y& y, arena const& scratch_memory) {
+    tensor_ref const view = write_view(y);
+    detail::refuse_alias(view, scratch_memory);
+    return view;
+  }
+
+  detail::bound_operand<X> x_;
+  detail::bound_operand<W> w_;
+  function_ref<signature> op_;
+  std::optional<Y> result_, trial_;
+};
+
+/// Operands lent to a callable that returns nothing (hand-written backwards).
+template <operand_host X, operand_host W>
+class bound_loan final : public erased_op {
+ public:
+  using signature = void(operand_t<X>, operand_t<W>);
+  bound_loan(X const& x, W const& w, function_ref<signature> f) : x_{x}, w_{w}, f_{f} {}
+
+  tensor_ref scratch(operand_role role, arena& a) override {
+    return role == operand_role::input ? x_.scratch(a) : w_.scratch(a);
+  }
+  tensor_ref cached(operand_role role, std::shared_ptr<void>& holder, memory_source from) override {
+    return role == operand_role::input ? x_.cached(holder, from) : w_.cached(holder, from);
+  }
+  tensor_ref call(const_tensor_ref x, const_tensor_ref w, pass, arena const&) override {
+    f_(x_.resolve(x), w_.resolve(w));
+    return {};
+  }
+
+ private:
+  detail::bound_operand<X> x_;
+  detail::bound_operand<W> w_;
+  function_ref<signature> f_;
+};
+
+/// A lookup: an op over a weight alone.
+template <operand_host W, writable_host_tensor Y>
+class bound_lookup final : public erased_op {
+ public:
+  using signature = Y(operand_t<W>, pass);
+  bound_lookup(W const& w, function_ref<signature> op) : w_{w}, op_{op} {}
+
+  tensor_ref scratch(operand_role, arena& a) override { return w_.scratch(a); }
+  tensor_ref cached(operand_role, std::shared_ptr<void>& holder, memory_source from) override {
+    return w_.cached(holder, from);
+  }
+  tensor_ref call(const_tensor_ref, const_tensor_ref w, pass p, arena const& scratch_memory) override {
+    std::optional<Y>& y = p == pass::result ? result_ : trial_;
+    y.emplace(op_(w_.resolve(w), p));
+    tensor_ref const view = write_view(*y);
+    detail::refuse_alias(view, scratch_memory);
+    return view;
+  }
+  bool links(operand_role) const override { return detail::bound_operand<W>::links; }
+  void link(operand_role, std::function<void(tensor_ref)> backward) override { w_.link(std::move(backward)); }
+  Y take() { return std::move(*result_); }
+
+ private:
+  detail::bound_operand<W> w_;
+  function_ref<signature> op_;
+  std::optional<Y> result_, trial_;
+};
+
+/// An op that writes into a tensor the host has allocated; trials write into scratch memory.
+template <operand_host X, operand_host W, writable_host_tensor Y>
+  requires requires(tensor_ref t) { traits_of<Y>::wrap(t); }
+class bound_op_into final : public erased_op {
+ public:
+  using target = decltype(traits_of<Y>::wrap(std::declval<tensor_ref>()));
+  using signature = void(operand_t<X>, operand_t<W>, target, pass);
+  bound_op_into(X const& x, W const& w, Y& y, arena& a, function_ref<signature> op)
+      : x_{x}, w_{w}, y_{y}, arena_{a}, op_{op} {}
+
+  tensor_ref scratch(operand_role role, arena& a) override {
+    return role == operand_role::input ? x_.scratch(a) : w_.scratch(a);
+  }
+  tensor_ref cached(operand_role role, std::shared_ptr<void>& holder, memory_source from) override {
+    return role == operand_role::input ? x_.cached(holder, from) : w_.cached(holder, from);
+  }
+  tensor_ref call(const_tensor_ref x, const_tensor_ref w, pass p, arena const&) override {
+    tensor_ref const result = write_view(y_);
+    tensor_ref const y = p == pass::result ? result : detail::allocate_like(result, arena_);
+    op_(x_.resolve(x), w_.resolve(w), traits_of<Y>::wrap(y), p);
+    return y;
+  }
+
+ private:
+  detail::bound_operand<X> x_;
+  detail::bound_operand<W> w_;
+  Y& y_;
+  arena& arena_;
+  function_ref<signature> op_;
+};
+
+}  // namespace mixbit

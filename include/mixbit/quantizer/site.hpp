@@ -1,0 +1,186 @@
+// A site: the place in a host's model where quantizers sit. Slots point to it, sessions share it; it holds the
+// quantizers of every recipe and runs the host's op through them.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "mixbit/quantizer/layout.hpp"
+#include "mixbit/quantizer/operation.hpp"
+#include "mixbit/quantizer/sequential_quantizer.hpp"
+
+namespace mixbit {
+
+/// The quantizers of one module under one recipe.
+template <backend B>
+struct recipe_quantizers {
+  std::string recipe;  ///< label, as in candidate_stats; empty outside a search
+  std::vector<sequential_quantizer<B>> quantizers;
+
+  /// The enabled quantizer in that role, or null.
+  sequential_quantizer<B>* find(quantizer_role role) {
+    for (auto& q : quantizers)
+      if (q.role() == role && q.enabled()) return &q;
+    return nullptr;
+  }
+  sequential_quantizer<B>* named(std::string_view leaf) {
+    for (auto& q : quantizers)
+      if (q.leaf() == leaf) return &q;
+    return nullptr;
+  }
+  bool any_enabled() const {
+    for (auto const& q : quantizers)
+      if (q.enabled()) return true;
+    return false;
+  }
+};
+
+template <backend B>
+struct site;
+template <backend B>
+struct pending;
+template <backend B>
+struct score_state;
+
+/// The operands of one call as the host holds them; `x.data` is null for a lookup.
+struct operands {
+  const_tensor_ref x, w;
+};
+
+/// What a pass over the model does at each site instead of quantizing: calibration, scoring, and later AWQ and the
+/// like. A hook calls the op exactly once with pass::result.
+template <backend B>
+class apply_hook {
+ public:
+  virtual void on_apply(site<B>&, workspace<B>&, operands, erased_op&, pending<B>* kept) = 0;
+  /// One tensor on its own; `index` is the quantizer's place in the module.
+  virtual void on_tensor(site<B>&, workspace<B>&, std::size_t index, tensor_ref x) = 0;
+  /// Do calls run the active recipe while this hook is on? Then `lend` hands out quantized operands.
+  virtual bool runs_active_recipe() const = 0;
+
+ protected:
+  ~apply_hook() = default;
+};
+
+/// A weight quantized once and kept while it does not change; opt-in. Threads that share it quantize it once.
+struct weight_cache {
+  bool enabled = false;
+  bool valid = false;
+  int recipe = -1;
+  void const* source = nullptr;
+  geometry shape;
+  std::shared_ptr<void> holder;  // scratch memory or a tensor of the host's own kind
+};
+
+template <backend B>
+struct site : std::enable_shared_from_this<site<B>> {
+  std::string name, class_name;
+  site_layout layout;
+  std::shared_ptr<workspace<B>> home;         ///< used where the host passes no workspace
+  std::vector<recipe_quantizers<B>> recipes;  ///< one outside a search
+  int active = 0;                             ///< the recipe that runs
+  apply_hook<B>* hook = nullptr;              ///< set for the length of a pass
+  bool in_trial = false;                      ///< is it a member of a region that runs as a trial?
+  bool folded = false;                        ///< fold_weight has overwritten the host's weight
+  std::atomic<bool> probed = false;           ///< has the layout been probed?
+  bool live = false;                          ///< must `apply` do more than call the op?
+  weight_cache cache;
+  std::mutex cache_mutex;  ///< held while the cache is looked at or filled
+
+  recipe_quantizers<B>& quantizers() { return recipes[static_cast<std::size_t>(active)]; }
+
+  /// To be called after recipes, active or hook changed.
+  void refresh() { live = hook != nullptr || (!recipes.empty() && quantizers().any_enabled()); }
+
+  const_tensor_ref canonical(operand_role role, const_tensor_ref t) const {
+    return role == operand_role::input ? layout.input.apply(t) : layout.weight.apply(t);
+  }
+  tensor_ref canonical(operand_role role, tensor_ref t) const {
+    return role == operand_role::input ? layout.input.apply(t) : layout.weight.apply(t);
+  }
+
+  /// Runs the op on operands quantized under recipe `index`, as result or as a trial.
+  tensor_ref run(workspace<B>& ws, operands o, erased_op& op, int index, pass p) {
+    auto& q = recipes[static_cast<std::size_t>(index)];
+    const_tensor_ref const x = o.x.data ? quantized(ws, op, operand_role::input, o.x, q.find(quantizer_role::input), p)
+                                        : o.x;
+    return call(ws, op, x, quantized_weight(ws, op, o.w, q.find(quantizer_role::weight), index, p), p);
+  }
+
+  /// The output through recipe `index`'s output quantizer, in place.
+  void quantize_output(workspace<B>& ws, tensor_ref y, int index) {
+    if (auto* const q = recipes[static_cast<std::size_t>(index)].find(quantizer_role::output)) {
+      tensor_ref const canonical_y = layout.output.apply(y);
+      q->quantize(ws.device, ws.scratch, canonical_y, canonical_y);
+    }
+  }
+
+  /// Runs the op on operands that are ready.
+  tensor_ref call(workspace<B>& ws, erased_op& op, const_tensor_ref x, const_tensor_ref w, pass p) {
+    if (p == pass::result) return op.call(x, w, p, ws.scratch);
+    detail::trial_scope const trial;
+    return op.call(x, w, p, ws.scratch);
+  }
+
+  /// The operand through its quantizer, in scratch memory; the host's own where there is none.
+  const_tensor_ref quantized(workspace<B>& ws, erased_op& op, operand_role role, const_tensor_ref host,
+                             sequential_quantizer<B>* q, pass p) {
+    if (q == nullptr) return host;
+    tensor_ref const copy = op.scratch(role, ws.scratch);
+    q->quantize(ws.device, ws.scratch, canonical(role, host), canonical(role, copy));
+    if (p == pass::result && op.links(role)) link(op, role, host);
+    return copy;
+  }
+
+  /// grad of a quantized operand -> grad of the host's operand, in place (both in the host's axis order). Nothing
+  /// while a pass runs the op on unquantized operands.
+  void mask_backward(workspace<B>& ws, operand_role role, const_tensor_ref host, tensor_ref grad) {
+    if (recipes.empty() || (hook != nullptr && !hook->runs_active_recipe())) return;
+    auto* const q = quantizers().find(role == operand_role::input ? quantizer_role::input : quantizer_role::weight);
+    if (q == nullptr) return;
+    if (!grad.same_shape(host))
+      fail(error_id::tensor_shape, name, ": a gradient of shape ", to_string(grad), " for an operand of shape ",
+           to_string(host));
+    workspace_lock<B> const held{ws};
+    q->mask_backward(ws.device, ws.scratch, canonical(role, host), canonical(role, grad));
+  }
+
+  /// Takes part in the gradient score while a scoring pass is on; null otherwise (quantizer/score.hpp).
+  std::shared_ptr<score_state<B>> scoring;
+
+ private:
+  const_tensor_ref quantized_weight(workspace<B>& ws, erased_op& op, const_tensor_ref w, sequential_quantizer<B>* q,
+                                    int index, pass p) {
+    // a tape needs a copy of its own for each call
+    if (q == nullptr || !cache.enabled || op.links(operand_role::weight))
+      return quantized(ws, op, operand_role::weight, w, q, p);
+    std::lock_guard const filling{cache_mutex};
+    bool const fresh = cache.valid && cache.recipe == index && cache.source == w.data && cache.shape.type == w.type &&
+                       cache.shape.same_shape(w);
+    if (!fresh) {
+      cache.valid = false;
+      cache.holder.reset();
+    }
+    tensor_ref const kept = op.cached(operand_role::weight, cache.holder, B::memory());
+    if (!fresh) {
+      q->quantize(ws.device, ws.scratch, canonical(operand_role::weight, w), canonical(operand_role::weight, kept));
+      cache.valid = true;
+      cache.recipe = index;
+      cache.source = w.data;
+      cache.shape = w;
+    }
+    return kept;
+  }
+
+  // Tapes: the copy's gradient becomes the host's by the mask alone. The tape keeps the host's operand alive.
+  void link(erased_op& op, operand_role role, const_tensor_ref host) {
+    op.link(role, [self = this->shared_from_this(), role, host](tensor_ref grad) {
+      self->mask_backward(*self->home, role, host, grad);
+    });
+  }
+};
+
+}  // namespace mixbit

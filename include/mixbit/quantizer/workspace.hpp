@@ -1,0 +1,62 @@
+// A workspace: a backend (with its executor or stream) and the scratch memory of one thread or stream.
+#pragma once
+
+#include <atomic>
+#include <thread>
+
+#include "mixbit/core/arena.hpp"
+#include "mixbit/core/backend.hpp"
+
+namespace mixbit {
+
+template <backend B>
+struct workspace {
+  explicit workspace(B b = {}, std::size_t scratch_limit = 0) : device{b}, scratch{scratch_limit, B::memory()} {}
+
+  B device;
+  arena scratch;
+
+ private:
+  template <backend>
+  friend class workspace_lock;
+  std::atomic<std::thread::id> owner_{};
+  int depth_ = 0;
+};
+
+/// Holds a workspace for one call: another thread is refused with `state_busy`, the same thread may nest.
+/// Scratch memory taken while it lives is given back when it ends, also by an exception.
+template <backend B>
+class workspace_lock {
+ public:
+  explicit workspace_lock(workspace<B>& w) : workspace_{enter(w)}, scope_{w.scratch} {}
+  workspace_lock(workspace_lock const&) = delete;
+  workspace_lock& operator=(workspace_lock const&) = delete;
+
+ private:
+  // a base that leaves last: the scratch scope must end while the workspace is still held
+  struct entered {
+    workspace<B>& w;
+    explicit entered(workspace<B>& held) : w{held} {}
+    entered(entered const&) = delete;
+    entered& operator=(entered const&) = delete;
+    ~entered() {
+      if (--w.depth_ == 0) w.owner_.store(std::thread::id{}, std::memory_order_release);
+    }
+  };
+  static workspace<B>& enter(workspace<B>& w) {
+    auto const me = std::this_thread::get_id();
+    if (w.owner_.load(std::memory_order_relaxed) != me) {
+      std::thread::id none{};
+      if (!w.owner_.compare_exchange_strong(none, me, std::memory_order_acquire))
+        fail(error_id::state_busy, "one workspace is used by two threads at once; give each thread its own and call ",
+             "apply(workspace, slots, ...)");
+    }
+    ++w.depth_;
+    return w;
+  }
+
+  entered workspace_;
+  arena_scope scope_;
+};
+
+}  // namespace mixbit

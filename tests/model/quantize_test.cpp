@@ -1,0 +1,416 @@
+#include "mixbit/model/quantize.hpp"
+
+#include <doctest/doctest.h>
+
+#include <limits>
+#include <sstream>
+
+#include "mixbit/config/presets.hpp"
+#include "mixbit/model/summary.hpp"
+#include "support/checkpoint_host.hpp"
+#include "support/error_text.hpp"
+
+using namespace mixbit;
+using namespace mixbit::test;
+
+namespace {
+
+plain_tensor waves(std::initializer_list<std::int64_t> sizes, float step, float size = 1.0f) {
+  plain_tensor t{sizes};
+  for (std::size_t i = 0; i < t.values.size(); ++i) t.values[i] = size * std::sin(step * static_cast<float>(i + 1));
+  return t;
+}
+
+/// Two linear layers in a row.
+struct chain {
+  plain_tensor w1 = waves({6, 8}, 0.7f), w2 = waves({4, 6}, 0.9f);
+  quantizer_slots<cpu> s1, s2;
+  plain_tensor forward(plain_tensor const& x) { return apply(s2, apply(s1, x, w1, multiply), w2, multiply); }
+  template <class Visit>
+  void walk(Visit&& visit) {
+    visit(linear("mlp.up", s1, w1));
+    visit(linear("mlp.down", s2, w2));
+  }
+};
+
+plain_tensor const batch = waves({5, 8}, 0.3f);
+
+tensor_quantizer<cpu>& quantizer(quantizer_slots<cpu>& slots, quantizer_role role) {
+  auto* const q = slots.shared_site()->quantizers().find(role);
+  REQUIRE(q != nullptr);
+  return q->members().front();
+}
+std::vector<float> amax(quantizer_slots<cpu>& slots, quantizer_role role) {
+  cpu device;
+  return quantizer(slots, role).amax(device);
+}
+float largest(plain_tensor const& t) {
+  float top = 0;
+  for (float const v : t.values) top = std::max(top, std::abs(v));
+  return top;
+}
+std::string summary(model<cpu>& m) {
+  std::ostringstream text;
+  print_quant_summary(m, text);
+  return text.str();
+}
+
+}  // namespace
+
+TEST_CASE("quantize: weights alone need no loop, and a loop is not run for them") {
+  chain net;
+  model<cpu> m{net};
+  int ran = 0;
+  quantize(m, preset("INT8_WEIGHT_ONLY_CFG"));
+  auto const y = net.forward(batch);
+  quantize(m, preset("INT8_WEIGHT_ONLY_CFG"), [&] { ++ran; });
+  CHECK(ran == 0);
+  CHECK(net.forward(batch).values == y.values);
+  auto const rows = amax(net.s1, quantizer_role::weight);
+  REQUIRE(rows.size() == 6);
+  for (std::size_t r = 0; r < 6; ++r) {
+    float top = 0;
+    for (std::size_t i = 0; i < 8; ++i) top = std::max(top, std::abs(net.w1.values[r * 8 + i]));
+    CHECK(rows[r] == top);
+  }
+}
+
+TEST_CASE("quantize: static inputs without a loop, or with one that runs nothing, are refused by name") {
+  chain net;
+  model<cpu> m{net};
+  plain_tensor const before = net.forward(batch);
+  auto const refused = [&](forward_loop const& loop) {
+    return error_text(error_id::state_not_calibrated, [&] { quantize(m, preset("INT8_DEFAULT_CFG"), loop); });
+  };
+  CHECK(says(refused({}), "2 static", "mlp.up.input_quantizer", "mlp.down.input_quantizer", "give a forward_loop"));
+  CHECK(says(refused([] {}), "mlp.up.input_quantizer", "reached no such layer"));
+  auto const half = refused([&] { apply(net.s1, batch, net.w1, multiply); });
+  CHECK(says(half, "1 static", "mlp.down.input_quantizer"));
+  CHECK(half.find("mlp.up") == std::string::npos);
+  CHECK(net.forward(batch).values == before.values);
+  CHECK_FALSE(net.s1.live());
+}
+
+TEST_CASE("quantize: a loop that throws leaves the model as it was, to the bit (rule 11)") {
+  chain net;
+  model<cpu> m{net};
+  auto const broken = [&] {
+    net.forward(waves({5, 8}, 0.3f, 100.0f));
+    throw std::runtime_error{"no more batches"};
+  };
+  plain_tensor const plain = net.forward(batch);
+  CHECK_THROWS_WITH(quantize(m, preset("INT8_DEFAULT_CFG"), broken), "no more batches");
+  CHECK(net.forward(batch).values == plain.values);
+  CHECK_FALSE(net.s1.live());
+  quantize(m, preset("INT8_DEFAULT_CFG"), [&] { net.forward(batch); });
+  plain_tensor const quantized = net.forward(batch);
+  auto const text = summary(m);
+  CHECK(quantized.values != plain.values);
+  CHECK_THROWS_WITH(quantize(m, preset("FP8_DEFAULT_CFG"), broken), "no more batches");
+  CHECK_THROWS_WITH(calibrate(m, {}, broken), "no more batches");
+  CHECK(net.forward(batch).values == quantized.values);
+  CHECK(summary(m) == text);
+  CHECK(m.scratch().scratch.used() == 0);
+}
+
+TEST_CASE("quantize: NaN and infinities are left out, counted and named") {
+  chain net;
+  model<cpu> m{net};
+  plain_tensor bad = batch;
+  bad.values[3] = std::numeric_limits<float>::quiet_NaN();
+  bad.values[9] = -std::numeric_limits<float>::infinity();
+  bad.values[10] = 5.0f;
+  auto const result = quantize(m, preset("INT8_DEFAULT_CFG"), [&] {
+    net.forward(batch);
+    apply(net.s1, bad, net.w1, multiply);
+  });
+  CHECK(amax(net.s1, quantizer_role::input)[0] == 5.0f);
+  auto const note = std::find_if(result.notes.begin(), result.notes.end(),
+                                 [](auto const& n) { return n.find("mlp.up.input_quantizer") == 0; });
+  REQUIRE(note != result.notes.end());
+  CHECK(note->find(": 2 NaN or infinite") != std::string::npos);
+  for (auto const& n : result.notes) CHECK(n.find("mlp.down.input_quantizer") == std::string::npos);
+}
+
+TEST_CASE("quantize: again replaces what was there; calibrate follows new data") {
+  chain net;
+  model<cpu> m{net};
+  auto const run = [&](float size) { return [&net, size] { net.forward(waves({5, 8}, 0.3f, size)); }; };
+  quantize(m, preset("INT8_DEFAULT_CFG"), run(1.0f));
+  plain_tensor const int8 = net.forward(batch);
+  quantize(m, preset("FP8_DEFAULT_CFG"), run(1.0f));
+  CHECK(summary(m).find("int8") == std::string::npos);
+  CHECK(net.forward(batch).values != int8.values);
+  quantize(m, preset("INT8_DEFAULT_CFG"), run(1.0f));
+  CHECK(net.forward(batch).values == int8.values);
+  CHECK(amax(net.s1, quantizer_role::input)[0] == largest(batch));
+  for (float const size : {8.0f, 0.5f}) {  // anew: a smaller range is followed too
+    calibrate(m, {}, run(size));
+    CHECK(amax(net.s1, quantizer_role::input)[0] == size * largest(batch));
+  }
+  CHECK(says(error_text(error_id::state_not_calibrated, [&] { calibrate(m, {}); }), "mlp.up.input_quantizer"));
+  CHECK(amax(net.s1, quantizer_role::input)[0] == 0.5f * largest(batch));
+}
+
+TEST_CASE("quantize: amax is the largest over all batches of the loop") {
+  chain net;
+  model<cpu> m{net};
+  quantize(m, preset("INT8_DEFAULT_CFG"), [&] {
+    for (float const size : {1.0f, 3.0f, 2.0f}) net.forward(waves({5, 8}, 0.3f, size));
+  });
+  CHECK(amax(net.s1, quantizer_role::input)[0] == 3.0f * largest(batch));
+}
+
+TEST_CASE("quantize: a user's entry that matches nothing is an error, or a note where strict is off") {
+  chain net;
+  auto config = nothing_on();
+  turn_on(config, "*.weight_quantizer", {});
+  turn_on(config, "*attention*", {});
+  model<cpu> m{net};
+  CHECK(says(error_text(error_id::config_no_match, [&] { quantize(m, config); }), "*attention*", "entry 2"));
+  CHECK_FALSE(net.s1.live());
+  model_options<cpu> lenient;
+  lenient.strict = false;
+  model<cpu> n{net, lenient};
+  auto const notes = quantize(n, config).notes;
+  REQUIRE(notes.size() == 1);
+  CHECK(notes[0].find("*attention*") != std::string::npos);
+  CHECK(net.s1.live());
+}
+
+TEST_CASE("quantize: a preset that enables nothing, an unknown class, and an algorithm that is not there are refused") {
+  chain net;
+  model<cpu> m{net};
+  checkpoint_host sensitive;
+  sensitive.add("lm_head", waves({2, 2}, 0.5f));
+  model<cpu> h{sensitive};
+  CHECK(says(error_text(error_id::config_no_match, [&] { quantize(h, preset("FP8_DEFAULT_CFG")); }), "FP8_DEFAULT_CFG",
+             "enables none of 3"));
+  CHECK(says(error_text(error_id::config_value, [&] { quantize(m, preset("INT4_AWQ_CFG")); }), "INT4_AWQ_CFG",
+             "awq_lite"));
+  CHECK(says(error_text(error_id::format_value, [&] { quantize(m, preset("NVFP4_DEFAULT_CFG"), [] {}); }), "mlp.up.",
+             "scale_bits"));
+  checkpoint_host strange;
+  strange.add("x", waves({2, 2}, 0.5f), "my.Linear");
+  model<cpu> s{strange};
+  CHECK(says(error_text(error_id::config_unknown_field, [&] { quantize(s, preset("INT8_DEFAULT_CFG")); }), "x: ",
+             "my.Linear"));
+  CHECK_FALSE(net.s1.live());
+}
+
+TEST_CASE("quantize: per-token scales of the data need no loop") {
+  chain net;
+  model<cpu> m{net};
+  quantize(m, preset("FP8_PER_CHANNEL_PER_TOKEN_CFG"));
+  CHECK(quantizer(net.s1, quantizer_role::input).numerics().amax_from == amax_source::data);
+  for (std::int64_t rows : {1, 7}) {  // any number of tokens
+    plain_tensor const x = waves({rows, 8}, 0.3f);
+    plain_tensor xq{rows, 8}, wq{6, 8};
+    cpu device;
+    arena scratch;
+    quantizer(net.s1, quantizer_role::input).quantize(device, scratch, read_view(x), write_view(xq));
+    quantizer(net.s1, quantizer_role::weight).quantize(device, scratch, read_view(net.w1), write_view(wq));
+    CHECK(apply(net.s1, x, net.w1, multiply).values == multiply(xq, wq).values);
+  }
+}
+
+TEST_CASE("quantize: a sequential weight runs its quantizers in order; both are calibrated on the raw weight") {
+  chain net;
+  model<cpu> m{net};
+  auto w4a8 = preset("W4A8_AWQ_BETA_CFG");
+  w4a8.algorithm = preset("INT8_DEFAULT_CFG").algorithm;
+  quantize(m, w4a8, [&] { net.forward(batch); });
+  auto& members = net.s1.shared_site()->quantizers().find(quantizer_role::weight)->members();
+  REQUIRE(members.size() == 2);
+  CHECK(members[0].name() == "mlp.up.weight_quantizer.0");
+  CHECK(members[1].name() == "mlp.up.weight_quantizer.1");
+  cpu device;
+  CHECK(members[1].amax(device) == std::vector<float>{largest(net.w1)});
+  arena scratch;
+  plain_tensor int4{6, 8}, fp8{6, 8}, xq{5, 8};
+  members[0].quantize(device, scratch, read_view(net.w1), write_view(int4));
+  members[1].quantize(device, scratch, read_view(int4), write_view(fp8));
+  quantizer(net.s1, quantizer_role::input).quantize(device, scratch, read_view(batch), write_view(xq));
+  CHECK(int4.values != fp8.values);
+  CHECK(apply(net.s1, batch, net.w1, multiply).values == multiply(xq, fp8).values);
+}
+
+TEST_CASE("quantize: one of a sequence that is off does not run") {
+  chain net, plain;
+  model<cpu> m{net}, p{plain};
+  quantizer_attribute_config int4, off;
+  int4.num_bits = 4;
+  off.enable = false;
+  off.num_bits = {2, 1};  // not computed by this version, and not asked for
+  auto sequence = nothing_on(), alone = nothing_on();
+  sequence.entries.push_back({"*weight_quantizer", std::nullopt, std::vector{int4, off}, true});
+  turn_on(alone, "*weight_quantizer", int4);
+  quantize(m, sequence);
+  quantize(p, alone);
+  CHECK(net.forward(batch).values == plain.forward(batch).values);
+  CHECK(net.s1.shared_site()->quantizers().find(quantizer_role::weight)->attributes().size() == 2);
+}
+
+TEST_CASE("quantize: an attention's keys and values by a KV-cache preset, its queries not (host 5)") {
+  struct attention_host {
+    chain mlp;
+    quantizer_slots<cpu> attention;
+    void walk(module_visitor<cpu> const& visit) {
+      mlp.walk(visit);
+      visit(module("self_attn", "attention", attention));
+    }
+    void forward(plain_tensor& q, plain_tensor& k, plain_tensor& v) {
+      mlp.forward(batch);
+      apply(attention, q, 0);
+      apply(attention, k, 1);
+      apply(attention, v, 2);
+    }
+  } net;
+  model<cpu> m{net};
+  plain_tensor const raw = waves({2, 3, 4}, 0.37f, 3.0f);
+  plain_tensor q = raw, k = raw, v = raw;
+  quantize(m, combine(preset("INT8_DEFAULT_CFG"), preset("FP8_KV_CFG")), [&] {
+    net.forward(q, k, v);
+    CHECK(k.values == raw.values);  // calibration only looks
+  });
+  auto& all = net.attention.shared_site()->quantizers().quantizers;
+  CHECK(all[1].path() == "self_attn.k_bmm_quantizer");
+  net.forward(q, k, v);
+  plain_tensor expected = raw;
+  cpu device;
+  arena scratch;
+  all[1].quantize(device, scratch, read_view(raw), write_view(expected));
+  CHECK(expected.values != raw.values);
+  CHECK(q.values == raw.values);
+  CHECK(k.values == expected.values);
+  CHECK(v.values == expected.values);
+  CHECK(says(error_text(error_id::state_missing, [&] { apply(net.attention, q, 4); }), "self_attn", "4"));
+}
+
+TEST_CASE("quantize: a module class of the user's own, with its own quantizers") {
+  struct gate_host {
+    quantizer_slots<cpu> slots;
+    void walk(module_visitor<cpu> const& visit) { visit(module("gate", "my_gate", slots)); }
+  } host;
+  model_options<cpu> options;
+  options.classes.declare("my_gate", {{"left_quantizer"}, {"right_quantizer"}});
+  model<cpu> m{host, options};
+  auto config = nothing_on();
+  quantizer_attribute_config int4;
+  int4.num_bits = 4;
+  config.entries.push_back({"*right_quantizer", "my_gate", std::vector{int4}, true});
+  plain_tensor left = waves({4, 4}, 0.3f), right = left, raw = left;
+  quantize(m, config, [&] { apply(host.slots, right, 1); });
+  apply(host.slots, left, 0);
+  apply(host.slots, right, 1);
+  CHECK(left.values == raw.values);
+  CHECK(right.values != raw.values);
+}
+
+TEST_CASE("quantize: an embedding looks its rows up in the quantized table, kept between calls where asked") {
+  struct table {
+    plain_tensor weight = waves({10, 4}, 0.7f);
+    quantizer_slots<cpu> slots;
+    void walk(module_visitor<cpu> const& visit) { visit(embedding("embed", slots, weight)); }
+    plain_tensor row(std::int64_t i) {
+      return apply(slots, weight, [&](plain_tensor const& w) {
+        plain_tensor y{1, 4};
+        std::copy_n(w.values.begin() + i * 4, 4, y.values.begin());
+        return y;
+      });
+    }
+  } host;
+  plain_tensor const raw = host.row(3);
+  model<cpu> m{host};
+  auto config = nothing_on();
+  quantizer_attribute_config int4;
+  int4.num_bits = 4;
+  config.entries.push_back(
+      {"embed.*", std::nullopt, std::vector{int4}, true});  // the indices stay off: they are locked
+  config.entries.push_back({"*output_quantizer", std::nullopt, std::nullopt, false});
+  quantize(m, config);
+  plain_tensor const quantized = host.row(3);
+  CHECK(quantized.values != raw.values);
+  CHECK(host.slots.shared_site()->quantizers().find(quantizer_role::input) == nullptr);
+  workspace<cpu> own;
+  CHECK(apply(own, host.slots, host.weight, [](plain_tensor const& w) { return w; }).values[12] == quantized.values[0]);
+  host.slots.cache_weight(true);
+  CHECK(host.row(3).values == quantized.values);
+  host.weight.values[12] = 5.0f;
+  CHECK(host.row(3).values == quantized.values);
+  host.slots.weight_changed();
+  CHECK(host.row(3).values != quantized.values);
+  quantizer_slots<cpu> none;
+  CHECK(says(error_text(error_id::state_missing, [&] { none.cache_weight(true); }), "quantize first"));
+}
+
+TEST_CASE("quantize: experts that see no tokens have their weights calibrated from the walk (rule 9)") {
+  chain net;  // up sees tokens, down none
+  model<cpu> m{net};
+  auto const some = [&] {
+    apply(net.s1, batch, net.w1, multiply);
+    apply(net.s2, plain_tensor{0, 6}, net.w2, multiply);  // called without tokens, as routers do
+  };
+  auto config = preset("FP8_PER_CHANNEL_PER_TOKEN_CFG");
+  quantize(m, config, some);
+  CHECK(amax(net.s2, quantizer_role::weight).size() == 4);
+  // a static input cannot be guessed from nothing, and an empty batch is nothing
+  auto const text = error_text(error_id::state_not_calibrated, [&] { quantize(m, preset("INT8_DEFAULT_CFG"), some); });
+  CHECK(says(text, "1 static", "mlp.down.input_quantizer"));
+}
+
+TEST_CASE("quantize: names and slots are unique; another phase cannot begin inside a loop") {
+  checkpoint_host twice;
+  twice.add("fc", waves({2, 2}, 0.5f));
+  twice.add("fc", waves({2, 2}, 0.5f));
+  model<cpu> t{twice};
+  CHECK(says(error_text(error_id::state_duplicate, [&] { t.modules(); }), "fc"));
+  struct shared_slots {
+    plain_tensor a = waves({2, 2}, 0.5f), b = a;
+    quantizer_slots<cpu> slots;
+    void walk(module_visitor<cpu> const& visit) {
+      visit(linear("a", slots, a));
+      visit(linear("b", slots, b));
+    }
+  } both;
+  model<cpu> s{both};
+  CHECK(says(error_text(error_id::state_duplicate, [&] { s.modules(); }), "b: ", "slots"));
+  chain net;
+  model<cpu> m{net};
+  auto const nested = [&] { quantize(m, preset("INT8_WEIGHT_ONLY_CFG")); };
+  auto const text = error_text(error_id::state_nested, [&] { quantize(m, preset("INT8_DEFAULT_CFG"), nested); });
+  CHECK(says(text, "mlp.up", "inside"));
+  CHECK_FALSE(net.s1.live());
+}
+
+TEST_CASE("quantize: tied weights are quantized by each user with its own quantizer") {
+  struct tied_host {
+    plain_tensor weight = waves({6, 8}, 0.7f);
+    quantizer_slots<cpu> table, head;
+    void walk(module_visitor<cpu> const& visit) {
+      visit(embedding("embed", table, weight));
+      visit(linear("head", head, weight));
+    }
+  } host;
+  model<cpu> m{host};
+  auto config = nothing_on();
+  turn_on(config, "head.weight_quantizer", {});
+  quantize(m, config);
+  CHECK(apply(host.table, host.weight, [](plain_tensor const& w) { return w; }).values == host.weight.values);
+  plain_tensor const x = waves({2, 8}, 0.3f);
+  CHECK(apply(host.head, x, host.weight, multiply).values != multiply(x, host.weight).values);
+}
+
+TEST_CASE("quantize: a second handle finds what the first one made") {
+  chain net;
+  plain_tensor quantized{0, 0};
+  {
+    model<cpu> first{net};
+    quantize(first, preset("INT8_DEFAULT_CFG"), [&] { net.forward(batch); });
+    quantized = net.forward(batch);
+  }
+  CHECK(net.forward(batch).values == quantized.values);
+  model<cpu> second{net};
+  CHECK(summary(second).find("4 of 6 quantizers enabled") != std::string::npos);
+  CHECK(net.forward(batch).values == quantized.values);
+}

@@ -1,0 +1,94 @@
+#include "mixbit/quantizer/numerics.hpp"
+
+#include <doctest/doctest.h>
+
+#include "mixbit/config/presets.hpp"
+#include "mixbit/formats/storage.hpp"
+#include "support/error_text.hpp"
+
+using namespace mixbit;
+using namespace mixbit::test;
+
+namespace {
+
+quantizer_numerics interpreted(quantizer_attribute_config const& a) { return interpret(a, policy::stored, "fc.q"); }
+
+std::string refusal(quantizer_attribute_config const& a) {
+  return error_text(error_id::format_value, [&] { interpreted(a); });
+}
+
+template <class F>
+quantizer_attribute_config with(F change) {
+  quantizer_attribute_config a;
+  change(a);
+  return a;
+}
+
+}  // namespace
+
+TEST_CASE("numerics: what is not computed is refused, naming quantizer and field") {
+  CHECK(says(refusal(with([](auto& a) { a.block_sizes = block_config{{{-1, 16}}, {}, bit_spec{4, 3}}; })), "fc.q: ",
+             "block_sizes.scale_bits"));
+  CHECK(says(refusal(with([](auto& a) { a.bias = bias_config{{-1}}; })), "fc.q: ", "bias"));
+  CHECK(says(refusal(with([](auto& a) { a.rotate = true; })), "fc.q: ", "rotate"));
+  CHECK(says(refusal(with([](auto& a) { a.calibrator = "histogram"; })), "fc.q: ", "calibrator"));
+  CHECK(says(refusal(with([](auto& a) { a.backend = "own"; })), "fc.q: ", "backend"));
+  CHECK(says(refusal(with([](auto& a) { a.fake_quant = false; })), "fc.q: ", "fake_quant"));
+  CHECK(says(refusal(with([](auto& a) { a.num_bits = {2, 1}; })), "fc.q: ", "[2,1]"));
+  CHECK(says(refusal(with([](auto& a) { a.num_bits = {5, 2}; })), "fc.q: ", "[5,2]"));
+  CHECK(says(refusal(with([](auto& a) { a.num_bits = "posit8"; })), "fc.q: ", "posit8"));
+  for (int bits : {1, formats::widest_integer + 1, 300})
+    CHECK(says(refusal(with([&](auto& a) { a.num_bits = bits; })), "fc.q: ", "num_bits " + std::to_string(bits)));
+}
+
+TEST_CASE("numerics: element, policy and where amax comes from") {
+  auto const int8 = interpreted({});
+  CHECK(int8.how.element.bits == 8);
+  CHECK(int8.how.numerics == policy::stored);
+  CHECK(int8.amax_from == amax_source::calibration);
+  CHECK(interpret({}, policy::modelopt, "q").how.numerics == policy::modelopt);
+  CHECK(interpreted(with([](auto& a) { a.num_bits = {4, 3}; })).how.element == e4m3_element);
+  CHECK(interpreted(with([](auto& a) { a.is_unsigned = true; })).how.element.is_unsigned);
+  CHECK(interpreted(with([](auto& a) { a.type = quantizer_type::dynamic_type; })).amax_from == amax_source::data);
+  auto const constant = interpreted(with([](auto& a) { a.constant_amax = 3.5; }));
+  CHECK(constant.amax_from == amax_source::constant);
+  CHECK(constant.constant_amax == 3.5f);
+  CHECK(interpreted(with([](auto& a) { a.use_constant_amax = true; })).constant_amax == 448.0f);
+  // as in ModelOpt, blocks that alone say dynamic are calibrated (docs/numerics.md)
+  auto const rows = with([](auto& a) {
+    a.block_sizes = block_config{{{-1, std::nullopt}}, quantizer_type::dynamic_type};
+  });
+  CHECK(interpreted(rows).amax_from == amax_source::calibration);
+}
+
+TEST_CASE("numerics: groups follow axes and blocks, and errors name the quantizer") {
+  geometry const g = dense_geometry(dtype::f32, {6, 10});
+  CHECK(interpreted({}).groups_of(g, "q").group_count() == 1);
+  CHECK(interpreted(with([](auto& a) { a.axis = 0; })).groups_of(g, "q").group_count() == 6);
+  CHECK(interpreted(with([](auto& a) { a.axis = -1; })).groups_of(g, "q").group_count() == 10);
+  auto const blocks = interpreted(with([](auto& a) { a.block_sizes = block_config{{{-1, 4}, {-2, 4}}}; }));
+  CHECK(blocks.groups_of(g, "q").group_count() == 6);  // 2 x 3, ragged at both ends
+  auto const text = error_text(error_id::format_value, [&] {
+    interpreted(with([](auto& a) { a.axis = 2; })).groups_of(g, "fc.input_quantizer");
+  });
+  CHECK(says(text, "fc.input_quantizer: ", "axis 2", "rank 2"));
+}
+
+TEST_CASE("numerics: INT4 blocks of 128 along the width of a 3x3 kernel take 9.33 bits, and are said to (rule 5)") {
+  auto const entries = preset("INT4_BLOCKWISE_WEIGHT_ONLY_CFG").entries;
+  auto const weight = std::find_if(entries.begin(), entries.end(), [](auto const& e) { return e.cfg.has_value(); });
+  auto const int4 = interpreted(weight->cfg->front());
+  geometry const kernel = dense_geometry(dtype::f32, {16, 8, 3, 3});
+  partition const groups = int4.groups_of(kernel, "conv.weight_quantizer");
+  CHECK(groups.block[3] == 3);
+  CHECK(groups.group_count() == 16 * 8 * 3);
+  auto const bits_with = [&](dtype scale) {
+    format how = int4.how;
+    how.scale_type = scale;
+    return static_cast<double>(storage_size_of(how, kernel, groups).bits()) / static_cast<double>(kernel.size());
+  };
+  CHECK(bits_with(dtype::f16) == doctest::Approx(4.0 + 16.0 / 3.0));
+  CHECK(bits_with(dtype::f32) == doctest::Approx(4.0 + 32.0 / 3.0));
+  geometry const linear = dense_geometry(dtype::f32, {16, 1152});
+  CHECK(storage_size_of(int4.how, linear, int4.groups_of(linear, "q")).bits() == 16 * 1152 * 4 + 16 * 9 * 32);
+}

@@ -1,0 +1,167 @@
+#include "mixbit/quantizer/workspace.hpp"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <thread>
+
+#include "mixbit/model/quantize.hpp"
+#include "support/checkpoint_host.hpp"
+#include "support/error_text.hpp"
+
+using namespace mixbit;
+using namespace mixbit::test;
+
+namespace {
+
+plain_tensor waves(std::int64_t rows, std::int64_t columns, float step) {
+  plain_tensor t{rows, columns};
+  for (std::size_t i = 0; i < t.values.size(); ++i) t.values[i] = std::sin(step * static_cast<float>(i + 1));
+  return t;
+}
+
+struct layer {
+  plain_tensor weight = waves(16, 24, 0.7f);
+  quantizer_slots<cpu> slots;
+  template <class Visit>
+  void walk(Visit&& visit) {
+    visit(linear("layer", slots, weight));
+  }
+};
+
+quantize_config int8() {
+  quantize_config config = nothing_on();
+  turn_on(config, "layer.input_quantizer", {});
+  turn_on(config, "layer.weight_quantizer", {});
+  return config;
+}
+
+/// Runs f(0..3), each on a thread of its own, all let go at once.
+template <class F>
+void on_four_threads(F f) {
+  std::atomic<int> ready{0};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t)
+    threads.emplace_back([&, t] {
+      ++ready;
+      while (ready < 4) std::this_thread::yield();
+      f(t);
+    });
+  for (auto& t : threads) t.join();
+}
+
+}  // namespace
+
+TEST_CASE("workspace: a second thread is refused while one is inside (rule 10)") {
+  workspace<cpu> ws;
+  workspace_lock<cpu> const held{ws};
+  std::string text;
+  std::thread{[&] { text = error_text(error_id::state_busy, [&] { workspace_lock<cpu>{ws}; }); }}.join();
+  CHECK(says(text, "workspace", "two threads"));
+  workspace_lock<cpu> const nested{ws};  // the same thread may
+}
+
+TEST_CASE("workspace: is free again after its last lock, also after an exception, on any thread") {
+  workspace<cpu> ws;
+  {
+    workspace_lock<cpu> const outer{ws};
+    ws.scratch.allocate(64);
+    try {
+      workspace_lock<cpu> const inner{ws};
+      ws.scratch.allocate(64);
+      throw 1;
+    } catch (int) {
+    }
+    CHECK(ws.scratch.used() == 64);
+  }
+  CHECK(ws.scratch.used() == 0);
+  bool entered = false;
+  std::thread{[&] {
+    workspace_lock<cpu> const held{ws};
+    entered = true;
+  }}.join();
+  CHECK(entered);
+}
+
+TEST_CASE("workspace: four threads on one model are refused while another is inside its op, and change nothing") {
+  layer l;
+  model<cpu> m{l};
+  plain_tensor const x = waves(5, 24, 0.3f);
+  quantize(m, int8(), [&] { apply(l.slots, x, l.weight, multiply); });
+  plain_tensor const expected = apply(l.slots, x, l.weight, multiply);
+  std::atomic<int> refused{0};
+  apply(l.slots, x, l.weight, [&](plain_tensor const& a, plain_tensor const& b) {
+    on_four_threads([&](int) {
+      refused += says(error_text(error_id::state_busy, [&] { apply(l.slots, x, l.weight, multiply); }), "workspace");
+    });
+    return multiply(a, b);
+  });
+  CHECK(refused == 4);
+  CHECK(apply(l.slots, x, l.weight, multiply).values == expected.values);
+}
+
+TEST_CASE("workspace: one a thread runs clean and gives the bits of one thread (rule 10)") {
+  layer l;
+  model<cpu> m{l};
+  plain_tensor const x = waves(5, 24, 0.3f);
+  plain_tensor const big = waves(5, 24, 0.4f);
+  auto const loop = [&] {  // calibration too
+    on_four_threads([&](int t) {
+      workspace<cpu> ws;
+      apply(ws, l.slots, t == 2 ? big : x, l.weight, multiply);
+    });
+  };
+  for (bool cached : {false, true}) {
+    quantize(m, int8(), loop);
+    l.slots.cache_weight(cached);
+    std::vector<plain_tensor> results(4, plain_tensor{0, 0});
+    on_four_threads([&](int t) {  // the first live calls, so each may probe
+      workspace<cpu> ws;
+      for (int i = 0; i < 10; ++i) results[static_cast<std::size_t>(t)] = apply(ws, l.slots, x, l.weight, multiply);
+    });
+    plain_tensor const expected = apply(l.slots, x, l.weight, multiply);
+    for (auto const& r : results) CHECK(r.values == expected.values);
+  }
+  float const top = std::max(*std::max_element(x.values.begin(), x.values.end()),
+                             *std::max_element(big.values.begin(), big.values.end()));
+  cpu device;
+  auto& input = *l.slots.shared_site()->quantizers().find(quantizer_role::input);
+  CHECK(input.members()[0].amax(device)[0] >= top);
+}
+
+TEST_CASE("workspace: a trial on one thread is none on another, so that layers save what they must (rule 6)") {
+  layer l;
+  model<cpu> m{l};
+  plain_tensor const x = waves(5, 24, 0.3f);
+  quantize(m, int8(), [&] { apply(l.slots, x, l.weight, multiply); });
+  l.slots.shared_site()->probed = false;
+  bool inside = false, elsewhere = true;
+  apply(l.slots, x, l.weight, [&](plain_tensor const& a, plain_tensor const& b, pass p) {
+    if (p == pass::trial) {
+      inside = l.slots.in_trial();
+      std::thread{[&] { elsewhere = l.slots.in_trial(); }}.join();
+    }
+    return multiply(a, b);
+  });
+  CHECK(inside);
+  CHECK_FALSE(elsewhere);
+}
+
+TEST_CASE("workspace: the limit on scratch memory is refused by name, and the model stays usable") {
+  layer l;
+  model_options<cpu> options;
+  options.scratch_limit = 1 << 16;
+  model<cpu> m{l, options};
+  plain_tensor const x = waves(5, 24, 0.3f), huge = waves(40000, 24, 0.3f);
+  quantizer_attribute_config by_token;
+  by_token.type = quantizer_type::dynamic_type;
+  by_token.axis = 0;
+  quantize_config config = nothing_on();
+  turn_on(config, "layer.input_quantizer", by_token);
+  quantize(m, config);
+  plain_tensor const expected = apply(l.slots, x, l.weight, multiply);
+  auto const text = error_text(error_id::memory_exhausted, [&] { apply(l.slots, huge, l.weight, multiply); });
+  CHECK(says(text, "scratch", "65536"));
+  CHECK(apply(l.slots, x, l.weight, multiply).values == expected.values);
+}
