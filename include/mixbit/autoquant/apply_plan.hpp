@@ -1,0 +1,53 @@
+// Applying a plan to a model: each module gets its planned recipe and is calibrated; nothing is searched.
+#pragma once
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "mixbit/autoquant/plan.hpp"
+#include "mixbit/model/quantize.hpp"
+
+namespace mixbit {
+
+namespace detail {
+
+template <backend B>
+recipe_quantizers<B> planned_recipe(model<B>& m, quantization_plan const& plan, module_ref<B> const& module) {
+  auto const at = std::find_if(plan.modules.begin(), plan.modules.end(),
+                               [&](planned_module const& p) { return p.name == module.name; });
+  if (at == plan.modules.end() || at->recipe == none_label) return unquantized_recipe(m, module);
+  auto recipe = search_recipe(m, plan.format(at->recipe)->config, module);
+  recipe.recipe = at->recipe;
+  return recipe;
+}
+
+}  // namespace detail
+
+/// Throws `search_plan` for a planned module that the model lacks and for a layer of the model that the plan does not
+/// name, then what quantize() throws. The model is then as it was.
+template <backend B>
+void apply_plan(model<B>& m, quantization_plan const& plan, forward_loop const& loop) {
+  auto const modules = m.modules();
+  auto const named = [](auto const& all, std::string const& name) {
+    return std::any_of(all.begin(), all.end(), [&](auto const& x) { return x.name == name; });
+  };
+  for (auto const& p : plan.modules)
+    if (!named(modules, p.name))
+      fail(error_id::search_plan, "the plan names '", p.name, "', which the model does not have");
+  for (auto const& module : modules)
+    if (is_searchable(m, module) && !named(plan.modules, module.name))
+      fail(error_id::search_plan, "the model's layer '", module.name, "' is not in the plan");
+  std::vector<recipe_quantizers<B>> next;
+  for (auto const& module : modules) next.push_back(detail::planned_recipe(m, plan, module));
+  recipe_transaction<B> change{sites_of(modules)};
+  for (std::size_t i = 0; i < modules.size(); ++i) {
+    auto& s = *modules[i].slots->shared_site();
+    s.recipes.push_back(std::move(next[i]));
+    s.refresh();
+  }
+  max_calibrate(m, modules, loop);
+  change.commit();
+}
+
+}  // namespace mixbit

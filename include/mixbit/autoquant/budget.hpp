@@ -1,0 +1,64 @@
+// Budgets in effective bits: bits stored for the weights of a search divided by their number of elements.
+//
+// A target is a decimal number and is kept as one, so that 8.0 bits means exactly 8; the budget in bits is
+// floor(target × elements), rounded once. Unquantized weights count 16 bits (bfloat16) whatever the file holds.
+#pragma once
+
+#include <charconv>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "mixbit/core/error.hpp"
+
+namespace mixbit {
+
+/// A non-negative decimal number of bits, exactly: digits / 10^places.
+class effective_bits {
+ public:
+  effective_bits() = default;
+  /// From a number: its shortest decimal form, so effective_bits{4.8} is exactly 4.8.
+  effective_bits(double value) : effective_bits{shortest(value)} {}  // NOLINT: 6.0 is a target
+  /// From text such as "4.8". Throws `config_value` naming the text.
+  explicit effective_bits(std::string_view text) {
+    bool point = false, any = false;
+    for (char const c : text) {
+      if (c == '.' && !point) {
+        point = true;
+      } else if (c >= '0' && c <= '9' && digits_ < 1'000'000'000'000 && scale_ < 1'000'000'000) {
+        digits_ = digits_ * 10 + (c - '0');
+        if (point) scale_ *= 10;
+        any = true;
+      } else {
+        refuse(text);
+      }
+    }
+    if (!any || digits_ == 0 || digits_ > 16 * scale_) refuse(text);
+  }
+
+  double value() const { return static_cast<double>(digits_) / static_cast<double>(scale_); }
+
+  /// floor(bits × elements).
+  std::int64_t budget(std::int64_t elements) const {
+    __extension__ using wide = __int128;
+    return static_cast<std::int64_t>(static_cast<wide>(digits_) * elements / scale_);
+  }
+
+ private:
+  [[noreturn]] static void refuse(std::string_view text) {
+    fail(error_id::config_value, "effective bits: '", text, "' is not a decimal number above 0 and at most 16");
+  }
+  static std::string shortest(double value) {
+    char text[64];
+    auto const end = std::to_chars(text, text + sizeof text, value, std::chars_format::fixed).ptr;
+    return {text, end};
+  }
+  std::int64_t digits_ = 0, scale_ = 1;
+};
+
+/// Bits per element of a cost in bits.
+inline double bits_per_element(std::int64_t bits, std::int64_t elements) {
+  return elements == 0 ? 0.0 : static_cast<double>(bits) / static_cast<double>(elements);
+}
+
+}  // namespace mixbit

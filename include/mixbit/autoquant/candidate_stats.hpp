@@ -1,0 +1,135 @@
+// Candidate statistics: what a search has measured, apart from any model. From these alone another budget is solved in
+// microseconds; nothing is scored again. The shape is ModelOpt's `candidate_stats`, with raw scores kept.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "mixbit/autoquant/budget.hpp"
+#include "mixbit/autoquant/solver.hpp"
+
+namespace mixbit {
+
+/// One format for one group.
+struct candidate_stat {
+  std::string format;           ///< "INT8_DEFAULT_CFG(effective-bits: 8.0)"
+  int recipe = 0;               ///< index into the search's formats; -1: do not quantize
+  double score = 0;             ///< sum over steps
+  std::vector<double> by_step;  ///< for its standard error
+  std::int64_t bits = 0;        ///< cost in bits under the search's cost model
+
+  /// Standard error of `score` over the steps; NaN below two steps.
+  double standard_error() const {
+    auto const n = static_cast<double>(by_step.size());
+    if (by_step.size() < 2) return std::nan("");
+    double const mean = score / n;
+    double squares = 0;
+    for (double s : by_step) squares += (s - mean) * (s - mean);
+    return std::sqrt(squares / (n - 1) * n);  // n times the mean's error sqrt(var / n)
+  }
+};
+
+/// One group of modules that share a recipe.
+struct group_stats {
+  std::string name;  ///< first member's name + ".quant_recipe"
+  std::vector<std::string> modules;
+  std::string rule;            ///< the grouping rule that made it; empty: none
+  std::string disabled_by;     ///< the pattern that keeps it unquantized; empty: none
+  std::int64_t elements = 0;   ///< weight elements, tied ones counted once
+  std::vector<candidate_stat> candidates;  ///< ascending in nominal bits, "NONE" last
+};
+
+using candidate_stats = std::vector<group_stats>;
+
+inline std::int64_t total_elements(candidate_stats const& stats) {
+  std::int64_t n = 0;
+  for (auto const& g : stats) n += g.elements;
+  return n;
+}
+
+/// The sensitivity of a group: the score of its cheapest candidate, which reports rank by.
+inline double sensitivity(group_stats const& g) { return g.candidates.empty() ? 0.0 : g.candidates.front().score; }
+
+/// Groups from the most to the least sensitive; equal ones in their own order.
+inline std::vector<std::size_t> ranked(candidate_stats const& stats) {
+  std::vector<std::size_t> order(stats.size());
+  for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::size_t a, std::size_t b) { return sensitivity(stats[a]) > sensitivity(stats[b]); });
+  return order;
+}
+
+/// A choice of one candidate a group.
+struct allocation {
+  std::vector<int> choice;  ///< index into each group's candidates
+  std::int64_t bits = 0, budget = 0;
+  double score = 0, bound = 0, gap = 0;
+  bool optimal = false;
+  double bits_per_element = 0;
+};
+
+/// The fewest and the most bits that any choice costs, and the group that contributes most to the fewest.
+struct reachable_bits {
+  std::int64_t minimum = 0, maximum = 0;
+  std::size_t largest_group = 0;
+};
+
+inline reachable_bits reachable(candidate_stats const& stats) {
+  reachable_bits r;
+  std::int64_t largest = -1;
+  for (std::size_t g = 0; g < stats.size(); ++g) {
+    auto const by_bits = [](candidate_stat const& a, candidate_stat const& b) { return a.bits < b.bits; };
+    auto const [low, high] = std::minmax_element(stats[g].candidates.begin(), stats[g].candidates.end(), by_bits);
+    if (low == stats[g].candidates.end()) fail(error_id::search_input, stats[g].name, ": no candidate format");
+    r.minimum += low->bits;
+    r.maximum += high->bits;
+    if (low->bits > largest) {
+      largest = low->bits;
+      r.largest_group = g;
+    }
+  }
+  return r;
+}
+
+/// Throws `search_infeasible`, naming the reachable range, where no choice fits; needs no scores.
+inline void require_feasible(candidate_stats const& stats, effective_bits target) {
+  if (stats.empty()) fail(error_id::search_input, "nothing to search: no module is quantizable");
+  std::int64_t const elements = total_elements(stats), budget = target.budget(elements);
+  auto const r = reachable(stats);
+  if (budget >= r.minimum) return;
+  auto const& worst = stats[r.largest_group];
+  fail(error_id::search_infeasible, "a target of ", target.value(), " effective bits (", budget,
+       " bits) cannot be met: ", bits_per_element(r.minimum, elements), " to ", bits_per_element(r.maximum, elements),
+       " bits (", r.minimum, " to ", r.maximum, ") can be reached; ", worst.name, " alone needs ",
+       std::min_element(worst.candidates.begin(), worst.candidates.end(),
+                        [](auto const& a, auto const& b) { return a.bits < b.bits; })
+           ->bits,
+       worst.disabled_by.empty() ? "" : " because it is disabled by '" + worst.disabled_by + "'");
+}
+
+/// The best choice within the target, exactly. Throws `search_input` for scores that are not finite, naming group and
+/// format, and `search_infeasible` as require_feasible does.
+inline allocation allocate(candidate_stats const& stats, effective_bits target, solver::limits const& limits = {}) {
+  require_feasible(stats, target);
+  solver::problem problem;
+  problem.budget = target.budget(total_elements(stats));
+  std::vector<solver::candidate> group;
+  for (auto const& g : stats) {
+    group.clear();
+    for (auto const& c : g.candidates) {
+      if (!std::isfinite(c.score))
+        fail(error_id::search_input, g.name, ": the score of ", c.format, " is ", c.score,
+             "; an overflow in the loss or in its gradient reaches this layer");
+      group.push_back({c.score, c.bits});
+    }
+    problem.add_group(group);
+  }
+  auto const best = solver::solve(problem, limits);
+  return {best.choice, best.cost,    problem.budget, best.score, best.bound,
+          best.gap,    best.optimal, bits_per_element(best.cost, total_elements(stats))};
+}
+
+}  // namespace mixbit

@@ -1,0 +1,61 @@
+// A plan: which recipe every module gets, by what rule, and what that was found to cost. It stands on its own: the
+// formats it names are in it, so applying it needs no search.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "mixbit/autoquant/candidate_stats.hpp"
+#include "mixbit/config/quantize_config.hpp"
+
+namespace mixbit {
+
+/// The label of "do not quantize".
+inline constexpr char const* none_label = "NONE(effective-bits: 16.0)";
+
+/// A format of a search: a config under a name, and the label that statistics and plans show.
+struct search_format {
+  std::string label;  ///< "INT8_DEFAULT_CFG(effective-bits: 8.0)"
+  quantize_config config;
+  double nominal_bits = 16;
+};
+
+struct planned_module {
+  std::string name;
+  std::string recipe;  ///< a format's label, or none_label
+  std::string rule;    ///< what put it there: the group and its grouping rule, or the pattern that disabled it
+};
+
+struct quantization_plan {
+  std::vector<search_format> formats;
+  std::vector<std::pair<std::string, std::string>> recipe;  ///< group name (with .quant_recipe) -> label
+  std::vector<planned_module> modules;                      ///< every module of a group, in the model's order
+  allocation achieved;
+  std::string cost_model;
+  double target_bits = 0;
+
+  search_format const* format(std::string const& label) const {
+    for (auto const& f : formats)
+      if (f.label == label) return &f;
+    return nullptr;
+  }
+};
+
+/// The plan of a choice.
+inline quantization_plan make_plan(candidate_stats const& stats, std::vector<search_format> formats, allocation chosen,
+                                   std::string cost_model, double target_bits) {
+  quantization_plan plan{std::move(formats), {}, {}, {}, std::move(cost_model), target_bits};
+  for (std::size_t g = 0; g < stats.size(); ++g) {
+    auto const& group = stats[g];
+    std::string const& label = group.candidates[static_cast<std::size_t>(chosen.choice[g])].format;
+    plan.recipe.emplace_back(group.name, label);
+    std::string const rule = !group.disabled_by.empty() ? "disabled by '" + group.disabled_by + "'"
+                             : !group.rule.empty()      ? "searched, grouped by '" + group.rule + "'"
+                                                        : std::string{"searched alone"};
+    for (auto const& m : group.modules) plan.modules.push_back({m, label, rule});
+  }
+  plan.achieved = std::move(chosen);
+  return plan;
+}
+
+}  // namespace mixbit

@@ -1,0 +1,10 @@
+// mixbit: quantization with automatic per-layer bit selection, header-only. This includes the library but for tensor
+// adapters (mixbit/adapters/...), JSON and files (.../json.hpp, mixbit/io/...) and the backends themselves.
+#pragma once
+
+#include "mixbit/autoquant/apply_plan.hpp"
+#include "mixbit/autoquant/search.hpp"
+#include "mixbit/config/presets.hpp"
+#include "mixbit/model/control.hpp"
+#include "mixbit/model/summary.hpp"
+#include "mixbit/report/markdown.hpp"

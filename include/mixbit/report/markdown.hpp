@@ -1,0 +1,102 @@
+// layer-sensitivity-report.md: what a search found, for people. Rows go from the most to the least sensitive group;
+// the unquantized candidate is left out of the columns, as its score is zero by definition.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <iomanip>
+#include <optional>
+#include <sstream>
+#include <string>
+
+#include "mixbit/autoquant/plan.hpp"
+
+namespace mixbit {
+
+/// Losses measured before and after, where the host measured them.
+struct measured_loss {
+  double unquantized = 0, quantized = 0;
+};
+
+namespace detail {
+
+inline std::string scientific(double value) {
+  std::ostringstream out;
+  out << std::scientific << std::setprecision(3) << value;
+  return out.str();
+}
+
+inline std::string decimals(double value, int places) {
+  std::ostringstream out;
+  out << std::fixed << std::setprecision(places) << value;
+  return out.str();
+}
+
+inline std::string group_name(group_stats const& g) {
+  constexpr std::string_view suffix = ".quant_recipe";
+  return g.name.ends_with(suffix) ? g.name.substr(0, g.name.size() - suffix.size()) : g.name;
+}
+
+inline std::string score_cell(group_stats const& g, std::string const& label) {
+  for (auto const& c : g.candidates) {
+    if (c.format != label) continue;
+    double const e = c.standard_error();
+    return scientific(c.score) + (std::isfinite(e) ? " ± " + scientific(e) : "");
+  }
+  return "-";
+}
+
+inline void write_summary(std::ostream& out, candidate_stats const& stats, quantization_plan const& plan,
+                          std::optional<measured_loss> const& loss) {
+  auto const& a = plan.achieved;
+  auto const range = reachable(stats);
+  std::int64_t const elements = total_elements(stats);
+  out << "| | |\n|---|---|\n"
+      << "| target | " << plan.target_bits << " effective bits (" << plan.cost_model << " cost) |\n"
+      << "| achieved | " << decimals(a.bits_per_element, 4) << " effective bits, " << a.bits << " of " << a.budget
+      << " bits |\n"
+      << "| reachable | " << decimals(bits_per_element(range.minimum, elements), 4) << " to "
+      << decimals(bits_per_element(range.maximum, elements), 4) << " effective bits |\n"
+      << "| total score | " << scientific(a.score)
+      << (a.optimal ? " (proven least)" : " (gap " + scientific(a.gap) + ")") << " |\n"
+      << "| weight elements | " << elements << " in " << stats.size() << " groups |\n";
+  if (loss)
+    out << "| measured loss | " << decimals(loss->unquantized, 6) << " unquantized, " << decimals(loss->quantized, 6)
+        << " quantized |\n";
+}
+
+inline void write_sensitivities(std::ostream& out, candidate_stats const& stats, quantization_plan const& plan) {
+  out << "| rank | group | chosen | bits |";
+  for (auto const& f : plan.formats) out << ' ' << f.label << " |";
+  out << "\n|---:|---|---|---:|";
+  for (std::size_t i = 0; i < plan.formats.size(); ++i) out << "---:|";
+  out << '\n';
+  int rank = 0;
+  for (std::size_t const i : ranked(stats)) {
+    auto const& g = stats[i];
+    auto const& chosen = g.candidates[static_cast<std::size_t>(plan.achieved.choice[i])];
+    out << "| " << ++rank << " | " << group_name(g) << " | " << chosen.format << " | "
+        << decimals(bits_per_element(chosen.bits, g.elements), 3) << " |";
+    for (auto const& f : plan.formats) out << ' ' << score_cell(g, f.label) << " |";
+    out << '\n';
+  }
+}
+
+}  // namespace detail
+
+/// The whole report as markdown.
+inline std::string sensitivity_report(candidate_stats const& stats, quantization_plan const& plan,
+                                      std::optional<measured_loss> const& loss = {}) {
+  std::ostringstream out;
+  out << "# Layer sensitivity report\n\n";
+  detail::write_summary(out, stats, plan, loss);
+  out << "\n## Groups by sensitivity\n\nScore: Σ over scoring steps of (∂L/∂y · Δy)², ± its standard error over the "
+         "steps. A group's\n"
+         "sensitivity is the score of its cheapest format.\n\n";
+  detail::write_sensitivities(out, stats, plan);
+  out << "\n## Modules\n\n| module | recipe | rule |\n|---|---|---|\n";
+  for (auto const& m : plan.modules) out << "| " << m.name << " | " << m.recipe << " | " << m.rule << " |\n";
+  return out.str();
+}
+
+}  // namespace mixbit

@@ -1,0 +1,76 @@
+#include "mixbit/autoquant/grouping.hpp"
+
+#include <doctest/doctest.h>
+
+#include "mixbit/autoquant/budget.hpp"
+#include "support/error_text.hpp"
+
+using namespace mixbit;
+using mixbit::test::error_text;
+using mixbit::test::says;
+
+namespace {
+
+std::vector<std::vector<std::size_t>> members(std::vector<std::string> const& names,
+                                              std::vector<grouping_rule> const& rules = default_grouping_rules()) {
+  std::vector<std::vector<std::size_t>> all;
+  for (auto const& g : group_modules(names, rules)) all.push_back(g.members);
+  return all;
+}
+using groups = std::vector<std::vector<std::size_t>>;
+
+}  // namespace
+
+TEST_CASE("grouping: attention and MLP projections of a layer share recipes, others stand alone") {
+  CHECK(members({"m.0.attn.q_proj", "m.0.attn.k_proj", "m.0.attn.v_proj", "m.0.attn.o_proj", "m.0.mlp.gate_proj",
+                 "m.0.mlp.up_proj", "m.0.mlp.down_proj", "m.1.attn.q_proj", "m.1.attn.k_proj", "lm_head"}) ==
+        groups{{0, 1, 2}, {3}, {4, 5}, {6}, {7, 8}, {9}});
+}
+
+TEST_CASE("grouping: all experts of a layer share one recipe, also down projections") {
+  CHECK(members({"m.0.mlp.experts.0.gate_proj", "m.0.mlp.experts.0.down_proj", "m.0.mlp.experts.11.up_proj",
+                 "m.1.mlp.experts.0.up_proj", "m.0.mlp.shared_expert.up_proj", "m.0.mixer.experts.3.up_proj",
+                 "m.0.mixer.experts.4.down_proj"}) == groups{{0, 1, 2}, {3}, {4}, {5, 6}});
+  CHECK(members({"m.mlp.experts.local_experts.0.linear_fc1", "m.mlp.experts.local_experts.1.linear_fc2"}) ==
+        groups{{0, 1}});
+}
+
+TEST_CASE("grouping: the remaining default rules") {
+  CHECK(members({"e.0.w1", "e.0.w2", "e.1.w3", "f.0.w1"}) == groups{{0, 1, 2}, {3}});
+  CHECK(members({"e.w1_linear.0", "e.w2_linear.5", "e.w3_linear.1"}) == groups{{0, 1, 2}});
+  CHECK(members({"a.linear_attn.in_proj_qkv", "a.linear_attn.in_proj_z", "a.linear_attn.in_proj_a",
+                 "a.linear_attn.in_proj_b", "a.linear_attn.out_proj"}) == groups{{0, 1}, {2, 3}, {4}});
+}
+
+TEST_CASE("grouping: names that only look alike stay apart") {
+  CHECK(members({"q_proj", "k_proj"}) == groups{{0}, {1}});                    // nothing precedes: no key
+  CHECK(members({"a.xq_proj", "a.k_proj"}) == groups{{0}, {1}});
+  CHECK(members({"a.w1.x", "a.w2.y"}) == groups{{0}, {1}});
+  CHECK(members({"b.q_proj", "b.gate_proj"}) == groups{{0}, {1}});             // one prefix, two rules
+  CHECK(members({"m.mlp.experts.one.up_proj", "m.mlp.experts.two.up_proj"}) == groups{{0}, {1}});
+}
+
+TEST_CASE("grouping: a user's rules, as pattern and as callable, first that matches wins") {
+  std::vector<grouping_rule> const rules{grouping_rule{
+      "first letter", [](std::string_view name) { return std::optional{std::string{name.substr(0, 1)}}; }}};
+  CHECK(members({"alpha", "beta", "axis"}, rules) == groups{{0, 2}, {1}});
+  CHECK(members({"x.fc1", "x.fc2", "y.fc1"}, {grouping_rule{"{fc1,fc2}"}}) == groups{{0, 1}, {2}});
+  CHECK(members({"x.q_proj", "x.k_proj"}, {}) == groups{{0}, {1}});
+  CHECK(says(error_text(error_id::config_value, [] { grouping_rule{"{a,b"}; }), "{a,b"));
+  CHECK(says(error_text(error_id::config_value, [] { grouping_rule{""}; }), "empty"));
+}
+
+TEST_CASE("budget: a target is exactly the decimal that was written, floored once") {
+  CHECK(effective_bits{8.0}.budget(770048) == 8 * 770048);
+  CHECK(effective_bits{std::string_view{"4.8"}}.budget(770048) == 3696230);  // 3696230.4
+  CHECK(effective_bits{4.8}.budget(10) == 48);
+  CHECK(effective_bits{0.1}.budget(30) == 3);
+  CHECK(effective_bits{16.0}.budget(std::int64_t{1} << 50) == std::int64_t{1} << 54);
+  CHECK(effective_bits{std::string_view{"6"}}.value() == 6.0);
+}
+
+TEST_CASE("budget: what is no target is refused with its text") {
+  for (char const* bad : {"", "abc", "-4", "4.8.1", "0", "0.0", "16.01", "1e1", "nan", " 4", "123456789012345678"})
+    CHECK(says(error_text(error_id::config_value, [&] { effective_bits{std::string_view{bad}}; }),
+               "'" + std::string{bad} + "'"));
+}

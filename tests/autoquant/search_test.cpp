@@ -1,0 +1,257 @@
+#include "mixbit/autoquant/search.hpp"
+
+#include <doctest/doctest.h>
+
+#include "mixbit/autoquant/apply_plan.hpp"
+#include "mixbit/autoquant/json.hpp"
+#include "mixbit/report/markdown.hpp"
+#include "support/error_text.hpp"
+#include "support/small_network.hpp"
+
+using namespace mixbit;
+using namespace mixbit::test;
+
+namespace {
+
+matrix const batch = random_matrix(6, 32, 7);
+
+search_options three_formats(double bits) {
+  search_options o;
+  o.formats = {preset("INT8_DEFAULT_CFG"), preset("INT4_BLOCKWISE_WEIGHT_ONLY_CFG"), preset("FP8_DEFAULT_CFG")};
+  o.target = bits;
+  return o;
+}
+
+search_steps steps_of(small_network& net, int calibration = 2, int scoring = 2) {
+  auto const forward = [&net](int i) { return net.forward(batch * (1.0f + 0.1f * static_cast<float>(i))); };
+  return {calibration, scoring, [=](int i) { forward(i); },
+          [=, &net](int i) {
+            forward(i);
+            net.backward(random_matrix(6, 8, 20));
+          },
+          {}};
+}
+
+std::string const nothing_matches = "*no_such_layer*";
+
+}  // namespace
+
+TEST_CASE("search: plans before any forward - groups, candidates by bits, exact costs, reachable range") {
+  small_network net;
+  model<cpu_backend> m{net};
+  search<cpu_backend> s{m, three_formats(8.0)};
+  auto const& stats = s.stats();
+  REQUIRE(stats.size() == 2);
+  CHECK(stats[0].name == "first.quant_recipe");
+  CHECK(stats[0].elements == 24 * 32);
+  REQUIRE(stats[0].candidates.size() == 4);
+  CHECK(stats[0].candidates[0].format == "INT4_BLOCKWISE_WEIGHT_ONLY_CFG(effective-bits: 4.0)");
+  CHECK(stats[0].candidates[1].format == "INT8_DEFAULT_CFG(effective-bits: 8.0)");
+  CHECK(stats[0].candidates[3].format == none_label);
+  CHECK(stats[0].candidates[0].bits == 24 * 32 * 4 + 24 * 32);  // one float32 scale a row of 32
+  CHECK(stats[0].candidates[1].bits == 24 * 32 * 8 + 24 * 32);
+  CHECK(stats[0].candidates[2].bits == 24 * 32 * 8 + 32);
+  CHECK(stats[0].candidates[3].bits == 24 * 32 * 16);
+  auto const range = reachable(stats);
+  CHECK(range.minimum == stats[0].candidates[0].bits + stats[1].candidates[0].bits);
+  CHECK(range.maximum == 16 * total_elements(stats));
+  CHECK_FALSE(net.first.slots.live());
+}
+
+TEST_CASE("search: an infeasible target is refused before any forward, with what can be reached") {
+  small_network net;
+  model<cpu_backend> m{net};
+  CHECK(says(error_text(error_id::search_infeasible,
+                        [&] {
+                          search<cpu_backend> s{m, three_formats(3.0)};
+                        }),
+             "3 effective", "first.quant_recipe", "16"));
+}
+
+TEST_CASE("search: the choice is within its budget, applied, and the same on every run") {
+  small_network net;
+  model<cpu_backend> m{net};
+  search<cpu_backend> s{m, three_formats(7.0)};
+  s.run(steps_of(net));
+  auto const chosen = s.choose(7.0);
+  CHECK(chosen.bits <= chosen.budget);
+  CHECK(chosen.optimal);
+  s.apply(chosen);
+  matrix const y = net.forward(batch);
+  small_network again;
+  model<cpu_backend> m2{again};
+  search<cpu_backend> s2{m2, three_formats(7.0)};
+  s2.run(steps_of(again));
+  auto const second = s2.choose(7.0);
+  CHECK(second.choice == chosen.choice);
+  CHECK(second.score == chosen.score);
+  s2.apply(second);
+  CHECK(same_bits(y, again.forward(batch)));
+}
+
+TEST_CASE("search: more bits never score worse, and all bits leave the model unquantized") {
+  small_network net;
+  model<cpu_backend> m{net};
+  search<cpu_backend> s{m, three_formats(16.0)};
+  matrix const before = net.forward(batch);
+  s.run(steps_of(net));
+  double last = INFINITY;
+  for (double bits : {5.5, 6.0, 7.0, 8.5, 9.0, 12.0, 16.0}) {
+    double const score = s.choose(bits).score;
+    CHECK(score <= last);
+    last = score;
+  }
+  CHECK(last == 0.0);
+  s.apply(s.choose(16.0));
+  CHECK(same_bits(before, net.forward(batch)));
+}
+
+TEST_CASE("search: disabled layers stay unquantized, count in the budget, and are named in the plan") {
+  small_network net;
+  model<cpu_backend> m{net};
+  auto o = three_formats(12.0);
+  o.disabled_layers = {"sec*"};
+  search<cpu_backend> s{m, o};
+  REQUIRE(s.stats()[1].candidates.size() == 1);
+  s.run(steps_of(net));
+  auto const plan = s.plan(s.choose(12.0));
+  CHECK(plan.modules[1].recipe == none_label);
+  CHECK(plan.modules[1].rule == "disabled by 'sec*'");
+  o.disabled_layers = {nothing_matches};
+  CHECK(says(error_text(error_id::config_no_match, [&] { search<cpu_backend> t{m, o}; }), nothing_matches));
+}
+
+TEST_CASE("search: ruling out no-quant keeps every layer quantized") {
+  small_network net;
+  model<cpu_backend> m{net};
+  auto o = three_formats(16.0);
+  o.allow_no_quant = false;
+  search<cpu_backend> s{m, o};
+  s.run(steps_of(net));
+  for (auto const& p : s.plan(s.choose(16.0)).modules) CHECK(p.recipe != none_label);
+}
+
+TEST_CASE("search: name-based entries of a format do not apply inside it") {
+  small_network net;
+  model<cpu_backend> m{net};
+  auto o = three_formats(12.0);
+  auto named = preset("INT8_DEFAULT_CFG");
+  named.name = "WITHOUT_FIRST";
+  named.entries.push_back({.quantizer_name = "*first*", .enable = false});
+  o.formats = {named};
+  search<cpu_backend> s{m, o};
+  CHECK(s.stats()[0].candidates.size() == 2);
+}
+
+TEST_CASE("search: a callback that throws halfway leaves the model as it was") {
+  small_network net;
+  model<cpu_backend> m{net};
+  quantize(m, preset("INT8_DEFAULT_CFG"), [&] { net.forward(batch); });
+  matrix const before = net.forward(batch);
+  for (bool in_scoring : {false, true}) {
+    search<cpu_backend> s{m, three_formats(8.0)};
+    auto steps = steps_of(net);
+    auto& broken = in_scoring ? steps.score : steps.calibrate;
+    broken = [&](int i) {
+      net.forward(batch);
+      if (i == 1) throw std::runtime_error{"data"};
+    };
+    CHECK_THROWS_WITH(s.run(steps), "data");
+    CHECK(same_bits(before, net.forward(batch)));
+    CHECK_FALSE(site_of(net.first).scoring);
+  }
+}
+
+TEST_CASE("search: steps that score nothing, and formats that quantize nothing, are errors") {
+  small_network net;
+  model<cpu_backend> m{net};
+  search<cpu_backend> s{m, three_formats(8.0)};
+  auto steps = steps_of(net);
+  steps.score = [&](int) { net.forward(batch); };
+  CHECK(says(error_text(error_id::search_no_data, [&] { s.run(steps); }), "mixbit::score"));
+  steps.scoring = 0;
+  CHECK(says(error_text(error_id::search_no_data, [&] { s.run(steps); }), "scoring step"));
+  search_options o;
+  o.target = 8.0;
+  CHECK(says(error_text(error_id::search_input, [&] { search<cpu_backend> t{m, o}; }), "format"));
+  o.formats = {preset("INT8_DEFAULT_CFG"), preset("INT8_DEFAULT_CFG")};
+  CHECK(says(error_text(error_id::state_duplicate, [&] { search<cpu_backend> t{m, o}; }), "INT8_DEFAULT_CFG"));
+}
+
+TEST_CASE("search: a score that is not finite names group and format") {
+  small_network net;
+  model<cpu_backend> m{net};
+  search<cpu_backend> s{m, three_formats(8.0)};
+  auto steps = steps_of(net, 1, 1);
+  steps.score = [&](int) {
+    net.forward(batch);
+    net.backward(matrix::Constant(6, 8, NAN));
+  };
+  s.run(steps);
+  CHECK(says(error_text(error_id::search_input, [&] { s.choose(8.0); }), ".quant_recipe", "nan"));
+}
+
+TEST_CASE("plan: written as JSON and applied to a fresh model it gives the same bits") {
+  small_network net;
+  model<cpu_backend> m{net};
+  search<cpu_backend> s{m, three_formats(7.0)};
+  s.run(steps_of(net));
+  auto const chosen = s.choose(7.0);
+  s.apply(chosen);
+  auto const text = to_json(s.plan(chosen)).dump();
+  auto const plan = plan_from_json(nlohmann::ordered_json::parse(text), "plan.json");
+  small_network other;
+  model<cpu_backend> m2{other};
+  apply_plan(m2, plan, [&] {
+    auto const steps = steps_of(other);
+    for (int i = 0; i < 2; ++i) steps.calibrate(i);
+  });
+  CHECK(same_bits(net.forward(batch), other.forward(batch)));
+}
+
+TEST_CASE("plan: one that does not fit is refused by name, and the model stays") {
+  small_network net;
+  model<cpu_backend> m{net};
+  auto const where = "plan.json";
+  auto const parse = [&](char const* text) { return plan_from_json(nlohmann::ordered_json::parse(text), where); };
+  CHECK(says(error_text(error_id::search_plan, [&] { parse("{}"); }), where, "formats"));
+  CHECK(says(error_text(error_id::search_plan, [&] {
+    parse(R"({"formats":{},"recipe":{},"modules":{"first":{"recipe":"X"}}})");
+  }), "first", "'X'"));
+  auto const other =
+      parse(R"j({"formats":{},"recipe":{},"modules":{"third":{"recipe":"NONE(effective-bits: 16.0)"}}})j");
+  CHECK(says(error_text(error_id::search_plan, [&] { apply_plan(m, other, {}); }), "third"));
+  auto const half =
+      parse(R"j({"formats":{},"recipe":{},"modules":{"first":{"recipe":"NONE(effective-bits: 16.0)"}}})j");
+  CHECK(says(error_text(error_id::search_plan, [&] { apply_plan(m, half, {}); }), "second"));
+}
+
+TEST_CASE("reports: statistics, manifest and markdown say what was measured") {
+  small_network net;
+  model<cpu_backend> m{net};
+  search<cpu_backend> s{m, three_formats(7.0)};
+  s.run(steps_of(net));
+  auto const chosen = s.choose(7.0);
+  auto const plan = s.plan(chosen);
+  auto const stats = to_json(s.stats());
+  CHECK(stats["first.quant_recipe"]["costs"][3].get<double>() == 24 * 32);
+  CHECK(stats["first.quant_recipe"]["uncompressed_cost"].get<double>() == 24 * 32);
+  CHECK(stats["first.quant_recipe"]["raw_scores"][0].get<double>() == s.stats()[0].candidates[0].score);
+  CHECK(stats["first.quant_recipe"]["standard_errors"][0].get<double>() > 0);
+  auto const manifest = manifest_json(s.stats(), plan);
+  auto const& ranking = manifest["sensitivity_ranking"];
+  REQUIRE(ranking.size() == 2);
+  CHECK(ranking[0]["score"].get<double>() >= ranking[1]["score"].get<double>());
+  CHECK(manifest["autoquant_state"]["is_satisfied"] == true);
+  auto const report = sensitivity_report(s.stats(), plan, measured_loss{1.5, 1.625});
+  CHECK(report.find("| measured loss | 1.500000 unquantized, 1.625000 quantized |") != std::string::npos);
+  CHECK(report.find(".quant_recipe") == std::string::npos);
+  CHECK(report.find("| second |") != std::string::npos);
+}
+
+TEST_CASE("candidate_stat: the standard error over steps") {
+  candidate_stat c{"F", 0, 10.0, {1, 2, 3, 4}, 0};
+  CHECK(c.standard_error() == doctest::Approx(std::sqrt(5.0 / 3.0) * 2.0));  // n * sd / sqrt(n), n = 4
+  c.by_step = {10};
+  CHECK(std::isnan(c.standard_error()));
+}
