@@ -1,0 +1,259 @@
+// Which form a quantized module has in a Hugging Face checkpoint as ModelOpt writes it (its "unified" checkpoint):
+// the algorithm's name, the tensors' shapes, and what loaders are known to refuse. Data only; no JSON, no files.
+//
+//   algorithm                   weight                                    weight_scale (float32)     input
+//   FP8                         E4M3, one scale                           scalar, amax/448           static, one scale
+//   FP8_PER_CHANNEL_PER_TOKEN   E4M3, a scale an output channel           [out], amax/448            dynamic per token
+//   fp8_pb_wo                   E4M3, 2-D blocks of the last two axes     [out/b,1,in/b,1], amax/448 not quantized
+//   W8A16                       int8, a scale an output channel           [out], amax/127            not quantized
+//   W8A8_SQ_PER_CHANNEL         int8, a scale an output channel           [out], amax/127            static, one scale
+//   W4A16_AWQ                   int4 in blocks of the last axis, two      [out,in/g], amax/7         not quantized
+//                               rows of axis 0 a byte, low nibble first
+// Convolutions take the same forms with their further axes kept.
+#pragma once
+
+#include <algorithm>
+#include <iterator>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "mixbit/quantizer/layout.hpp"
+#include "mixbit/quantizer/numerics.hpp"
+
+namespace mixbit {
+
+enum class hf_algorithm : std::uint8_t {
+  fp8, fp8_per_channel_per_token, fp8_2d_blocks, int8_weight_only, int8, int4_weight_only
+};
+
+/// `quant_algo`, spelled as ModelOpt spells it.
+constexpr std::string_view name_of(hf_algorithm a) {
+  constexpr std::string_view names[] = {"FP8",   "FP8_PER_CHANNEL_PER_TOKEN", "fp8_pb_wo",
+                                        "W8A16", "W8A8_SQ_PER_CHANNEL",       "W4A16_AWQ"};
+  return names[static_cast<int>(a)];
+}
+
+/// What one module's weight is in a file.
+struct hf_format {
+  hf_algorithm algorithm = hf_algorithm::fp8;
+  std::int64_t group_size = 0;  ///< of INT4: input channels a scale
+  friend bool operator==(hf_format const&, hf_format const&) = default;
+
+  bool has_input_scale() const { return algorithm == hf_algorithm::fp8 || algorithm == hf_algorithm::int8; }
+};
+
+namespace detail::hf {
+
+using kind = grouping_scheme::kind;
+
+/// "int4 in blocks -1:32, static", for messages.
+inline std::string describe(std::optional<quantizer_numerics> const& n) {
+  if (!n) return "not quantized";
+  std::string text = name_of(n->how.element);
+  char separator = ' ';
+  if (n->grouping.what == kind::tensor) text += " per tensor";
+  if (n->grouping.what == kind::axes)
+    for (int const axis : n->grouping.kept) {
+      text += (separator == ' ' ? " axis " : ",") + std::to_string(axis);
+      separator = ',';
+    }
+  if (n->grouping.what == kind::blocks)
+    for (auto const& b : n->grouping.blocks) {
+      text += (separator == ' ' ? " in blocks " : ",") + std::to_string(b.axis) + ":";
+      text += b.size ? std::to_string(*b.size) : "all";
+      separator = ',';
+    }
+  return text + (n->amax_from == amax_source::data ? ", dynamic" : ", static");
+}
+
+inline bool is_int(quantizer_numerics const& n, int bits) {
+  auto const& e = n.how.element;
+  return e.kind == element_kind::integer && e.bits == bits && !e.is_unsigned;
+}
+
+inline bool is_e4m3(quantizer_numerics const& n) { return n.how.element == e4m3_element; }
+
+inline bool is_per_tensor_static(quantizer_numerics const& n) {
+  return n.grouping.what == kind::tensor && n.amax_from != amax_source::data;
+}
+
+/// A scale for each index of axis 0 of a weight.
+inline bool is_per_channel(quantizer_numerics const& n, int rank) {
+  auto const& kept = n.grouping.kept;
+  return n.grouping.what == kind::axes && kept.size() == 1 && (kept[0] == 0 || kept[0] == -rank);
+}
+
+/// A scale for each row of the last axis, computed anew on every call.
+inline bool is_per_token(quantizer_numerics const& n) {
+  auto const& b = n.grouping.blocks;
+  return n.grouping.what == kind::blocks && n.amax_from == amax_source::data && b.size() == 1 && b[0].axis == -1 &&
+         !b[0].size;
+}
+
+/// The block size along the last axis where `count` blocked axes are exactly the last ones.
+inline std::optional<std::int64_t> last_blocks(quantizer_numerics const& n, int rank, std::size_t count) {
+  if (n.grouping.what != kind::blocks || n.grouping.blocks.size() != count) return std::nullopt;
+  std::optional<std::int64_t> last;
+  std::set<int> axes;
+  for (auto const& b : n.grouping.blocks) {
+    int const axis = b.axis < 0 ? b.axis + rank : b.axis;
+    if (!b.size || axis < rank - static_cast<int>(count)) return std::nullopt;
+    axes.insert(axis);
+    if (axis == rank - 1) last = b.size;
+  }
+  return axes.size() == count ? last : std::nullopt;
+}
+
+}  // namespace detail::hf
+
+/// The form of a weight of rank `rank` with these quantizers (no value: not quantized), if there is one.
+inline std::optional<hf_format> hf_format_of(quantizer_numerics const& weight,
+                                             std::optional<quantizer_numerics> const& input, int rank) {
+  using namespace detail::hf;
+  using a = hf_algorithm;
+  if (is_e4m3(weight)) {
+    bool const same = input && is_e4m3(*input);
+    if (weight.grouping.what == kind::tensor && same && is_per_tensor_static(*input)) return hf_format{a::fp8};
+    if (is_per_channel(weight, rank) && same && is_per_token(*input)) return hf_format{a::fp8_per_channel_per_token};
+    if (last_blocks(weight, rank, 2) && !input) return hf_format{a::fp8_2d_blocks};
+  }
+  if (is_int(weight, 8) && is_per_channel(weight, rank)) {
+    if (!input) return hf_format{a::int8_weight_only};
+    if (is_int(*input, 8) && is_per_tensor_static(*input)) return hf_format{a::int8};
+  }
+  if (is_int(weight, 4) && !input)
+    if (auto const size = last_blocks(weight, rank, 1)) return hf_format{a::int4_weight_only, *size};
+  return std::nullopt;
+}
+
+/// The shape and type of the codes of weight `w`.
+inline geometry hf_code_shape(hf_format const& f, geometry const& w) {
+  auto shape = w.shape;
+  dtype type = dtype::f8_e4m3;
+  if (f.algorithm == hf_algorithm::int8 || f.algorithm == hf_algorithm::int8_weight_only) type = dtype::i8;
+  if (f.algorithm == hf_algorithm::int4_weight_only) {
+    type = dtype::u8;
+    shape[0] = (shape[0] + 1) / 2;
+  }
+  return dense_geometry(type, std::span{shape.data(), static_cast<std::size_t>(w.rank)});
+}
+
+/// The shape of weight_scale for a weight that is divided into `groups`. `scalar_single_block`: a single 2-D block's
+/// scale is 0-d, as ModelOpt writes it, instead of [1,1,1,1].
+inline geometry hf_scale_shape(hf_format const& f, partition const& groups, bool scalar_single_block) {
+  std::vector<std::int64_t> shape;
+  auto const rank = static_cast<std::size_t>(groups.rank);
+  switch (f.algorithm) {
+    case hf_algorithm::fp8: break;
+    case hf_algorithm::fp8_2d_blocks:
+      if (scalar_single_block && groups.group_count() == 1) break;
+      for (std::size_t axis = 0; axis < rank; ++axis) {
+        shape.push_back(groups.groups[axis]);
+        if (axis + 2 >= rank) shape.push_back(1);
+      }
+      break;
+    case hf_algorithm::int4_weight_only:
+      shape.assign(groups.groups.begin(), groups.groups.begin() + groups.rank);
+      break;
+    default: shape.push_back(groups.groups[0]);
+  }
+  return dense_geometry(dtype::f32, shape);
+}
+
+/// A quantized module, as far as a loader cares.
+struct hf_layer {
+  std::string name;
+  hf_format format;
+  geometry weight;  ///< in PyTorch's axis order
+  partition groups;
+  site_kind kind = site_kind::linear;
+};
+
+namespace detail::hf {
+
+/// Layers that loaders run as one, because they read one input: indices of q/k/v and of gate/up in the same parent.
+inline std::vector<std::vector<std::size_t>> fused_groups(std::vector<hf_layer> const& layers) {
+  constexpr std::string_view leaves[][3] = {{"q_proj", "k_proj", "v_proj"}, {"gate_proj", "up_proj", "up_proj"}};
+  std::map<std::pair<std::string, int>, std::vector<std::size_t>> groups;
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    std::string const& name = layers[i].name;
+    auto const leaf = name.rfind('.') + 1;  // 0 where there is no dot
+    for (int which = 0; which < 2; ++which)
+      if (std::find(std::begin(leaves[which]), std::end(leaves[which]), name.substr(leaf)) != std::end(leaves[which]))
+        groups[{name.substr(0, leaf), which}].push_back(i);
+  }
+  std::vector<std::vector<std::size_t>> result;
+  for (auto& [key, members] : groups)
+    if (members.size() > 1) result.push_back(std::move(members));
+  return result;
+}
+
+inline void note_fused(std::vector<hf_layer> const& layers, std::vector<std::string>& notes) {
+  for (auto const& group : fused_groups(layers)) {
+    hf_layer const& first = layers[group.front()];
+    for (std::size_t const i : group)
+      if (layers[i].format != first.format)
+        notes.push_back(concat(first.name, " is ", name_of(first.format.algorithm), ", ", layers[i].name, " ",
+                               name_of(layers[i].format.algorithm), ": vLLM fuses them and refuses such a mix"));
+  }
+}
+
+inline void note_shapes(hf_layer const& l, std::vector<std::string>& notes) {
+  if (l.kind != site_kind::linear)
+    notes.push_back(l.name + ": not a linear layer; loaders of this form look at linear layers alone");
+  if (l.format.algorithm != hf_algorithm::int4_weight_only) return;
+  std::int64_t const rows = l.weight.shape[0], columns = l.weight.shape[l.weight.rank - 1];
+  if (rows % 2 != 0)
+    notes.push_back(concat(l.name, ": ", rows, " rows are packed in pairs, the last with zeros; loaders take even ",
+                           "numbers of rows only"));
+  if (columns % l.format.group_size != 0)
+    notes.push_back(concat(l.name, ": blocks of ", l.format.group_size, " do not divide ", columns,
+                           " inputs; loaders expect whole blocks"));
+}
+
+/// Do the blocks fit the 128x128 that loaders assume? Smaller ones only where an axis is shorter.
+inline bool has_usual_blocks(hf_layer const& l) {
+  for (int axis = l.groups.rank - 2; axis < l.groups.rank; ++axis)
+    if (l.groups.block[axis] != std::min<std::int64_t>(128, l.weight.shape[axis])) return false;
+  return true;
+}
+
+inline void note_algorithms(std::set<hf_algorithm> const& used, bool uniform, std::vector<std::string>& notes) {
+  using a = hf_algorithm;
+  for (auto const algorithm : used) {
+    bool const refused = algorithm == a::int8_weight_only || algorithm == a::int8 || algorithm == a::int4_weight_only;
+    if (refused || (!uniform && algorithm != a::fp8))
+      notes.push_back(concat("vLLM refuses ", name_of(algorithm), uniform ? "" : " in MIXED_PRECISION",
+                             " in a checkpoint of this form"));
+  }
+  if (used.contains(a::int8))
+    notes.push_back("W8A8_SQ_PER_CHANNEL is written without pre_quant_scale, which ModelOpt's has: no SmoothQuant ran");
+  if (used.contains(a::int4_weight_only))
+    notes.push_back("W4A16_AWQ is written without pre_quant_scale (\"pre_quant_scale\": false), as no AWQ ran");
+}
+
+}  // namespace detail::hf
+
+/// What loaders are known to refuse or to misread, a line each; empty: vLLM and TensorRT-LLM take it.
+inline std::vector<std::string> hf_loader_notes(std::vector<hf_layer> const& layers) {
+  std::vector<std::string> notes;
+  std::set<hf_algorithm> used;
+  bool one_format = true;
+  for (auto const& l : layers) {
+    used.insert(l.format.algorithm);
+    one_format = one_format && l.format == layers.front().format;
+    detail::hf::note_shapes(l, notes);
+    if (l.format.algorithm == hf_algorithm::fp8_2d_blocks && !detail::hf::has_usual_blocks(l))
+      notes.push_back(l.name + ": loaders take blocks of 128x128 and are not told of others");
+  }
+  detail::hf::note_fused(layers, notes);
+  detail::hf::note_algorithms(used, one_format, notes);
+  return notes;
+}
+
+}  // namespace mixbit

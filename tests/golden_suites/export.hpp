@@ -1,0 +1,139 @@
+// Suite export: the Hugging Face checkpoints that ModelOpt writes of data/byte-lm. Weights come from the model's own
+// file. The inputs of static quantizers are made so that their amax is the golden's input_scale times 448: what a
+// forward pass calibrates to is tested with the host that has one.
+#pragma once
+
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "golden_suites/suite.hpp"
+#include "mixbit/config/presets.hpp"
+#include "mixbit/io/hf_checkpoint.hpp"
+#include "support/checkpoint_host.hpp"
+#include "support/temporary_folder.hpp"
+
+namespace golden {
+
+class export_suite {
+ public:
+  export_suite(std::filesystem::path dir, std::filesystem::path model_dir)
+      : dir_{std::move(dir) / "export"}, model_dir_{std::move(model_dir)} {
+    result_.name = "export";
+  }
+
+  suite_result run() {
+    std::pair<char const*, char const*> const uniform[] = {{"fp8", "FP8_DEFAULT_CFG"},
+                                                           {"fp8_pc_pt", "FP8_PER_CHANNEL_PER_TOKEN_CFG"},
+                                                           {"fp8_pb_wo", "FP8_2D_BLOCKWISE_WEIGHT_ONLY_CFG"},
+                                                           {"int8_wo", "INT8_WEIGHT_ONLY_CFG"}};
+    for (auto const& [name, preset] : uniform)
+      if (there(name)) compare(name, mixbit::preset(preset));
+    if (there("mixed")) compare("mixed", mixed_config());
+    for (char const* later : {"fp8_kv", "int4_awq", "w4a8_awq", "int8_sq", "w4a16_nvfp4", "mxfp8", "nvfp4"})
+      if (std::filesystem::exists(dir_ / later)) result_.skip(1, std::string{later} + " is not there yet");
+    return result_;
+  }
+
+ private:
+  using json = mixbit::json_document;
+
+  bool there(char const* name) {
+    bool const exists = std::filesystem::exists(dir_ / name);
+    if (!exists) result_.skip(1, std::string{name} + " is not in this folder");
+    return exists;
+  }
+
+  /// The search result that ModelOpt exported: the recipe is what its own hf_quant_config.json says.
+  mixbit::quantize_config mixed_config() const {
+    std::map<std::string, char const*> const presets{{"W8A16", "INT8_WEIGHT_ONLY_CFG"}, {"FP8", "FP8_DEFAULT_CFG"}};
+    auto const recipe = mixbit::read_json_file(dir_ / "mixed" / "hf_quant_config.json");
+    auto config = mixbit::test::nothing_on();
+    for (auto const& [layer, fields] : recipe["quantization"]["quantized_layers"].items())
+      for (auto const& e : mixbit::preset(presets.at(fields["quant_algo"].get<std::string>())).entries)
+        if (e.cfg && e.enable && !e.parent_class && e.quantizer_name.label().starts_with("*"))
+          mixbit::test::turn_on(config, layer + "." + e.quantizer_name.label().substr(1), e.cfg->front());
+    return config;
+  }
+
+  /// The modules of a Llama in the order in which transformers makes them.
+  void load(mixbit::test::checkpoint_host& host) const {
+    auto const file = mixbit::safetensors_file::open(model_dir_ / "model.safetensors");
+    host.load(file, "model.embed_tokens", "nn.Embedding", mixbit::layouts::lookup);
+    for (int layer = 0; file.contains("model.layers." + std::to_string(layer) + ".mlp.up_proj.weight"); ++layer)
+      for (char const* leaf : {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+                               "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"})
+        host.load(file, "model.layers." + std::to_string(layer) + "." + leaf);
+    host.load(file, "lm_head");
+  }
+
+  /// The float32 whose 448th is `scale`, to the bit where there is one.
+  static float amax_of(float scale) {
+    float const near = scale * 448.0f;
+    for (float const amax : {near, std::nextafter(near, 0.0f), std::nextafter(near, INFINITY)})
+      if (amax / 448.0f == scale) return amax;
+    return near;
+  }
+
+  void compare(std::string const& name, mixbit::quantize_config const& config) {
+    auto const golden = mixbit::safetensors_file::open(dir_ / name / "model.safetensors");
+    mixbit::test::checkpoint_host host;
+    load(host);
+    mixbit::model<mixbit::test::cpu> m{host};
+    mixbit::quantize(m, config, [&] {
+      for (auto const& tensor : golden.names())
+        if (tensor.ends_with(".input_scale"))
+          host.show(tensor.substr(0, tensor.size() - 12), amax_of(golden.read_as_float(tensor)[0]));
+    });
+    mixbit::test::temporary_folder ours;
+    mixbit::export_hf_checkpoint(m, model_dir_, ours.path(), {.scalar_single_block = true, .share_fused_blocks = true});
+    for (char const* file : {"config.json", "hf_quant_config.json", "generation_config.json"})
+      compare_json(name, file, mixbit::read_json_file(ours / file));
+    compare_tensors(name, mixbit::safetensors_file::open(ours / "model.safetensors"), golden);
+  }
+
+  /// Keys, their order and values, but for who wrote it.
+  void compare_json(std::string const& name, char const* file, json ours) {
+    json theirs = mixbit::read_json_file(dir_ / name / file);
+    bool const named = ours.contains("producer") == theirs.contains("producer");
+    for (json* j : {&ours, &theirs}) {
+      j->erase("producer");
+      if (j->contains("quantization_config")) (*j)["quantization_config"].erase("producer");
+    }
+    result_.check(named && ours == theirs, name + ": another " + file);
+  }
+
+  void compare_tensors(std::string const& name, mixbit::safetensors_file const& ours,
+                       mixbit::safetensors_file const& theirs) {
+    result_.check(ours.names() == theirs.names(), name + ": other tensors, or in another order");
+    result_.check(ours.metadata() == theirs.metadata(), name + ": other metadata");
+    for (auto const& tensor : theirs.names()) {
+      std::string const id = name + "/" + tensor;
+      if (!ours.contains(tensor)) continue;
+      auto const a = ours.at(tensor), b = theirs.at(tensor);
+      bool const fits = a.type == b.type && a.same_shape(b);
+      result_.check(fits, id + ": another type or shape");
+      if (!fits) continue;
+      auto const size = static_cast<std::size_t>(a.bytes());
+      if (!tensor.ends_with(".input_scale")) {
+        result_.check(std::memcmp(a.data, b.data, size) == 0, id + ": other bytes");
+      } else {
+        float const x = ours.read_as_float(tensor)[0], y = theirs.read_as_float(tensor)[0];
+        result_.check(std::abs(x - y) <= 1e-5f * y, id + ": another scale");
+      }
+    }
+  }
+
+  std::filesystem::path dir_, model_dir_;
+  suite_result result_;
+};
+
+}  // namespace golden
+
+/// `model_dir` holds the model that was exported, data/byte-lm.
+inline suite_result run_export(std::filesystem::path const& dir, std::filesystem::path const& model_dir) {
+  return golden::export_suite{dir, model_dir}.run();
+}
