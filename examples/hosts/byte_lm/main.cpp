@@ -1,0 +1,26 @@
+// byte_lm: from a trained model to a mixed-precision checkpoint. See options.hpp for the command line.
+#include <csignal>
+#include <cstdio>
+#include <exception>
+#include <thread>
+
+#include "quantization.hpp"
+
+int main(int argc, char** argv) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a file size limit is then an error like a full disk
+  try {
+    auto const options = byte_lm::parse_options(argc, argv);
+    if (options.help) {
+      std::fputs(byte_lm::usage_text, stdout);
+      return 0;
+    }
+    mixbit::thread_pool pool{options.threads.value_or(static_cast<int>(std::thread::hardware_concurrency()))};
+    byte_lm::job{options, pool}.run();
+    return 0;
+  } catch (mixbit::error const& e) {
+    std::fprintf(stderr, "byte_lm: %.*s\n", static_cast<int>(e.message().size()), e.message().data());
+  } catch (std::exception const& e) {
+    std::fprintf(stderr, "byte_lm: %s\n", e.what());
+  }
+  return 2;
+}

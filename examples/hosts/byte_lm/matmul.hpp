@@ -1,0 +1,63 @@
+// Matrix products on every core.
+//
+// The rows of a result are cut into blocks of a fixed size, each computed by Eigen on one thread. Eigen chooses its
+// cache blocking, and with it the order of summation, by the shape and by the number of threads it may use; with fixed
+// blocks and one thread each, the same bits come out whatever executor runs the blocks.
+#pragma once
+
+#ifndef EIGEN_DONT_PARALLELIZE
+#define EIGEN_DONT_PARALLELIZE
+#endif
+#include <Eigen/Core>
+
+#include <algorithm>
+#include <cstdint>
+
+#include "mixbit/core/executor.hpp"
+
+namespace byte_lm {
+
+using index = Eigen::Index;
+using matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+/// Any row-major matrix or map over somebody's memory, without a copy.
+using matrix_view = Eigen::Ref<matrix const>;
+
+/// Large enough for Eigen to come near its full speed, small enough to share 1024 rows out among many cores.
+inline constexpr index rows_per_block = 128;
+
+/// Calls f(first, count) for each block of rows.
+template <class F>
+void for_row_blocks(mixbit::executor_ref executor, index rows, F const& f, index block = rows_per_block) {
+  executor.parallel_for((rows + block - 1) / block, [&](std::int64_t i) {
+    index const first = i * block;
+    f(first, std::min(block, rows - first));
+  });
+}
+
+/// a [m,k] · bᵀ, b [n,k]: what a linear layer computes with weights [out, in].
+inline matrix times_transposed(mixbit::executor_ref executor, matrix_view const& a, matrix_view const& b) {
+  matrix c(a.rows(), b.rows());
+  for_row_blocks(executor, c.rows(), [&](index first, index count) {
+    c.middleRows(first, count).noalias() = a.middleRows(first, count) * b.transpose();
+  });
+  return c;
+}
+
+/// a [m,k] · b [k,n].
+inline matrix times(mixbit::executor_ref executor, matrix_view const& a, matrix_view const& b) {
+  matrix c(a.rows(), b.cols());
+  for_row_blocks(executor, c.rows(), [&](index first, index count) {
+    c.middleRows(first, count).noalias() = a.middleRows(first, count) * b;
+  });
+  return c;
+}
+
+/// c [m,n] += aᵀ · b, a [k,m], b [k,n]. Split over the rows of c, so that no sum over k is cut.
+inline void add_transposed_times(mixbit::executor_ref executor, matrix_view const& a, matrix_view const& b, matrix& c) {
+  auto const add = [&](index first, index count) {
+    c.middleRows(first, count).noalias() += a.middleCols(first, count).transpose() * b;
+  };
+  for_row_blocks(executor, c.rows(), add, rows_per_block / 2);
+}
+
+}  // namespace byte_lm

@@ -1,0 +1,166 @@
+// The command line of byte_lm.
+#pragma once
+
+#include <charconv>
+#include <functional>
+#include <map>
+#include <optional>
+#include <sstream>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "mixbit/core/error.hpp"
+
+namespace byte_lm {
+
+inline constexpr char const* usage_text =
+    R"(byte_lm: quantize a byte-level Llama, one recipe a group of layers, under a budget of effective bits
+
+  byte_lm --model DIR --out DIR --formats A,B,.. --effective-bits X [options]    search
+  byte_lm --model DIR --out DIR --preset NAME [options]                          one preset for the whole model
+  byte_lm --model DIR --out DIR --plan FILE [options]                            a plan found before, without a search
+
+  --model DIR            folder with config.json and model.safetensors (Hugging Face Llama over bytes)
+  --out DIR              where results go; nothing is written there unless everything succeeds
+  --text FILE            text to read; default: Debian's /usr/share/common-licenses, put together
+  --windows FILE         JSON with window, calibration_windows, score_windows, validation_windows (byte offsets, one
+                         inner list a step); default: windows taken evenly from the text
+  --formats A,B,..       recipes of the search: preset names (FP8_DEFAULT_CFG) or JSON files
+  --effective-bits X     budget: bits a weight on average, a decimal above 0 and at most 16
+  --preset NAME          a preset's name or a JSON file: quantize() with it instead of searching
+  --plan FILE            a plan.json: apply it instead of searching
+  --method gradient      how sensitivity is measured
+  --disabled-layers P,.. layers the search leaves alone; wildcards * ? [..] [!..]
+  --calib-steps N        calibration steps to use; default: all in the windows
+  --score-steps N        scoring steps to use; default: all in the windows
+  --calib-from WHICH     windows that calibrate: score or calibration; default: score (with --preset: calibration)
+  --numerics WHICH       stored: what the checkpoint will compute (default); modelopt: what ModelOpt simulates
+  --cost WHICH           exact: bits as stored, scales included (default); modelopt: elements times nominal bits
+  --threads N            threads; default: all cores. Results do not depend on it
+  --help                 this text
+
+Writes candidate_stats.json, manifest.json, layer-sensitivity-report.md and plan.json (search), quantizers.json,
+evaluation.json and checkpoint/ (always). Exit status: 0, or 2 with one line on what is wrong.
+)";
+
+struct options {
+  bool help = false;
+  std::string model, out, text, windows, preset, plan;
+  std::vector<std::string> formats, disabled_layers;
+  std::optional<std::string> effective_bits;
+  std::string method = "gradient", numerics = "stored", cost = "exact", calib_from;
+  std::optional<int> calib_steps, score_steps, threads;
+
+  bool searches() const { return preset.empty() && plan.empty(); }
+};
+
+namespace detail {
+
+[[noreturn]] inline void refuse(std::string const& what) {
+  mixbit::fail(mixbit::error_id::usage, what, "; see byte_lm --help");
+}
+
+inline std::vector<std::string> comma_list(std::string const& option, std::string const& value) {
+  std::vector<std::string> items;
+  std::istringstream in{value};
+  for (std::string item; std::getline(in, item, ',');) {
+    if (item.empty()) refuse(option + " '" + value + "' has an empty item");
+    items.push_back(item);
+  }
+  if (items.empty()) refuse(option + " needs at least one item");
+  return items;
+}
+
+inline int positive_number(std::string const& option, std::string const& value) {
+  int number = 0;
+  auto const [end, code] = std::from_chars(value.data(), value.data() + value.size(), number);
+  if (code != std::errc{} || end != value.data() + value.size() || number < 1)
+    refuse(option + " '" + value + "' is not a whole number from 1 on");
+  return number;
+}
+
+inline std::string one_of(std::string const& option, std::string const& value,
+                          std::vector<std::string> const& allowed) {
+  std::string list;
+  for (auto const& a : allowed) {
+    if (a == value) return value;
+    list += (list.empty() ? "" : " or ") + a;
+  }
+  refuse(option + " '" + value + "' is not " + list);
+}
+
+inline void check_together(options const& o) {
+  if (o.model.empty()) refuse("--model is missing");
+  if (o.out.empty()) refuse("--out is missing");
+  if (!o.preset.empty() && !o.plan.empty()) refuse("--preset and --plan contradict each other");
+  char const* const instead = !o.preset.empty() ? "--preset" : "--plan";
+  if (o.searches()) {
+    if (o.formats.empty()) refuse("a search needs --formats (or give --preset or --plan)");
+    if (!o.effective_bits) refuse("a search needs --effective-bits");
+    return;
+  }
+  auto const excludes = [&](bool given, char const* option) {
+    if (given) refuse(std::string{option} + " belongs to a search and contradicts " + instead);
+  };
+  excludes(!o.formats.empty(), "--formats");
+  excludes(o.effective_bits.has_value(), "--effective-bits");
+  excludes(!o.disabled_layers.empty(), "--disabled-layers");
+  excludes(o.score_steps.has_value(), "--score-steps");
+}
+
+}  // namespace detail
+
+/// Throws mixbit::error (usage) for what is unknown, missing, repeated or contradicting.
+inline options parse_options(int count, char const* const* arguments) {
+  options o;
+  using setter = std::function<void(std::string const& option, std::string const& value)>;
+  auto const text = [](std::string& target) { return setter{[&](auto const&, auto const& v) { target = v; }}; };
+  auto const list = [](auto& target) {
+    return setter{[&](auto const& n, auto const& v) { target = detail::comma_list(n, v); }};
+  };
+  auto const number = [](auto& target) {
+    return setter{[&](auto const& n, auto const& v) { target = detail::positive_number(n, v); }};
+  };
+  auto const choice = [](std::string& target, std::vector<std::string> allowed) {
+    return setter{[&target, allowed](auto const& n, auto const& v) { target = detail::one_of(n, v, allowed); }};
+  };
+  std::map<std::string, setter> const known{
+      {"--model", text(o.model)},
+      {"--out", text(o.out)},
+      {"--text", text(o.text)},
+      {"--windows", text(o.windows)},
+      {"--formats", list(o.formats)},
+      {"--effective-bits", {[&](auto const&, auto const& v) { o.effective_bits = v; }}},
+      {"--preset", text(o.preset)},
+      {"--plan", text(o.plan)},
+      {"--method", choice(o.method, {"gradient"})},
+      {"--disabled-layers", list(o.disabled_layers)},
+      {"--calib-steps", number(o.calib_steps)},
+      {"--score-steps", number(o.score_steps)},
+      {"--calib-from", choice(o.calib_from, {"score", "calibration"})},
+      {"--numerics", choice(o.numerics, {"stored", "modelopt"})},
+      {"--cost", choice(o.cost, {"exact", "modelopt"})},
+      {"--threads", number(o.threads)},
+  };
+  std::map<std::string, bool> given;
+  for (int i = 1; i < count; ++i) {
+    std::string const name = arguments[i];
+    if (name == "--help" || name == "-h") {
+      o.help = true;
+      return o;
+    }
+    auto const at = known.find(name);
+    if (at == known.end()) detail::refuse("unknown option '" + name + "'");
+    if (given[name]) detail::refuse(name + " is given twice");
+    given[name] = true;
+    if (i + 1 == count || std::string_view{arguments[i + 1]}.starts_with("--")) detail::refuse(name + " needs a value");
+    std::string const value = arguments[++i];
+    if (value.empty()) detail::refuse(name + " has an empty value");
+    at->second(name, value);
+  }
+  detail::check_together(o);
+  return o;
+}
+
+}  // namespace byte_lm

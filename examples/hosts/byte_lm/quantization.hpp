@@ -1,0 +1,160 @@
+// Everything byte_lm does with mixbit besides its layers' calls: the whole job, from a model to a checkpoint.
+#pragma once
+
+#include <chrono>
+#include <cstdio>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "checkpoint.hpp"
+#include "mixbit/autoquant/json.hpp"
+#include "mixbit/io/hf_checkpoint.hpp"
+#include "mixbit/mixbit.hpp"
+#include "mixbit/model/json.hpp"
+#include "mixbit/report/markdown.hpp"
+#include "options.hpp"
+#include "progress.hpp"
+#include "text.hpp"
+
+namespace byte_lm {
+
+/// Windows as bytes, and how many steps of each kind are used.
+struct data_windows {
+  std::vector<byte_windows> calibration, score;
+  byte_windows validation;
+};
+
+inline data_windows read_data(options const& o, config const& shapes) {
+  std::string const text = o.text.empty() ? debian_licences() : read_text(o.text);
+  auto const size = static_cast<std::int64_t>(text.size());
+  window_plan const plan = o.windows.empty() ? even_windows(size, shapes.max_position_embeddings + 1)
+                                             : read_windows(o.windows, size);
+  data_windows data;
+  for (auto const& step : plan.calibration) data.calibration.push_back(cut_windows(text, step, plan.window));
+  for (auto const& step : plan.score) data.score.push_back(cut_windows(text, step, plan.window));
+  data.validation = cut_windows(text, plan.validation, plan.window);
+  return data;
+}
+
+/// The first `wanted` steps, all where nothing is wanted.
+inline int steps_of(std::vector<byte_windows> const& steps, std::optional<int> wanted, char const* option) {
+  int const available = static_cast<int>(steps.size());
+  if (wanted && *wanted > available)
+    mixbit::fail(mixbit::error_id::usage, option, " ", *wanted, ": the windows have ", available, " steps");
+  return wanted.value_or(available);
+}
+
+/// One run of the program.
+class job {
+ public:
+  job(options const& o, mixbit::executor_ref executor)
+      : options_{o},
+        model_{load_model(o.model, executor)},
+        data_{read_data(o, model_.shapes)},
+        calibration_{o.calib_from.empty()      ? (o.preset.empty() ? data_.score : data_.calibration)
+                     : o.calib_from == "score" ? data_.score
+                                               : data_.calibration},
+        calib_steps_{steps_of(calibration_, o.calib_steps, "--calib-steps")},
+        score_steps_{steps_of(data_.score, o.score_steps, "--score-steps")},
+        quantized_{model_,
+                   {backend{executor}, o.numerics == "stored" ? mixbit::policy::stored : mixbit::policy::modelopt}} {}
+
+  void run() {
+    std::optional<mixbit::search<backend>> search;
+    if (options_.searches()) search.emplace(quantized_, search_options());
+    loss_.unquantized = evaluate(model_, data_.validation);
+    if (!options_.preset.empty())
+      mixbit::quantize(quantized_, mixbit::load_config(options_.preset), [&] { calibrate_all(); });
+    else if (!options_.plan.empty())
+      mixbit::apply_plan(quantized_, read_plan(), [&] { calibrate_all(); });
+    else
+      run_search(*search);
+    loss_.quantized = evaluate(model_, data_.validation);
+    write(search ? &*search : nullptr);
+    std::printf("validation loss %.6f -> %.6f nats a byte\n", loss_.unquantized, loss_.quantized);
+  }
+
+ private:
+  mixbit::search_options search_options() const {
+    mixbit::search_options s;
+    for (auto const& f : options_.formats) s.formats.push_back(mixbit::load_config(f));
+    s.target = mixbit::effective_bits{std::string_view{*options_.effective_bits}};
+    for (auto const& p : options_.disabled_layers) s.disabled_layers.emplace_back(p);
+    s.cost = options_.cost == "exact" ? mixbit::cost_model::exact : mixbit::cost_model::modelopt;
+    return s;
+  }
+
+  void run_search(mixbit::search<backend>& search) {
+    progress bar;
+    auto const start = std::chrono::steady_clock::now();
+    search.run({calib_steps_, score_steps_, [&](int i) { forward(calibration_[index_of(i)]); },
+                [&](int i) { forward_and_backward(data_.score[index_of(i)]); },
+                [&](std::string_view phase, int done, int total) { bar.show(phase, done, total); }});
+    auto const chosen = search.choose(search.options().target);
+    search.apply(chosen);
+    double const seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    plan_ = search.plan(chosen);
+    print_table(search.stats());
+    std::printf("searched %zu groups in %.3f s; %.4f effective bits of %s, score %.6e (%s)\n", search.stats().size(),
+                seconds, chosen.bits_per_element, options_.effective_bits->c_str(), chosen.score,
+                chosen.optimal ? "proven least" : "best found");
+  }
+
+  static std::size_t index_of(int i) { return static_cast<std::size_t>(i); }
+
+  matrix forward(byte_windows const& batch) { return model_.logits(batch.inputs()); }
+
+  void forward_and_backward(byte_windows const& batch) {
+    matrix const logits = forward(batch);
+    model_.backward(cross_entropy_gradient(model_.executor(), logits, batch.targets()));
+  }
+
+  void calibrate_all() {
+    for (int i = 0; i < calib_steps_; ++i) (void)forward(calibration_[index_of(i)]);
+  }
+
+  mixbit::quantization_plan read_plan() const {
+    return mixbit::plan_from_json(mixbit::read_json_file(options_.plan), options_.plan);
+  }
+
+  void print_table(mixbit::candidate_stats const& stats) const {
+    std::printf("%-36s %-48s %12s %8s\n", "layer", "format", "score", "bits");
+    for (std::size_t g = 0; g < stats.size(); ++g) {
+      auto const& chosen = stats[g].candidates[index_of(plan_.achieved.choice[g])];
+      for (auto const& m : stats[g].modules)
+        std::printf("%-36s %-48s %12.4e %8.4f\n", m.c_str(), chosen.format.c_str(), chosen.score,
+                    mixbit::bits_per_element(chosen.bits, stats[g].elements));
+    }
+  }
+
+  void write(mixbit::search<backend> const* search) {
+    mixbit::staged_output out{options_.out};
+    for (auto const& line : mixbit::export_hf_checkpoint(quantized_, options_.model, out, "checkpoint"))
+      std::fprintf(stderr, "checkpoint: %s\n", line.c_str());
+    if (search != nullptr) {
+      mixbit::write_json_file(out.path("candidate_stats.json"), mixbit::to_json(search->stats()));
+      mixbit::write_json_file(out.path("manifest.json"), mixbit::manifest_json(search->stats(), plan_));
+      mixbit::write_json_file(out.path("plan.json"), mixbit::to_json(plan_));
+      mixbit::write_file_atomically(out.path("layer-sensitivity-report.md"),
+                                    mixbit::sensitivity_report(search->stats(), plan_, loss_));
+    }
+    mixbit::write_json_file(out.path("quantizers.json"), mixbit::quantizers_json(quantized_));
+    mixbit::write_json_file(
+        out.path("evaluation.json"),
+        {{"validation_loss", {{"unquantized", loss_.unquantized}, {"quantized", loss_.quantized}}}});
+    out.commit();
+  }
+
+  options const& options_;
+  language_model model_;
+  data_windows data_;
+  std::vector<byte_windows> const& calibration_;
+  int calib_steps_, score_steps_;
+  mixbit::model<backend> quantized_;
+  mixbit::quantization_plan plan_;
+  mixbit::measured_loss loss_;
+};
+
+}  // namespace byte_lm

@@ -1,0 +1,124 @@
+// Suite lm: logits, validation loss and amax values of data/byte-lm, unquantized and under each preset that calibrates
+// by max, against ModelOpt's. One flipped rounding of an activation spreads, so presets that quantize activations are
+// held to the bounds that recomputing in another order needs (tests/golden/README.md); weights are held bit for bit.
+#pragma once
+
+#include <cmath>
+#include <map>
+
+#include "golden_suites/lm_model.hpp"
+#include "golden_suites/suite.hpp"
+
+namespace golden {
+
+class lm_suite {
+ public:
+  lm_suite(std::filesystem::path const& dir, std::filesystem::path const& data) : lm_{dir, data} {
+    result_.name = "lm";
+  }
+
+  suite_result run() {
+    auto const& cases = lm_.file.cases();
+    unquantized(cases);
+    for (auto const& c : cases["cases"]) {
+      std::string const preset = c["id"];
+      auto const config = mixbit::preset(preset);
+      if (config.algorithm != mixbit::algorithm_config{"max"})
+        result_.skip(1, preset + " needs an algorithm that is not there yet");
+      else
+        quantized(preset, config, c);
+    }
+    return result_;
+  }
+
+ private:
+  using backend = lm_model::backend;
+
+  byte_lm::matrix logits() {
+    auto const ids = lm_.file.tensor("ids");
+    std::int64_t const count = ids.shape[0], length = ids.shape[1];
+    tokens_.assign(ids.as<std::int32_t>(), ids.as<std::int32_t>() + count * length);
+    return lm_.host.logits({tokens_.data(), count, length, length});
+  }
+
+  byte_lm::matrix golden_matrix(std::string const& name) {
+    auto const values = lm_.file.floats(name);
+    auto const shape = lm_.file.tensor(name);
+    std::int64_t const columns = shape.shape[shape.rank - 1];
+    return Eigen::Map<byte_lm::matrix const>(values.data(), static_cast<std::int64_t>(values.size()) / columns,
+                                             columns);
+  }
+
+  void close(double ours, double theirs, double bound, std::string const& what) {
+    result_.check(std::abs(ours - theirs) <= bound,
+                  mixbit::detail::concat(what, ": ", ours, " against ", theirs, ", bound ", bound));
+  }
+
+  void unquantized(mixbit::json_document const& cases) {
+    auto const theirs = golden_matrix("logits");
+    close((logits() - theirs).cwiseAbs().maxCoeff(), 0, 1e-5 * theirs.cwiseAbs().maxCoeff(), "unquantized logits");
+    close(lm_.validation_loss(), cases["validation_loss"], 1e-5, "unquantized validation loss");
+  }
+
+  void quantized(std::string const& preset, mixbit::quantize_config const& config, mixbit::json_document const& c) {
+    auto model = lm_.quantized(mixbit::policy::modelopt);
+    mixbit::quantize(model, config, [&] {
+      for (auto const& step : lm_.calibration) (void)lm_.host.logits(step.inputs());
+    });
+    auto const theirs = golden_matrix(c["logits"]);
+    byte_lm::matrix const difference = logits() - theirs;
+    if (quantizers(model, preset, c["quantizers"])) {
+      close(difference.norm() / theirs.norm(), 0, 2e-2, preset + " logit norm");
+      close(lm_.validation_loss(), c["validation_loss"], 1e-3, preset + " validation loss");
+    } else {
+      close(difference.cwiseAbs().maxCoeff(), 0, 1e-5 * theirs.cwiseAbs().maxCoeff(), preset + " logits");
+      close(lm_.validation_loss(), c["validation_loss"], 1e-5, preset + " validation loss");
+    }
+  }
+
+  /// Compares every quantizer; returns whether any quantizes activations.
+  bool quantizers(mixbit::model<backend>& model, std::string const& preset, mixbit::json_document const& golden) {
+    bool activations = false;
+    std::size_t enabled = 0;
+    for (auto const& module : model.modules())
+      for (auto& q : module.slots->shared_site()->quantizers().quantizers) {
+        if (!q.enabled()) continue;
+        ++enabled;
+        activations = activations || q.role() == mixbit::quantizer_role::input;
+        bool const there = golden.contains(q.path());
+        result_.check(there, preset + ": " + q.path() + " is on here and not in ModelOpt");
+        if (there) amax(model, preset, q, golden[q.path()]);
+      }
+    result_.check(enabled == golden.size(),
+                  mixbit::detail::concat(preset, ": ", enabled, " quantizers are on, ", golden.size(), " in ModelOpt"));
+    return activations;
+  }
+
+  void amax(mixbit::model<backend>& model, std::string const& preset, mixbit::sequential_quantizer<backend>& q,
+            mixbit::json_document const& golden) {
+    auto const ours = q.members().front().amax(model.device());
+    if (!golden.contains("amax")) {
+      result_.check(ours.empty(), preset + ": " + q.path() + " has an amax, ModelOpt's has none");
+      return;
+    }
+    auto const theirs = lm_.file.floats(golden["amax"].get<std::string>());
+    bool const input = q.role() == mixbit::quantizer_role::input;
+    bool const first = q.path().starts_with("model.layers.0.");
+    double const bound = !input ? 0 : first ? 1e-5 : 1e-2;
+    double worst = ours.size() == theirs.size() ? 0 : INFINITY;
+    for (std::size_t i = 0; i < theirs.size() && i < ours.size(); ++i)
+      worst = std::max(worst, std::abs(double{ours[i]} - theirs[i]) / theirs[i]);
+    result_.check(worst <= bound, mixbit::detail::concat(preset, ": ", q.path(), " amax differs by ", worst,
+                                                         " relative, bound ", bound));
+  }
+
+  lm_model lm_;
+  std::vector<std::uint8_t> tokens_;
+  suite_result result_;
+};
+
+}  // namespace golden
+
+inline suite_result run_lm(std::filesystem::path const& dir, std::filesystem::path const& data) {
+  return golden::lm_suite{dir, data}.run();
+}

@@ -1,0 +1,74 @@
+// mixbit_goldens [DIR]: every golden suite on a folder of tests/golden's shape. A suite whose files are not there is
+// skipped. A line a suite, then `N passed, N failed, N skipped`. Exit status 1 for a failure, 2 for wrong arguments.
+#include <cstdio>
+#include <filesystem>
+#include <functional>
+#include <vector>
+
+#include "golden_suites/export.hpp"
+#include "golden_suites/fake_quant.hpp"
+#include "golden_suites/lm.hpp"
+#include "golden_suites/lm_autoquant.hpp"
+#include "golden_suites/pack.hpp"
+#include "golden_suites/presets.hpp"
+#include "golden_suites/resolved.hpp"
+#include "golden_suites/validation.hpp"
+
+namespace {
+
+using path = std::filesystem::path;
+
+struct suite {
+  char const* name;
+  std::vector<char const*> files;
+  std::function<suite_result(path const&)> run;
+};
+
+std::vector<suite> suites() {
+  path const data = MIXBIT_DATA_DIR;
+  return {{"presets", {"presets.json"}, run_presets},
+          {"validation", {"validation.json"}, run_validation},
+          {"resolved", {"resolved.json"}, run_resolved},
+          {"fake_quant", {"fake_quant.json", "fake_quant.safetensors"}, run_fake_quant},
+          {"pack", {"pack.json", "pack.safetensors"}, run_pack},
+          {"lm", {"lm.json", "lm.safetensors"}, [=](path const& dir) { return run_lm(dir, data); }},
+          {"lm_autoquant", {"lm_autoquant.json", "lm.json", "lm.safetensors"},
+           [=](path const& dir) { return run_lm_autoquant(dir, data); }},
+          {"export", {"export"}, [=](path const& dir) { return run_export(dir, data / "byte-lm"); }}};
+}
+
+suite_result run(suite const& s, path const& dir) {
+  suite_result result{.name = s.name};
+  for (char const* file : s.files)
+    if (!std::filesystem::exists(dir / file)) {
+      result.skip(1, std::string{file} + " is not in " + dir.string());
+      return result;
+    }
+  try {
+    result = s.run(dir);
+    result.check(result.passed + result.skipped > 0, "the suite holds no case");
+  } catch (std::exception const& e) {
+    result.check(false, e.what());
+  }
+  return result;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  path const dir = argc > 1 ? path{argv[1]} : path{MIXBIT_GOLDEN_DIR};
+  if (argc > 2 || !std::filesystem::is_directory(dir)) {
+    std::fprintf(stderr, "usage: mixbit_goldens [DIR]; '%s' is not a folder of golden files\n", dir.c_str());
+    return 2;
+  }
+  int passed = 0, failed = 0, skipped = 0;
+  for (auto const& s : suites()) {
+    auto const r = run(s, dir);
+    std::printf("%s: %d passed, %d failed, %d skipped\n", s.name, r.passed, r.failed, r.skipped);
+    for (auto const& m : r.messages) std::printf("  %s\n", m.c_str());
+    std::fflush(stdout);
+    passed += r.passed, failed += r.failed, skipped += r.skipped;
+  }
+  std::printf("%d passed, %d failed, %d skipped\n", passed, failed, skipped);
+  return failed == 0 ? 0 : 1;
+}
