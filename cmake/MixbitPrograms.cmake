@@ -20,7 +20,9 @@ add_library(mixbit_program_flags INTERFACE)
 target_compile_options(mixbit_program_flags INTERFACE
   -ffp-contract=off -Wall -Wextra -Wpedantic -Wshadow
   $<$<BOOL:${MIXBIT_WERROR}>:-Werror>
-  $<$<BOOL:${MIXBIT_NATIVE}>:-march=native>)
+  $<$<BOOL:${MIXBIT_NATIVE}>:-march=native>
+  # g++ 12 warns about its own AVX-512 header
+  $<$<AND:$<BOOL:${MIXBIT_NATIVE}>,$<CXX_COMPILER_ID:GNU>>:-Wno-maybe-uninitialized;-Wno-uninitialized>)
 target_link_libraries(mixbit_program_flags INTERFACE
   mixbit::mixbit mixbit::reference Eigen3::Eigen xtensor)
 

@@ -19,18 +19,23 @@ struct dtype_of<Eigen::bfloat16> : std::integral_constant<dtype, dtype::bf16> {}
 
 namespace detail {
 
+// Written out so that it inlines to nothing where a call only wraps the matrix again (slots that are off).
 template <class M>
 geometry eigen_geometry(M const& m) {
+  geometry g;
+  g.type = dtype_of<typename M::Scalar>::value;
   if constexpr (M::IsVectorAtCompileTime) {
-    return dense_geometry(dtype_of<typename M::Scalar>::value, {m.size()});
+    g.rank = 1;
+    g.shape[0] = m.size();
+    g.stride[0] = 1;
   } else {
-    geometry g = dense_geometry(dtype_of<typename M::Scalar>::value, {m.rows(), m.cols()});
-    if constexpr (!M::IsRowMajor) {
-      g.stride[0] = 1;
-      g.stride[1] = m.rows();
-    }
-    return g;
+    g.rank = 2;
+    g.shape[0] = m.rows();
+    g.shape[1] = m.cols();
+    g.stride[0] = M::IsRowMajor ? m.cols() : 1;
+    g.stride[1] = M::IsRowMajor ? 1 : m.rows();
   }
+  return g;
 }
 
 /// Plain: the matrix type to map; Options: what is known of the memory's alignment.

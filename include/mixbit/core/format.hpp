@@ -62,7 +62,8 @@ constexpr std::string_view name_of(policy p) {
 
 /// "int4", "uint8", "e4m3", for messages and reports.
 inline std::string name_of(element_type const& e) {
-  if (e.kind == element_kind::integer) return std::string{e.is_unsigned ? "uint" : "int"}.append(std::to_string(e.bits));
+  if (e.kind == element_kind::integer)
+    return std::string{e.is_unsigned ? "uint" : "int"}.append(std::to_string(e.bits));
   return "e" + std::to_string(e.exponent_bits) + "m" + std::to_string(e.mantissa_bits);
 }
 
