@@ -3,9 +3,10 @@
 //   bench_apply [--json] [--quick]
 //
 // off: slots before a model exists, and slots of a model whose quantizers are off, against the bare op. The ratio is
-// the median over rounds in which both alternate, because absolute times drift more than that. on: apply with INT8
-// weight and input quantizers against the same kernels and op called by hand; the difference is the library's plumbing,
-// in nanoseconds a call.
+// the median over rounds in which both alternate, because absolute times drift more than that.
+//
+// on: apply with INT8 weight and input quantizers against the same kernels and op called by hand, on 4x4 matrices, so
+// that the kernels' time does not hide it; the difference is the library's plumbing, in nanoseconds a call.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -23,11 +24,11 @@ using namespace mixbit;
 using cpu = reference::scalar;
 using matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
-constexpr int size = 32;
-
 struct layer {
-  matrix weight = matrix::Random(size, size);
-  quantizer_slots<cpu> slots;
+  matrix weight, x, y;
+  quantizer_slots<cpu> slots = {};
+  explicit layer(int size)
+      : weight{matrix::Random(size, size)}, x{matrix::Random(size, size)}, y{matrix::Zero(size, size)} {}
   void walk(module_visitor<cpu> const& visit) { visit(linear("fc", slots, weight)); }
 };
 
@@ -51,9 +52,9 @@ using operand = Eigen::Map<matrix const, Eigen::AlignedMax>;
 struct by_hand {
   sequential_quantizer<cpu>& input;
   sequential_quantizer<cpu>& weight;
-  cpu device{};
-  arena scratch{};
-  matrix xq{size, size}, wq{size, size};
+  matrix xq, wq;
+  cpu device = {};
+  arena scratch = arena{};
   [[gnu::noinline]] void run(matrix const& x, matrix const& w, matrix& y) {
     input.quantize(device, scratch, read_view(x), write_view(xq));
     weight.quantize(device, scratch, read_view(w), write_view(wq));
@@ -113,17 +114,19 @@ int main(int count, char** arguments) {
     else return std::fprintf(stderr, "bench_apply [--json] [--quick]\n"), 2;
   }
   int const rounds = quick ? 101 : 2001;
-  layer l;
-  matrix const x = matrix::Random(size, size);
-  matrix y(size, size);
-  auto const direct = [&] { bare(x, l.weight, y), keep(y); };
-  auto const through_slots = [&] { routed(l.slots, x, l.weight, y), keep(y); };
-  report(json, "off, no model", compare(rounds, direct, through_slots));
+  layer l{32};
+  auto const direct = [](layer& at) { return [&at] { bare(at.x, at.weight, at.y), keep(at.y); }; };
+  auto const through_slots = [](layer& at) { return [&at] { routed(at.slots, at.x, at.weight, at.y), keep(at.y); }; };
+  report(json, "off, no model", compare(rounds, direct(l), through_slots(l)));
   model<cpu> m{l};
   m.modules();
-  report(json, "off, in a model", compare(rounds, direct, through_slots));
-  quantize(m, preset("INT8_DEFAULT_CFG"), through_slots);
-  auto& q = l.slots.shared_site()->quantizers();
-  by_hand h{*q.find(quantizer_role::input), *q.find(quantizer_role::weight)};
-  report(json, "on, INT8", compare(rounds, [&] { h.run(x, l.weight, y), keep(y); }, through_slots));
+  report(json, "off, in a model", compare(rounds, direct(l), through_slots(l)));
+
+  layer small{4};
+  model<cpu> q{small};
+  quantize(q, preset("INT8_DEFAULT_CFG"), through_slots(small));
+  auto& recipe = small.slots.shared_site()->quantizers();
+  by_hand h{*recipe.find(quantizer_role::input), *recipe.find(quantizer_role::weight), small.x, small.weight};
+  auto const hand = [&] { h.run(small.x, small.weight, small.y), keep(small.y); };
+  report(json, "on, INT8, 4x4", compare(rounds, hand, through_slots(small)));
 }

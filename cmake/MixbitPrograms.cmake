@@ -20,6 +20,7 @@ add_library(mixbit_program_flags INTERFACE)
 target_compile_options(mixbit_program_flags INTERFACE
   -ffp-contract=off -Wall -Wextra -Wpedantic -Wshadow
   $<$<BOOL:${MIXBIT_WERROR}>:-Werror>
+  $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>  # g++ 12 on "text" + std::to_string(n), GCC bug 105651
   $<$<BOOL:${MIXBIT_NATIVE}>:-march=native>
   # g++ 12 warns about its own AVX-512 header
   $<$<AND:$<BOOL:${MIXBIT_NATIVE}>,$<CXX_COMPILER_ID:GNU>>:-Wno-maybe-uninitialized;-Wno-uninitialized>)

@@ -2,11 +2,13 @@
 // borrowed memory and outputs are allocated ahead, so calls go through apply_into.
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <cstring>
 
 #include "mixbit/config/presets.hpp"
 #include "mixbit/model/quantize.hpp"
 #include "mixbit/reference/scalar.hpp"
+#include "support/error_text.hpp"
 
 namespace runtime {
 
@@ -111,4 +113,23 @@ TEST_CASE("raw pointers: a thread with a workspace of its own") {
   apply_into(own, p.up_slots, p.input, p.up, p.hidden, runtime::gemm_nt);
   apply_into(own, p.down_slots, p.hidden, p.down, p.output, runtime::gemm_nt);
   CHECK(p.result() == expected);
+}
+
+TEST_CASE("raw pointers: a layer that is called without tokens has seen no data") {
+  program p;
+  model<cpu> m{p};
+  auto const loop = [&] {
+    p.run();
+    runtime::matrix_view none{p.input.data, 0, 6};
+    apply_into(p.up_slots, none, p.up, p.hidden, runtime::gemm_nt);
+  };
+  quantize(m, preset("INT8_DEFAULT_CFG"), loop);
+  auto const only_none = [&] {
+    runtime::matrix_view none{p.input.data, 0, 6};
+    apply_into(p.up_slots, none, p.up, p.hidden, runtime::gemm_nt);
+    apply_into(p.down_slots, p.hidden, p.down, p.output, runtime::gemm_nt);
+  };
+  auto const text = test::error_text(error_id::state_not_calibrated,
+                                     [&] { quantize(m, preset("INT8_DEFAULT_CFG"), only_none); });
+  CHECK(test::says(text, "1 static", "up.input_quantizer"));
 }

@@ -168,6 +168,12 @@ TEST_CASE("tape: straight-through - the gradient of the copy becomes the operand
   model<cpu> m{net};
   tensor const x = waves(5, 8, 0.3f), target{5, 16};
   quantize_int8(m, net, x, false);
+  SUBCASE("") {}
+  SUBCASE("with a cached weight, which a tape cannot use") {
+    net.s1.cache_weight(true);
+    tape::no_record const guard;
+    apply(net.s1, x, net.w1, tape::matmul);
+  }
   tensor const y = apply(net.s1, x, net.w1, tape::matmul);
   CHECK(tape::recorded.size() == 3);  // two links and the product; the layout probe's trials left nothing
   tape::loss_and_backward(y, target);

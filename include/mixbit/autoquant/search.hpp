@@ -23,9 +23,9 @@
 namespace mixbit {
 
 struct search_options {
-  std::vector<quantize_config> formats;
-  effective_bits target;
-  std::vector<pattern> disabled_layers;  ///< a disabled member disables its group
+  std::vector<quantize_config> formats = {};
+  effective_bits target = {};
+  std::vector<pattern> disabled_layers = {};  ///< a disabled member disables its group
   std::vector<grouping_rule> grouping = default_grouping_rules();
   cost_model cost = cost_model::exact;
   bool allow_no_quant = true;  ///< is "do not quantize" a choice?
@@ -35,8 +35,8 @@ struct search_options {
 /// host's layers call mixbit::score. Steps are numbered from 0.
 struct search_steps {
   int calibration = 0, scoring = 0;
-  std::function<void(int)> calibrate, score;
-  std::function<void(std::string_view phase, int done, int total)> progress;  ///< may be empty
+  std::function<void(int)> calibrate = {}, score = {};
+  std::function<void(std::string_view phase, int done, int total)> progress = {};  ///< may be empty
 };
 
 template <backend B>
