@@ -124,7 +124,6 @@ TEST_CASE("control: quantizers that are off keep their amax through a calibratio
   plain_tensor const quantized = h.out_of_a();
   disable_quantizer(m, "layers.0.fc.*");
   calibrate(m, {}, [&] {
-    h.b.shared_site();
     apply(h.b, batch, h.wb, multiply);
     apply(h.head, batch, h.wc, multiply);
   });

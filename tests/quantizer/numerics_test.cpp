@@ -4,6 +4,7 @@
 
 #include "mixbit/config/presets.hpp"
 #include "mixbit/formats/storage.hpp"
+#include "mixbit/quantizer/layout.hpp"
 #include "support/error_text.hpp"
 
 using namespace mixbit;
@@ -91,4 +92,22 @@ TEST_CASE("numerics: INT4 blocks of 128 along the width of a 3x3 kernel take 9.3
   CHECK(bits_with(dtype::f32) == doctest::Approx(4.0 + 32.0 / 3.0));
   geometry const linear = dense_geometry(dtype::f32, {16, 1152});
   CHECK(storage_size_of(int4.how, linear, int4.groups_of(linear, "q")).bits() == 16 * 1152 * 4 + 16 * 9 * 32);
+}
+
+TEST_CASE("numerics: a flattened layout blocks a kernel along all of in x height x width (rule 5)") {
+  geometry const kernel = dense_geometry(dtype::f32, {16, 128, 3, 3});
+  auto const flat = weight_view(layouts::conv.flattened(), const_tensor_ref{kernel, nullptr});
+  CHECK(to_string(flat) == "[16,1152]");
+  CHECK(flat.stride[0] == 1152);
+  CHECK(flat.stride[1] == 1);
+  auto const entries = preset("INT4_BLOCKWISE_WEIGHT_ONLY_CFG").entries;
+  auto const weight = std::find_if(entries.begin(), entries.end(), [](auto const& e) { return e.cfg.has_value(); });
+  auto const int4 = interpreted(weight->cfg->front());
+  partition const groups = int4.groups_of(flat, "conv.weight_quantizer");
+  CHECK(groups.group_count() == 16 * 9);
+  CHECK(storage_size_of(int4.how, flat, groups).bits() == 16 * 1152 * 4 + 16 * 9 * 32);  // 4.25 bits a weight
+  CHECK(to_string(weight_view(layouts::conv, const_tensor_ref{kernel, nullptr})) == "[16,128,3,3]");
+  geometry const hwio = dense_geometry(dtype::f32, {3, 3, 128, 16});
+  auto const refused = [&] { weight_view(layouts::conv_nhwc_hwio.flattened(), const_tensor_ref{hwio, nullptr}); };
+  CHECK(says(error_text(error_id::tensor_layout, refused), "[16,128,3,3]", "flattened"));
 }

@@ -78,10 +78,10 @@ class model {
   std::shared_ptr<mixbit::workspace<B>> workspace_;
 };
 
-/// The weight of a module in PyTorch's axis order.
+/// The weight of a module as configs see it.
 template <backend B>
 tensor_ref canonical_weight(module_ref<B> const& m) {
-  return m.layout.weight.apply(m.weight);
+  return weight_view(m.layout, m.weight);
 }
 
 }  // namespace mixbit

@@ -39,7 +39,36 @@ enum class site_kind : std::uint8_t {
 struct site_layout {
   site_kind kind = site_kind::linear;
   axis_order input, weight, output;
+  bool flat_weight = false;  ///< configs see the weight as [out, K], K being all its other axes together
+
+  /// The same layout with the weight flattened: blocks of a convolution kernel then run over in·h·w values instead of
+  /// its width. Blocks of 128 along the width of a 3×3 kernel are blocks of 3.
+  constexpr site_layout flattened() const {
+    site_layout l = *this;
+    l.flat_weight = true;
+    return l;
+  }
 };
+
+/// A weight as configs see it: PyTorch's axes, or [out, K]. Throws `tensor_layout` where the flattened axes do not lie
+/// one behind the other in memory, so that no strides describe K.
+template <class Ref>
+Ref weight_view(site_layout const& l, Ref const& host) {
+  Ref w = l.weight.apply(host);
+  if (!l.flat_weight) return w;
+  for (int a = w.rank - 2; a > 0; --a) {
+    if (w.stride[a] != w.stride[a + 1] * w.shape[a + 1])
+      fail(error_id::tensor_layout, "a weight of shape ", to_string(l.weight.apply(host)),
+           " cannot be flattened: axis ", a + 1, " and those behind it do not lie one behind the other within axis ", a,
+           " in memory");
+    w.shape[a] *= w.shape[a + 1];
+    w.stride[a] = w.stride[a + 1];
+    w.shape[a + 1] = 1;
+    w.stride[a + 1] = 0;
+    w.rank = static_cast<std::int8_t>(a + 1);
+  }
+  return w;
+}
 
 /// The layouts that hosts usually have.
 namespace layouts {

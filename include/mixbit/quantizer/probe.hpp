@@ -56,7 +56,7 @@ std::pair<float, bool> largest_difference(workspace<B>& ws, const_tensor_ref a, 
 template <backend B>
 void probe_layout(site<B>& s, workspace<B>& ws, operands o, erased_op& op, const_tensor_ref raw) {
   if (s.probed || o.x.data == nullptr) return;
-  const_tensor_ref const x = s.canonical(operand_role::input, o.x), w = s.canonical(operand_role::weight, o.w);
+  const_tensor_ref const x = s.canonical(operand_role::input, o.x), w = s.layout.weight.apply(o.w);
   int const x_axis = input_channel_axis(s.layout, x.rank), w_axis = weight_channel_axis(s.layout, w.rank);
   if (x_axis < 0 || w_axis < 0) return;
   detail::check_channels(s.name, x.shape[x_axis], w.shape[w_axis], s.layout.kind);
@@ -77,7 +77,7 @@ void probe_layout(site<B>& s, workspace<B>& ws, operands o, erased_op& op, const
   const_tensor_ref const y = raw.data ? raw : detail::kept_copy(ws, s.call(ws, op, o.x, o.w, pass::trial));
   tensor_ref const xs = op.scratch(operand_role::input, ws.scratch), wsc = op.scratch(operand_role::weight, ws.scratch);
   ws.device.scale_channels({x, s.canonical(operand_role::input, xs), x_axis, period, scale_x});
-  ws.device.scale_channels({w, s.canonical(operand_role::weight, wsc), w_axis, period, scale_w});
+  ws.device.scale_channels({w, s.layout.weight.apply(wsc), w_axis, period, scale_w});
   tensor_ref const trial = s.call(ws, op, xs, wsc, pass::trial);
   if (!trial.same_shape(y))
     fail(error_id::tensor_layout, s.name, ": op returned shape ", to_string(trial), " after ", to_string(y));

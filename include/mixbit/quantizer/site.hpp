@@ -96,10 +96,10 @@ struct site : std::enable_shared_from_this<site<B>> {
   void refresh() { live = hook != nullptr || (!recipes.empty() && quantizers().any_enabled()); }
 
   const_tensor_ref canonical(operand_role role, const_tensor_ref t) const {
-    return role == operand_role::input ? layout.input.apply(t) : layout.weight.apply(t);
+    return role == operand_role::input ? layout.input.apply(t) : weight_view(layout, t);
   }
   tensor_ref canonical(operand_role role, tensor_ref t) const {
-    return role == operand_role::input ? layout.input.apply(t) : layout.weight.apply(t);
+    return role == operand_role::input ? layout.input.apply(t) : weight_view(layout, t);
   }
 
   /// Runs the op on operands quantized under recipe `index`, as result or as a trial.
