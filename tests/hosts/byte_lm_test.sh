@@ -68,6 +68,7 @@ refused "*nothing*" "${search[@]}" "${out[@]}" "${budget[@]}" --disabled-layers 
 refused "5 to 16 bits" "${search[@]}" "${out[@]}" --effective-bits 3
 refused "--calib-steps 99" "${model[@]}" "${out[@]}" --preset FP8_DEFAULT_CFG --calib-steps 99
 refused "--threads '0'" "${search[@]}" "${out[@]}" "${budget[@]}" --threads 0
+refused "--threads '1000000'" "${search[@]}" "${out[@]}" "${budget[@]}" --threads 1000000
 refused "gradient" "${search[@]}" "${out[@]}" "${budget[@]}" --method kl_div
 refused "config.json" --model "$work/nowhere" "${out[@]}" --preset FP8_DEFAULT_CFG
 refused "text" --model data/byte-lm --text "$work/no-text" "${out[@]}" --preset FP8_DEFAULT_CFG

@@ -72,11 +72,11 @@ inline std::vector<std::string> comma_list(std::string const& option, std::strin
   return items;
 }
 
-inline int positive_number(std::string const& option, std::string const& value) {
+inline int positive_number(std::string const& option, std::string const& value, int largest) {
   int number = 0;
   auto const [end, code] = std::from_chars(value.data(), value.data() + value.size(), number);
-  if (code != std::errc{} || end != value.data() + value.size() || number < 1)
-    refuse(option + " '" + value + "' is not a whole number from 1 on");
+  if (code != std::errc{} || end != value.data() + value.size() || number < 1 || number > largest)
+    refuse(option + " '" + value + "' is not a whole number from 1 to " + std::to_string(largest));
   return number;
 }
 
@@ -119,8 +119,9 @@ inline options parse_options(int count, char const* const* arguments) {
   auto const list = [](auto& target) {
     return setter{[&](auto const& n, auto const& v) { target = detail::comma_list(n, v); }};
   };
-  auto const number = [](auto& target) {
-    return setter{[&](auto const& n, auto const& v) { target = detail::positive_number(n, v); }};
+  auto const number = [](auto& target, int largest) {
+    return setter{
+        [&target, largest](auto const& n, auto const& v) { target = detail::positive_number(n, v, largest); }};
   };
   auto const choice = [](std::string& target, std::vector<std::string> allowed) {
     return setter{[&target, allowed](auto const& n, auto const& v) { target = detail::one_of(n, v, allowed); }};
@@ -136,12 +137,12 @@ inline options parse_options(int count, char const* const* arguments) {
       {"--plan", text(o.plan)},
       {"--method", choice(o.method, {"gradient"})},
       {"--disabled-layers", list(o.disabled_layers)},
-      {"--calib-steps", number(o.calib_steps)},
-      {"--score-steps", number(o.score_steps)},
+      {"--calib-steps", number(o.calib_steps, 1'000'000)},
+      {"--score-steps", number(o.score_steps, 1'000'000)},
       {"--calib-from", choice(o.calib_from, {"score", "calibration"})},
       {"--numerics", choice(o.numerics, {"stored", "modelopt"})},
       {"--cost", choice(o.cost, {"exact", "modelopt"})},
-      {"--threads", number(o.threads)},
+      {"--threads", number(o.threads, 1024)},
   };
   std::map<std::string, bool> given;
   for (int i = 1; i < count; ++i) {

@@ -11,10 +11,12 @@
 #include <cstdint>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <type_traits>
 #include <vector>
 
+#include "mixbit/core/error.hpp"
 #include "mixbit/core/function_ref.hpp"
 
 namespace mixbit {
@@ -37,19 +39,19 @@ struct inline_executor {
 /// One loop at a time: a call from inside a loop runs on the calling thread.
 class thread_pool {
  public:
+  /// Throws `memory_exhausted` where the system starts no more threads; those that were started are gone then.
   explicit thread_pool(int threads = static_cast<int>(std::thread::hardware_concurrency())) {
-    for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
+    try {
+      for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
+    } catch (std::system_error const& e) {
+      stop();
+      fail(error_id::memory_exhausted, "thread pool: only ", workers_.size() + 1, " of ", threads,
+           " threads start: ", e.what());
+    }
   }
   thread_pool(thread_pool const&) = delete;
   thread_pool& operator=(thread_pool const&) = delete;
-  ~thread_pool() {
-    {
-      std::lock_guard lock{mutex_};
-      stopping_ = true;
-    }
-    wake_.notify_all();
-    for (auto& worker : workers_) worker.join();
-  }
+  ~thread_pool() { stop(); }
 
   int concurrency() const { return static_cast<int>(workers_.size()) + 1; }
 
@@ -77,6 +79,15 @@ class thread_pool {
   }
 
  private:
+  void stop() {
+    {
+      std::lock_guard lock{mutex_};
+      stopping_ = true;
+    }
+    wake_.notify_all();
+    for (auto& worker : workers_) worker.join();
+  }
+
   struct loop {
     function_ref<void(std::int64_t)> body;
     std::int64_t size;
