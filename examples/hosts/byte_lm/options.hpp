@@ -68,7 +68,7 @@ inline std::vector<std::string> comma_list(std::string const& option, std::strin
     if (item.empty()) refuse(option + " '" + value + "' has an empty item");
     items.push_back(item);
   }
-  if (items.empty()) refuse(option + " needs at least one item");
+  if (items.empty() || value.back() == ',') refuse(option + " '" + value + "' has an empty item");
   return items;
 }
 
@@ -90,7 +90,7 @@ inline std::string one_of(std::string const& option, std::string const& value,
   refuse(option + " '" + value + "' is not " + list);
 }
 
-inline void check_together(options const& o) {
+inline void check_together(options const& o, std::map<std::string, bool> const& given) {
   if (o.model.empty()) refuse("--model is missing");
   if (o.out.empty()) refuse("--out is missing");
   if (!o.preset.empty() && !o.plan.empty()) refuse("--preset and --plan contradict each other");
@@ -100,13 +100,9 @@ inline void check_together(options const& o) {
     if (!o.effective_bits) refuse("a search needs --effective-bits");
     return;
   }
-  auto const excludes = [&](bool given, char const* option) {
-    if (given) refuse(std::string{option} + " belongs to a search and contradicts " + instead);
-  };
-  excludes(!o.formats.empty(), "--formats");
-  excludes(o.effective_bits.has_value(), "--effective-bits");
-  excludes(!o.disabled_layers.empty(), "--disabled-layers");
-  excludes(o.score_steps.has_value(), "--score-steps");
+  for (char const* option :
+       {"--formats", "--effective-bits", "--disabled-layers", "--score-steps", "--method", "--cost"})
+    if (given.contains(option)) refuse(std::string{option} + " belongs to a search and contradicts " + instead);
 }
 
 }  // namespace detail
@@ -160,7 +156,7 @@ inline options parse_options(int count, char const* const* arguments) {
     if (value.empty()) detail::refuse(name + " has an empty value");
     at->second(name, value);
   }
-  detail::check_together(o);
+  detail::check_together(o, given);
   return o;
 }
 

@@ -17,7 +17,11 @@ recipe_quantizers<B> planned_recipe(model<B>& m, quantization_plan const& plan, 
   auto const at = std::find_if(plan.modules.begin(), plan.modules.end(),
                                [&](planned_module const& p) { return p.name == module.name; });
   if (at == plan.modules.end() || at->recipe == none_label) return unquantized_recipe(m, module);
-  auto recipe = search_recipe(m, plan.format(at->recipe)->config, module);
+  auto const* const format = plan.format(at->recipe);
+  if (format == nullptr)
+    fail(error_id::search_plan, module.name, ": the plan has no format '", at->recipe, "'");
+  refuse_folded(module);
+  auto recipe = search_recipe(m, format->config, module);
   recipe.recipe = at->recipe;
   return recipe;
 }

@@ -25,7 +25,7 @@ class effective_bits {
     for (char const c : text) {
       if (c == '.' && !point) {
         point = true;
-      } else if (c >= '0' && c <= '9' && digits_ < 1'000'000'000'000 && scale_ < 1'000'000'000) {
+      } else if (c >= '0' && c <= '9' && digits_ < wide_limit && scale_ < wide_limit) {
         digits_ = digits_ * 10 + (c - '0');
         if (point) scale_ *= 10;
         any = true;
@@ -33,7 +33,7 @@ class effective_bits {
         refuse(text);
       }
     }
-    if (!any || digits_ == 0 || digits_ > 16 * scale_) refuse(text);
+    if (!any || digits_ == 0 || digits_ / 16 > scale_ || (digits_ / 16 == scale_ && digits_ % 16 != 0)) refuse(text);
   }
 
   double value() const { return static_cast<double>(digits_) / static_cast<double>(scale_); }
@@ -50,9 +50,11 @@ class effective_bits {
   }
   static std::string shortest(double value) {
     char text[64];
-    auto const end = std::to_chars(text, text + sizeof text, value, std::chars_format::fixed).ptr;
-    return {text, end};
+    auto const [end, code] = std::to_chars(text, text + sizeof text, value, std::chars_format::fixed);
+    return code == std::errc{} ? std::string{text, end} : std::string{"(a number too small or too large)"};
   }
+  static constexpr std::int64_t wide_limit =
+      100'000'000'000'000'000;  // 17 digits: any double's shortest form from 1 on
   std::int64_t digits_ = 0, scale_ = 1;
 };
 

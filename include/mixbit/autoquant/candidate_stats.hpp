@@ -69,6 +69,7 @@ struct allocation {
   double score = 0, bound = 0, gap = 0;
   bool optimal = false;
   double bits_per_element = 0;
+  double target_bits = 0;  ///< effective bits asked for
 };
 
 /// The fewest and the most bits that any choice costs, and the group that contributes most to the fewest.
@@ -129,7 +130,7 @@ inline allocation allocate(candidate_stats const& stats, effective_bits target, 
   }
   auto const best = solver::solve(problem, limits);
   return {best.choice, best.cost,    problem.budget, best.score, best.bound,
-          best.gap,    best.optimal, bits_per_element(best.cost, total_elements(stats))};
+          best.gap,    best.optimal, bits_per_element(best.cost, total_elements(stats)), target.value()};
 }
 
 }  // namespace mixbit

@@ -5,8 +5,10 @@
 // What stays unquantized costs 16 bits an element (bfloat16) in both.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <sstream>
 #include <string>
 #include <string_view>
 

@@ -4,7 +4,7 @@
 // first rule that gives a key decides. Rules are dotted patterns matched from the end of the name:
 //   "self_attn.{q_proj,k_proj,v_proj}"   the last segments, alternatives in braces, # for a number
 //   "(mlp.experts).#.{up_proj,down_proj}" the key ends with the parenthesis; without one it is what precedes
-// or any callable. The default rules are ModelOpt's (autoquant.md lists them as regular expressions).
+// or any callable. The default rules are ModelOpt's (its QuantRecipe grouping rules, without regular expressions).
 #pragma once
 
 #include <algorithm>

@@ -29,11 +29,6 @@ nlohmann::ordered_json column(group_stats const& g, Value&& value) {
 
 inline double score_of(candidate_stat const& c) { return c.score; }
 
-inline std::string without_suffix(std::string const& group) {
-  constexpr std::string_view suffix = ".quant_recipe";
-  return group.ends_with(suffix) ? group.substr(0, group.size() - suffix.size()) : group;
-}
-
 }  // namespace detail
 
 /// name -> formats, scores, raw_scores, costs, module_names, uncompressed_cost. `scores` equal `raw_scores`: nothing
@@ -76,7 +71,7 @@ inline nlohmann::ordered_json manifest_json(candidate_stats const& stats, quanti
   for (auto const& [group, label] : plan.recipe) recipe[group] = label;
   j["autoquant_state"] = {{"method", "gradient"},
                           {"cost_model", plan.cost_model},
-                          {"constraints", {{"effective_bits", plan.target_bits}}},
+                          {"constraints", {{"effective_bits", plan.achieved.target_bits}}},
                           {"best",
                            {{"recipe", recipe},
                             {"constraints", {{"effective_bits", a.bits_per_element}}},
@@ -103,7 +98,7 @@ inline nlohmann::ordered_json to_json(quantization_plan const& plan) {
                    {"budget_bits", a.budget},
                    {"cost", detail::cost_in_elements(a.bits)},
                    {"cost_model", plan.cost_model},
-                   {"target_effective_bits", plan.target_bits},
+                   {"target_effective_bits", plan.achieved.target_bits},
                    {"score", a.score},
                    {"bound", a.bound},
                    {"gap", a.gap},

@@ -32,7 +32,6 @@ struct quantization_plan {
   std::vector<planned_module> modules;                      ///< every module of a group, in the model's order
   allocation achieved;
   std::string cost_model;
-  double target_bits = 0;
 
   search_format const* format(std::string const& label) const {
     for (auto const& f : formats)
@@ -43,8 +42,8 @@ struct quantization_plan {
 
 /// The plan of a choice.
 inline quantization_plan make_plan(candidate_stats const& stats, std::vector<search_format> formats, allocation chosen,
-                                   std::string cost_model, double target_bits) {
-  quantization_plan plan{std::move(formats), {}, {}, {}, std::move(cost_model), target_bits};
+                                   std::string cost_model) {
+  quantization_plan plan{std::move(formats), {}, {}, {}, std::move(cost_model)};
   for (std::size_t g = 0; g < stats.size(); ++g) {
     auto const& group = stats[g];
     std::string const& label = group.candidates[static_cast<std::size_t>(chosen.choice[g])].format;

@@ -59,6 +59,10 @@ class search {
   /// Calibrates all recipes in one pass and scores them. Afterwards nothing is quantized until apply().
   void run(search_steps const& steps) {
     if (steps.scoring <= 0 || !steps.score) fail(error_id::search_no_data, "a search needs at least one scoring step");
+    if (steps.calibration > 0 && !steps.calibrate)
+      fail(error_id::search_no_data, "a search with calibration steps needs a calibrate function");
+    walk_again();
+    for (auto const& m : searched_) refuse_folded(m);
     recipe_transaction<B> change{sites_of(all_)};
     install_recipes();
     calibrate(steps);
@@ -82,7 +86,7 @@ class search {
   }
 
   quantization_plan plan(allocation chosen) const {
-    return make_plan(stats_, formats_, std::move(chosen), std::string{name_of(options_.cost)}, options_.target.value());
+    return make_plan(stats_, formats_, std::move(chosen), std::string{name_of(options_.cost)});
   }
 
  private:
@@ -92,6 +96,16 @@ class search {
       if (is_searchable(model_, m)) searched_.push_back(m);
     if (searched_.empty())
       fail(error_id::search_input, "nothing to search: the model has no layer with a weight to quantize");
+  }
+
+  /// Layers may have moved and weights may lie elsewhere since the plan was made.
+  void walk_again() {
+    auto const planned = std::move(searched_);
+    searched_.clear();
+    find_modules();
+    auto const same = [](auto const& a, auto const& b) { return a.name == b.name; };
+    if (!std::equal(planned.begin(), planned.end(), searched_.begin(), searched_.end(), same))
+      fail(error_id::search_plan, "the model's layers are not those that the search was planned for");
   }
 
   void label_formats() {

@@ -15,12 +15,16 @@ class scoring_pass {
  public:
   scoring_pass(std::vector<std::shared_ptr<site<B>>> sites, B& device, int steps)
       : sites_{std::move(sites)}, device_{device}, steps_{steps} {
+    std::vector<std::shared_ptr<score_state<B>>> states;
     for (auto& s : sites_) {
       std::vector<int> candidates;
       for (std::size_t r = 0; r + 1 < s->recipes.size(); ++r) candidates.push_back(static_cast<int>(r));
-      s->scoring = std::make_shared<score_state<B>>(device, std::move(candidates), steps);
-      s->hook = &hook_;
-      s->refresh();
+      states.push_back(std::make_shared<score_state<B>>(device, std::move(candidates), steps));
+    }
+    for (std::size_t i = 0; i < sites_.size(); ++i) {  // nothing throws from here on
+      sites_[i]->scoring = std::move(states[i]);
+      sites_[i]->hook = &hook_;
+      sites_[i]->refresh();
     }
   }
   scoring_pass(scoring_pass const&) = delete;

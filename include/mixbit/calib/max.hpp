@@ -53,7 +53,6 @@ struct max_observers {
     for (std::size_t index = 0; index < count; ++index)
       tensors.push_back(observers_of(s, [index](auto&, std::size_t i) { return i == index; }));
   }
-  bool needs_data() const { return !input.empty() || !output.empty(); }
 };
 
 /// The pass itself: set as hook on every site, taken off when it ends, also by an exception.
@@ -64,6 +63,8 @@ class max_calibration final : public apply_hook<B> {
     for (auto& s : sites_) {
       observers_.emplace_back(*s);
       index_[s.get()] = observers_.size() - 1;
+    }
+    for (auto& s : sites_) {  // nothing throws from here on
       s->hook = this;
       s->refresh();
     }
@@ -85,18 +86,13 @@ class max_calibration final : public apply_hook<B> {
     std::lock_guard const committing{mutex_};  // a running max: the order of threads does not matter
     if (o.x.data) observe(ws, watching.input, s.canonical(operand_role::input, o.x));
     observe(ws, watching.output, s.layout.output.apply(y));
-    calls_ += 1;
   }
   void on_tensor(site<B>& s, workspace<B>& ws, std::size_t index, tensor_ref x) override {
     if (detail::trial_scope::is_on()) return;
     std::lock_guard const committing{mutex_};
     observe(ws, observers_[index_.at(&s)].tensors[index], x);
-    calls_ += 1;
   }
   bool runs_active_recipe() const override { return false; }
-
-  /// Calls seen: zero after a forward loop means it ran nothing.
-  std::int64_t calls() const { return calls_; }
 
   /// Hands what the first of each group has observed to the others.
   void share(workspace<B>& ws) {
@@ -120,7 +116,6 @@ class max_calibration final : public apply_hook<B> {
   std::vector<std::shared_ptr<site<B>>> sites_;
   std::vector<max_observers<B>> observers_;
   std::unordered_map<site<B> const*, std::size_t> index_;
-  std::int64_t calls_ = 0;
   std::mutex mutex_;
 };
 

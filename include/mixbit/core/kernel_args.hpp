@@ -68,7 +68,7 @@ struct subtract_args {
   tensor_ref y;
 };
 
-/// *sum += Σ clamp(grad · difference, ±1e10)², added in an order that depends on the shape alone.
+/// *sum += Σ clamp(grad · difference, ±1e10)², added in an order that depends on shape and strides alone.
 struct gradient_score_args {
   const_tensor_ref grad, difference;
   double* sum = nullptr;

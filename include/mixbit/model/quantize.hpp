@@ -53,6 +53,13 @@ std::vector<std::shared_ptr<site<B>>> sites_of(std::vector<module_ref<B>> const&
   return sites;
 }
 
+/// Throws `state_folded` where fold_weight has replaced the weight: it cannot be quantized again.
+template <backend B>
+void refuse_folded(module_ref<B> const& m) {
+  if (m.slots->shared_site()->folded)
+    fail(error_id::state_folded, m.name, ": fold_weight has replaced this weight by its quantized values");
+}
+
 /// What calibration saw: a line for each quantizer that met NaN or infinities, with counts.
 struct calibration_report {
   std::vector<std::string> notes;
@@ -174,8 +181,7 @@ resolution quantize(model<B>& m, quantize_config const& config, forward_loop con
   recipe_transaction<B> change{sites_of(modules)};
   for (std::size_t i = 0; i < modules.size(); ++i) {
     auto& s = *modules[i].slots->shared_site();
-    if (s.folded && next[i].find(quantizer_role::weight) != nullptr)
-      fail(error_id::state_folded, modules[i].name, ": fold_weight has replaced this weight by its quantized values");
+    if (next[i].find(quantizer_role::weight) != nullptr) refuse_folded(modules[i]);
     s.recipes.push_back(std::move(next[i]));
     s.refresh();
   }

@@ -42,9 +42,10 @@ template <backend B>
 int print_quant_summary(model<B>& m, std::ostream& out) {
   int enabled = 0, total = 0;
   for (auto const& module : m.modules())
-    for (auto const& recipe : {module.slots->shared_site()}) {
-      if (recipe->recipes.empty()) continue;
-      for (auto const& q : recipe->quantizers().quantizers) {
+    {
+      auto& s = *module.slots->shared_site();
+      if (s.recipes.empty()) continue;
+      for (auto const& q : s.quantizers().quantizers) {
         ++total;
         out << q.path() << ": ";
         if (!q.enabled()) {

@@ -22,6 +22,7 @@ class recipe_transaction {
  public:
   explicit recipe_transaction(std::vector<std::shared_ptr<site<B>>> sites) : sites_{std::move(sites)} {
     for (auto const& s : sites_) refuse_inside_pass(*s, "quantize, calibrate and search");
+    before_.reserve(sites_.size());  // no recipe is lost to an exception below
     for (auto& s : sites_) {
       before_.push_back({std::move(s->recipes), s->active, s->folded});
       s->recipes.clear();

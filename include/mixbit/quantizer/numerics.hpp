@@ -61,7 +61,7 @@ inline element_type element_of(quantizer_attribute_config const& a, std::string 
        formats::widest_integer, " bits and [4,3] are");
 }
 
-/// Where the codes of a weight in this element lie in a file (docs/formats.md).
+/// Where the codes of a weight in this element lie in a file (docs/numerics.md, "Storage").
 inline packing storage_packing(element_type const& e) {
   if (e.bits == 8) return packing::bytes;
   return e.kind == element_kind::integer && e.bits == 4 && !e.is_unsigned ? packing::nibbles_row_pairs

@@ -2,7 +2,7 @@
 //
 // For every candidate recipe r of a site: score_r += Σ clamp(∂L/∂y · (y_r − y), ±1e10)², y being the output under the
 // active recipe (ModelOpt's gradient method; a diagonal empirical Fisher estimate of the loss increase). Sums are
-// double, in an order that the shapes alone decide, one sum a step, so that results do not depend on threads and a
+// double, in an order that shapes and strides decide, one sum a step, so that results do not depend on threads and a
 // standard error over steps can be given.
 //
 // Two ways, with the same bits: `score(slots, x, w, op, grad_y)` in a backward recomputes the outputs and keeps
@@ -27,7 +27,6 @@ struct score_state {
   buffer<B, double> sums;       ///< [steps, candidates]
   int steps = 0;
   int step = 0;                 ///< the step that runs
-  bool muted = false;           ///< scored as part of a region instead
   std::int64_t calls = 0;       ///< times it was scored
   std::vector<double> on_host;  ///< the sums, read back after the pass
   double* sum(std::size_t candidate) {
@@ -50,8 +49,9 @@ void require_gradient(site<B> const& s, geometry const& grad, geometry const& y)
   if (!grad.same_shape(y))
     fail(error_id::tensor_shape, s.name, ": an output gradient of shape ", to_string(grad), " for an output of shape ",
          to_string(y));
-  if (!is_compute(grad.type))
-    fail(error_id::tensor_dtype, s.name, ": an output gradient of type ", name_of(grad.type));
+  if (grad.type != y.type)
+    fail(error_id::tensor_dtype, s.name, ": an output gradient of type ", name_of(grad.type), " for an output of type ",
+         name_of(y.type));
 }
 
 /// Differences of all candidates in scratch memory; nothing is committed, so an op may throw.
@@ -109,7 +109,7 @@ class score_hook final : public apply_hook<B> {
 template <backend B, operand_host X, operand_host W, class Op, host_tensor G>
 void score(quantizer_slots<B> const& slots, X const& x, W const& w, Op&& op, G const& grad_y) {
   std::shared_ptr<site<B>> const s = slots.shared_site();
-  if (!s || !s->scoring || s->scoring->muted) return;
+  if (!s || !s->scoring) return;
   using Y = detail::result_of<Op, operand_t<X>, operand_t<W>>;
   auto erased = [&op](operand_t<X> xq, operand_t<W> wq, pass p) -> Y { return detail::invoke_op(op, p, xq, wq); };
   workspace<B>& ws = *s->home;
@@ -133,7 +133,7 @@ void score(quantizer_slots<B> const& slots, X const& x, W const& w, Op&& op, G c
 template <backend B, host_tensor G>
 void score(quantizer_slots<B> const& slots, pending<B>& kept, G const& grad_y) {
   std::shared_ptr<site<B>> const s = slots.shared_site();
-  if (!s || !s->scoring || s->scoring->muted || kept.differences.empty()) return;
+  if (!s || !s->scoring || kept.differences.empty()) return;
   if (kept.owner != s)
     fail(error_id::state_missing, s->name, ": these differences were kept by a call of ", kept.owner->name);
   detail::require_gradient(*s, read_view(grad_y), kept.shape);
@@ -146,7 +146,7 @@ void score(quantizer_slots<B> const& slots, pending<B>& kept, G const& grad_y) {
 
 /// Several sites that are scored together where they meet: a mixture of experts at the MLP's output.
 ///
-/// Members are the region's sites; while a region scores, their own `score` calls do nothing. Every candidate recipe
+/// Members are the region's sites; their layers leave their own `score` calls out. Every candidate recipe
 /// is run for all members at once. The op recomputes the region from its input; it is run as trials (members'
 /// in_trial() is true) and once more as the result at the end, so that what layers saved is what it was.
 template <backend B>

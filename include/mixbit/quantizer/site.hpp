@@ -144,6 +144,9 @@ struct site : std::enable_shared_from_this<site<B>> {
     if (!grad.same_shape(host))
       fail(error_id::tensor_shape, name, ": a gradient of shape ", to_string(grad), " for an operand of shape ",
            to_string(host));
+    if (grad.type != host.type)
+      fail(error_id::tensor_dtype, name, ": a gradient of type ", name_of(grad.type), " for an operand of type ",
+           name_of(host.type));
     workspace_lock<B> const held{ws};
     q->mask_backward(ws.device, ws.scratch, canonical(role, host), canonical(role, grad));
   }

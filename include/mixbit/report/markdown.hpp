@@ -2,7 +2,6 @@
 // the unquantized candidate is left out of the columns, as its score is zero by definition.
 #pragma once
 
-#include <algorithm>
 #include <cmath>
 #include <iomanip>
 #include <optional>
@@ -52,7 +51,7 @@ inline void write_summary(std::ostream& out, candidate_stats const& stats, quant
   auto const range = reachable(stats);
   std::int64_t const elements = total_elements(stats);
   out << "| | |\n|---|---|\n"
-      << "| target | " << plan.target_bits << " effective bits (" << plan.cost_model << " cost) |\n"
+      << "| target | " << a.target_bits << " effective bits (" << plan.cost_model << " cost) |\n"
       << "| achieved | " << decimals(a.bits_per_element, 4) << " effective bits, " << a.bits << " of " << a.budget
       << " bits |\n"
       << "| reachable | " << decimals(bits_per_element(range.minimum, elements), 4) << " to "
