@@ -10,11 +10,10 @@
 
 #include "checkpoint.hpp"
 #include "mixbit/autoquant/json.hpp"
-#include "mixbit/io/hf_checkpoint.hpp"
 #include "mixbit/mixbit.hpp"
-#include "mixbit/model/json.hpp"
 #include "mixbit/report/markdown.hpp"
 #include "options.hpp"
+#include "outputs.hpp"
 #include "progress.hpp"
 #include "text.hpp"
 
@@ -72,7 +71,7 @@ class job {
     else
       run_search(*search);
     loss_.quantized = evaluate(model_, data_.validation);
-    write(search ? &*search : nullptr);
+    write_results(quantized_, {options_.model, options_.out, search ? &search->stats() : nullptr, plan_, loss_});
     std::printf("validation loss %.6f -> %.6f nats a byte\n", loss_.unquantized, loss_.quantized);
   }
 
@@ -127,24 +126,6 @@ class job {
         std::printf("%-36s %-48s %12.4e %8.4f\n", m.c_str(), chosen.format.c_str(), chosen.score,
                     mixbit::bits_per_element(chosen.bits, stats[g].elements));
     }
-  }
-
-  void write(mixbit::search<backend> const* search) {
-    mixbit::staged_output out{options_.out};
-    for (auto const& line : mixbit::export_hf_checkpoint(quantized_, options_.model, out, "checkpoint"))
-      std::fprintf(stderr, "checkpoint: %s\n", line.c_str());
-    if (search != nullptr) {
-      mixbit::write_json_file(out.path("candidate_stats.json"), mixbit::to_json(search->stats()));
-      mixbit::write_json_file(out.path("manifest.json"), mixbit::manifest_json(search->stats(), plan_));
-      mixbit::write_json_file(out.path("plan.json"), mixbit::to_json(plan_));
-      mixbit::write_file_atomically(out.path("layer-sensitivity-report.md"),
-                                    mixbit::sensitivity_report(search->stats(), plan_, loss_));
-    }
-    mixbit::write_json_file(out.path("quantizers.json"), mixbit::quantizers_json(quantized_));
-    mixbit::write_json_file(
-        out.path("evaluation.json"),
-        {{"validation_loss", {{"unquantized", loss_.unquantized}, {"quantized", loss_.quantized}}}});
-    out.commit();
   }
 
   options const& options_;

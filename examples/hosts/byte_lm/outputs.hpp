@@ -1,0 +1,23 @@
+// What a run leaves behind: the files of --out, all of them or none.
+#pragma once
+
+#include <string>
+
+#include "layers.hpp"
+#include "mixbit/autoquant/plan.hpp"
+#include "mixbit/model/model.hpp"
+#include "mixbit/report/markdown.hpp"
+
+namespace byte_lm {
+
+struct results {
+  std::string model_folder, out;
+  mixbit::candidate_stats const* stats;  ///< null where nothing was searched; then there is no plan either
+  mixbit::quantization_plan const& plan;
+  mixbit::measured_loss loss;
+};
+
+/// Throws mixbit::error; the folder is then as it was. What loaders will not take is said on stderr.
+void write_results(mixbit::model<backend>& model, results const& r);
+
+}  // namespace byte_lm
