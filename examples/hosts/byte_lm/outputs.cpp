@@ -21,8 +21,8 @@ void write_results(mixbit::model<backend>& model, results const& r) {
                                   mixbit::sensitivity_report(*r.stats, r.plan, r.loss));
   }
   mixbit::write_json_file(out.path("quantizers.json"), mixbit::quantizers_json(model));
-  mixbit::write_json_file(out.path("evaluation.json"),
-                          {{"validation_loss", {{"unquantized", r.loss.unquantized}, {"quantized", r.loss.quantized}}}});
+  mixbit::json_document const loss{{"unquantized", r.loss.unquantized}, {"quantized", r.loss.quantized}};
+  mixbit::write_json_file(out.path("evaluation.json"), {{"validation_loss", loss}});
   out.commit();
 }
 
