@@ -41,26 +41,25 @@ std::string describe_amax(tensor_quantizer<B> const& q, B& device) {
 template <backend B>
 int print_quant_summary(model<B>& m, std::ostream& out) {
   int enabled = 0, total = 0;
-  for (auto const& module : m.modules())
-    {
-      auto& s = *module.slots->shared_site();
-      if (s.recipes.empty()) continue;
-      for (auto const& q : s.quantizers().quantizers) {
-        ++total;
-        out << q.path() << ": ";
-        if (!q.enabled()) {
-          out << "disabled\n";
-          continue;
-        }
-        ++enabled;
-        for (std::size_t i = 0; i < q.members().size(); ++i) {
-          auto const& member = q.members()[i];
-          out << (i ? " then " : "") << name_of(member.numerics().how.element) << ' '
-              << detail::describe_grouping(member) << ", " << detail::describe_amax(member, m.device());
-        }
-        out << '\n';
+  for (auto const& module : m.modules()) {
+    auto& s = *module.slots->shared_site();
+    if (s.recipes.empty()) continue;
+    for (auto const& q : s.quantizers().quantizers) {
+      ++total;
+      out << q.path() << ": ";
+      if (!q.enabled()) {
+        out << "disabled\n";
+        continue;
       }
+      ++enabled;
+      for (std::size_t i = 0; i < q.members().size(); ++i) {
+        auto const& member = q.members()[i];
+        out << (i ? " then " : "") << name_of(member.numerics().how.element) << ' '
+            << detail::describe_grouping(member) << ", " << detail::describe_amax(member, m.device());
+      }
+      out << '\n';
     }
+  }
   out << enabled << " of " << total << " quantizers enabled\n";
   return enabled;
 }

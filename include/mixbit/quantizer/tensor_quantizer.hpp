@@ -49,12 +49,6 @@ class tensor_quantizer {
     device.copy_from_host(amax_.data(), values.data(), values.size() * sizeof(float));
   }
 
-  /// Forgets its amax; the next calibration starts anew.
-  void reset() {
-    amax_ = {};
-    flags_ = {};
-  }
-
   /// y = Q(x); y may be x. Throws `state_not_calibrated`, or `format_unsigned` (x and y untouched on a CPU).
   void quantize(B& device, arena& scratch, const_tensor_ref x, tensor_ref y) {
     partition const groups = grouping(x);
