@@ -26,11 +26,16 @@ target_compile_options(mixbit_program_flags INTERFACE
   $<$<AND:$<BOOL:${MIXBIT_NATIVE}>,$<CXX_COMPILER_ID:GNU>>:-Wno-maybe-uninitialized;-Wno-uninitialized>)
 target_link_libraries(mixbit_program_flags INTERFACE
   mixbit::mixbit mixbit::reference Eigen3::Eigen xtensor)
+target_compile_definitions(mixbit_program_flags INTERFACE MIXBIT_SEPARATE_COMPILATION)
+
+# The kernels, compiled once instead of in each program and test.
+add_library(mixbit_kernels STATIC EXCLUDE_FROM_ALL ${PROJECT_SOURCE_DIR}/reference/kernels.cpp)
+target_link_libraries(mixbit_kernels PUBLIC mixbit_program_flags)
 
 # `programs` builds what a user runs: examples, benchmarks and mixbit_goldens, but not the unit tests.
 add_custom_target(programs)
 
 function(mixbit_program name)
   add_executable(${name} ${ARGN})
-  target_link_libraries(${name} PRIVATE mixbit_program_flags)
+  target_link_libraries(${name} PRIVATE mixbit_kernels)
 endfunction()

@@ -3,19 +3,17 @@
 //   mixbit::reference::scalar cpu;            // everything on the calling thread
 //   mixbit::thread_pool pool{4};
 //   mixbit::reference::scalar cpu4{pool};     // same results, to the bit
+//
+// The kernels cost seconds of compile time in each source file that uses them. Where that matters define
+// MIXBIT_SEPARATE_COMPILATION for all of a program's files, and include mixbit/reference/scalar_impl.hpp in one of them
+// (as reference/kernels.cpp does for this project's own programs).
 #pragma once
 
 #include <cstring>
 
 #include "mixbit/core/backend.hpp"
-#include "mixbit/reference/scalar/amax.hpp"
-#include "mixbit/reference/scalar/backward_mask.hpp"
-#include "mixbit/reference/scalar/decode.hpp"
-#include "mixbit/reference/scalar/encode.hpp"
-#include "mixbit/reference/scalar/fake_quantize.hpp"
-#include "mixbit/reference/scalar/gradient_score.hpp"
-#include "mixbit/reference/scalar/scale_channels.hpp"
-#include "mixbit/reference/scalar/subtract.hpp"
+#include "mixbit/core/executor.hpp"
+#include "mixbit/reference/target.hpp"
 
 namespace mixbit::reference::inline MIXBIT_REFERENCE_TARGET {
 
@@ -41,8 +39,7 @@ struct scalar {
   }
   void synchronize() const {}
 
-#define MIXBIT_KERNEL(kernel) \
-  void kernel(kernel##_args const& a) const { scalar_kernels::kernel(threads_, a); }
+#define MIXBIT_KERNEL(kernel) void kernel(kernel##_args const& a) const;
 #include "mixbit/core/kernels.inc"
 #undef MIXBIT_KERNEL
 
@@ -53,3 +50,7 @@ struct scalar {
 static_assert(backend<scalar>);
 
 }  // namespace mixbit::reference::inline MIXBIT_REFERENCE_TARGET
+
+#if !defined(MIXBIT_SEPARATE_COMPILATION)
+#include "mixbit/reference/scalar_impl.hpp"
+#endif
