@@ -60,6 +60,61 @@ TEST_CASE("grouping: a user's rules, as pattern and as callable, first that matc
   CHECK(says(error_text(error_id::config_value, [] { grouping_rule{""}; }), "empty"));
 }
 
+TEST_CASE("grouping: a pattern that is not well formed is refused with what is wrong") {
+  struct {
+    char const *pattern, *fault;
+  } const bad[] = {{"(a.b", "not closed"},       {"a.b)", "no '('"},          {"a).(b", "no '('"},
+                   {"(a).(b)", "more than one"}, {"((a)).b", "within"},       {"x(a).b", "'x(a'"},
+                   {"(a)x.b", "'a)x'"},          {"().b", "segment is empty"}, {"a..b", "segment is empty"},
+                   {".a", "segment is empty"},   {"a.", "segment is empty"},  {"x{a,b}", "'x{a,b}'"},
+                   {"{a,b}x", "'{a,b}x'"},       {"}a{", "whole segment"},    {"{a.b}", "'{a'"},
+                   {"{{a},b}", "whole segment"}, {"{}", "alternative"},       {"{a,}", "alternative"},
+                   {"{,a}.b", "alternative"},    {"{", "whole segment"},      {"(", "segment is empty"}};
+  for (auto const& b : bad) {
+    auto const text = error_text(error_id::config_value, [&] { grouping_rule{b.pattern}; });
+    CAPTURE(text);
+    CHECK(says(text, std::string{"'"} + b.pattern + "'", b.fault));
+  }
+  for (auto const* good : {"(a)", "x.(a.b).c", "(a.{b,c}).#", "{a}", "#"}) CHECK_NOTHROW(grouping_rule{good});
+}
+
+TEST_CASE("grouping: groups that share a weight become one, in the order of their first member") {
+  std::vector<std::string> const names{"x.q_proj", "alone", "x.k_proj", "y.gate_proj", "head", "y.up_proj", "bridge"};
+  auto const rules = default_grouping_rules();
+  char w[7];
+  auto const joined = [&](std::vector<void const*> const& weights) {
+    return join_tied(group_modules(names, rules), weights);
+  };
+  auto const apart = joined({w, w + 1, w + 2, w + 3, w + 4, w + 5, w + 6});
+  REQUIRE(apart.size() == 5);
+  CHECK(label_of(apart[0], rules) == "{q_proj,k_proj,v_proj}");
+  CHECK(label_of(apart[1], rules) == "");
+
+  auto const two = joined({w, w + 1, w + 2, w + 3, w + 2, w + 5, w + 1});  // k_proj and head; alone and bridge
+  REQUIRE(two.size() == 3);
+  CHECK(two[0].members == std::vector<std::size_t>{0, 2, 4});
+  CHECK(label_of(two[0], rules) == "{q_proj,k_proj,v_proj} + tied weight");
+  CHECK(two[1].members == std::vector<std::size_t>{1, 6});
+  CHECK(label_of(two[1], rules) == "tied weight");
+  CHECK(label_of(two[2], rules) == "{gate_proj,up_proj}");
+
+  auto const within = joined({w, w + 1, w, w + 3, w + 4, w + 5, w + 6});  // in one group anyway
+  CHECK(within.size() == 5);
+  CHECK(label_of(within[0], rules) == "{q_proj,k_proj,v_proj}");
+}
+
+TEST_CASE("grouping: a later group may tie earlier ones together") {
+  std::vector<std::string> const names{"a", "b", "x.q_proj", "x.k_proj", "c"};
+  auto const rules = default_grouping_rules();
+  int first, second, third;
+  std::vector<void const*> const weights{&first, &second, &first, &second, &third};  // q with a, k with b
+  auto const all = join_tied(group_modules(names, rules), weights);
+  REQUIRE(all.size() == 2);
+  CHECK(all[0].members == std::vector<std::size_t>{0, 1, 2, 3});
+  CHECK(label_of(all[0], rules) == "{q_proj,k_proj,v_proj} + tied weight");
+  CHECK(all[1].members == std::vector<std::size_t>{4});
+}
+
 TEST_CASE("budget: a target is exactly the decimal that was written, floored once") {
   CHECK(effective_bits{8.0}.budget(770048) == 8 * 770048);
   CHECK(effective_bits{std::string_view{"4.8"}}.budget(770048) == 3696230);  // 3696230.4

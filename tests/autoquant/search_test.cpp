@@ -2,6 +2,8 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+
 #include "mixbit/autoquant/apply_plan.hpp"
 #include "mixbit/autoquant/json.hpp"
 #include "mixbit/report/markdown.hpp"
@@ -33,6 +35,22 @@ search_steps steps_of(small_network& net, int calibration = 2, int scoring = 2) 
 }
 
 std::string const nothing_matches = "*no_such_layer*";
+
+/// Three layers that share one weight, two of them grouped by a rule, and one with its own.
+struct tied_network {
+  matrix shared = random_matrix(32, 32, 1), own = random_matrix(32, 32, 2);
+  quantizer_slots<cpu_backend> q, k, lone, head;
+  void walk(module_visitor<cpu_backend> const& visit) {
+    visit(linear("attn.q_proj", q, own));
+    visit(linear("lone", lone, shared));
+    visit(linear("attn.k_proj", k, shared));
+    visit(linear("head", head, shared));
+  }
+};
+
+std::size_t count_of(std::vector<std::string> const& notes, std::string const& line) {
+  return static_cast<std::size_t>(std::count(notes.begin(), notes.end(), line));
+}
 
 }  // namespace
 
@@ -66,6 +84,122 @@ TEST_CASE("search: an infeasible target is refused before any forward, with what
                           search<cpu_backend> s{m, three_formats(3.0)};
                         }),
              "3 effective", "first.quant_recipe", "16"));
+}
+
+TEST_CASE("search: layers that share a weight share a recipe, and the weight is charged once") {
+  tied_network net;
+  model<cpu_backend> m{net};
+  search<cpu_backend> s{m, three_formats(8.0)};
+  REQUIRE(s.stats().size() == 1);
+  auto const& g = s.stats()[0];
+  CHECK(g.modules == std::vector<std::string>{"attn.q_proj", "lone", "attn.k_proj", "head"});
+  CHECK(g.rule == "{q_proj,k_proj,v_proj} + tied weight");
+  CHECK(g.elements == 2 * 32 * 32);
+  CHECK(g.candidates[0].bits == 2 * (32 * 32 * 4 + 32 * 32));
+  auto const plan = s.plan(allocate(s.stats(), 8.0));
+  CHECK(plan.modules[3].rule == "searched, grouped by '{q_proj,k_proj,v_proj} + tied weight'");
+  auto o = three_formats(8.0);
+  o.grouping = {};
+  search<cpu_backend> without{m, o};
+  REQUIRE(without.stats().size() == 2);
+  CHECK(without.stats()[1].rule == "tied weight");
+  CHECK(without.stats()[1].modules == std::vector<std::string>{"lone", "attn.k_proj", "head"});
+  CHECK(without.stats()[1].candidates[0].bits == without.stats()[0].candidates[0].bits);
+}
+
+TEST_CASE("search: nothing is chosen or applied before a run, nor what another search chose") {
+  small_network net;
+  model<cpu_backend> m{net};
+  matrix const before = net.forward(batch);
+  search<cpu_backend> s{m, three_formats(8.0)};
+  auto const planned = allocate(s.stats(), 8.0);
+  CHECK(says(error_text(error_id::search_no_data, [&] { s.choose(8.0); }), "choose", "run()"));
+  CHECK(says(error_text(error_id::search_no_data, [&] { s.apply(planned); }), "apply", "run()"));
+  auto broken = steps_of(net);
+  broken.score = [](int) { throw std::runtime_error{"data"}; };
+  CHECK_THROWS_WITH(s.run(broken), "data");
+  CHECK(says(error_text(error_id::search_no_data, [&] { s.apply(planned); }), "run()"));
+  s.run(steps_of(net));
+  auto other = s.choose(8.0);
+  other.choice[1] = 4;
+  CHECK(says(error_text(error_id::search_input, [&] { s.apply(other); }), "second.quant_recipe", "candidate 4"));
+  CHECK(says(error_text(error_id::search_input, [&] { s.plan(other); }), "second.quant_recipe"));
+  other.choice.pop_back();
+  CHECK(says(error_text(error_id::search_input, [&] { s.apply(other); }), "1 group", "2"));
+  CHECK(same_bits(before, net.forward(batch)));
+}
+
+TEST_CASE("search: a choice is not applied to recipes that are gone, inside a pass, or to folded weights") {
+  small_network net;
+  model<cpu_backend> m{net};
+  search<cpu_backend> s{m, three_formats(8.0)};
+  s.run(steps_of(net));
+  auto const chosen = s.choose(8.0);
+  auto const inside = [&] { calibrate(m, {}, [&] { s.apply(chosen); }); };
+  s.apply(chosen);
+  CHECK(says(error_text(error_id::state_nested, inside), "first"));
+  quantize(m, preset("INT8_WEIGHT_ONLY_CFG"));
+  matrix const int8 = net.forward(batch);
+  CHECK(says(error_text(error_id::state_missing, [&] { s.apply(chosen); }), "first", "run() again"));
+  CHECK(same_bits(int8, net.forward(batch)));
+  s.run(steps_of(net));
+  s.apply(chosen);
+  auto const plan = s.plan(chosen);
+  CHECK(fold_weight(m) > 0);
+  matrix const folded = net.forward(batch);
+  CHECK(says(error_text(error_id::state_folded, [&] { s.apply(chosen); }), "first", "fold_weight"));
+  auto nothing = plan;
+  for (auto& p : nothing.modules) p.recipe = none_label;
+  for (auto const& p : {plan, nothing})
+    CHECK(says(error_text(error_id::state_folded, [&] { apply_plan(m, p, [&] { net.forward(batch); }); }), "first",
+               "fold_weight"));
+  CHECK(same_bits(folded, net.forward(batch)));
+}
+
+TEST_CASE("search: layers may move between run and apply") {
+  struct host {
+    std::vector<linear_layer> layers;
+    void walk(module_visitor<cpu_backend> const& visit) { visit(linear("0", layers[0].slots, layers[0].weight)); }
+  } h;
+  h.layers.resize(1);
+  h.layers[0].weight = random_matrix(8, 32, 1);
+  model<cpu_backend> m{h};
+  search<cpu_backend> s{m, three_formats(8.0)};
+  auto const forward = [&](int) { h.layers[0].forward(batch); };
+  s.run({1, 1, forward,
+         [&](int) {
+           h.layers[0].forward(batch);
+           h.layers[0].backward(random_matrix(6, 8, 20));
+         },
+         {}});
+  matrix const before = h.layers[0].forward(batch);
+  auto const chosen = s.choose(8.5);
+  h.layers.resize(100);
+  s.apply(chosen);
+  CHECK_FALSE(same_bits(before, h.layers[0].forward(batch)));
+}
+
+TEST_CASE("search: NaN that calibration met is told once, in the plan too") {
+  small_network net;
+  net.second.weight(3, 5) = NAN;
+  model<cpu_backend> m{net};
+  search<cpu_backend> s{m, three_formats(8.0)};
+  CHECK(s.notes().empty());
+  auto steps = steps_of(net, 1, 1);
+  matrix bad = batch;
+  bad(2, 7) = bad(0, 0) = NAN;
+  steps.calibrate = [&](int) { net.forward(bad); };
+  s.run(steps);
+  std::string const left_out = " NaN or infinite value(s) were left out of the calibration";
+  CHECK(count_of(s.notes(), "first.input_quantizer: 2" + left_out) == 1);
+  CHECK(count_of(s.notes(), "second.weight_quantizer: 1" + left_out) == 1);
+  auto plan = s.plan(allocation{{0, 0}});
+  CHECK(plan.notes == s.notes());
+  CHECK(plan_from_json(to_json(plan), "plan.json").notes == plan.notes);
+  for (auto& p : plan.modules) p.recipe = s.formats()[1].label;  // INT8: inputs too
+  auto const report = apply_plan(m, plan, [&] { net.forward(bad); });
+  CHECK(count_of(report.notes, "first.input_quantizer: 2" + left_out) == 1);
+  CHECK(count_of(report.notes, "second.weight_quantizer: 1" + left_out) == 1);
 }
 
 TEST_CASE("search: the choice is within its budget, applied, and the same on every run") {
@@ -214,16 +348,52 @@ TEST_CASE("plan: one that does not fit is refused by name, and the model stays")
   model<cpu_backend> m{net};
   auto const where = "plan.json";
   auto const parse = [&](char const* text) { return plan_from_json(nlohmann::ordered_json::parse(text), where); };
-  CHECK(says(error_text(error_id::search_plan, [&] { parse("{}"); }), where, "formats"));
-  CHECK(says(error_text(error_id::search_plan, [&] {
-    parse(R"({"formats":{},"recipe":{},"modules":{"first":{"recipe":"X"}}})");
-  }), "first", "'X'"));
   auto const other =
-      parse(R"j({"formats":{},"recipe":{},"modules":{"third":{"recipe":"NONE(effective-bits: 16.0)"}}})j");
+      parse(R"j({"version":1,"formats":{},"recipe":{},"modules":{"third":{"recipe":"NONE(effective-bits: 16.0)"}}})j");
   CHECK(says(error_text(error_id::search_plan, [&] { apply_plan(m, other, {}); }), "third"));
   auto const half =
-      parse(R"j({"formats":{},"recipe":{},"modules":{"first":{"recipe":"NONE(effective-bits: 16.0)"}}})j");
+      parse(R"j({"version":1,"formats":{},"recipe":{},"modules":{"first":{"recipe":"NONE(effective-bits: 16.0)"}}})j");
   CHECK(says(error_text(error_id::search_plan, [&] { apply_plan(m, half, {}); }), "second"));
+}
+
+TEST_CASE("plan: JSON that is no plan is refused with the member and its value") {
+  struct {
+    char const *text, *member, *value;
+  } const bad[] = {
+      {R"([1])", "a plan", "[1]"},
+      {R"({})", "a plan", "'version'"},
+      {R"({"version":2})", "version", "2"},
+      {R"({"version":"1"})", "version", "\"1\""},
+      {R"({"version":1})", "a plan", "'formats'"},
+      {R"({"version":1,"formats":[7]})", "formats", "[7]"},
+      {R"({"version":1,"formats":{"F":3}})", "formats.F", "3"},
+      {R"({"version":1,"formats":{"F":{}}})", "formats.F", "'nominal_bits'"},
+      {R"({"version":1,"formats":{"F":{"nominal_bits":"four"}}})", "formats.F.nominal_bits", "\"four\""},
+      {R"({"version":1,"formats":{"F":{"nominal_bits":4}}})", "formats.F", "'config'"},
+      {R"({"version":1,"formats":{"F":{"nominal_bits":4,"config":"x"}}})", "formats.F.config", "\"x\""},
+      {R"({"version":1,"formats":{}})", "a plan", "'recipe'"},
+      {R"({"version":1,"formats":{},"recipe":["X"]})", "recipe", "[\"X\"]"},
+      {R"({"version":1,"formats":{},"recipe":"X"})", "recipe", "\"X\""},
+      {R"({"version":1,"formats":{},"recipe":{"g":1}})", "recipe.g", "1"},
+      {R"({"version":1,"formats":{},"recipe":{"g":"X"}})", "recipe.g", "'X'"},
+      {R"({"version":1,"formats":{},"recipe":{}})", "a plan", "'modules'"},
+      {R"({"version":1,"formats":{},"recipe":{},"modules":null})", "modules", "null"},
+      {R"({"version":1,"formats":{},"recipe":{},"modules":{"m":"X"}})", "modules.m", "\"X\""},
+      {R"({"version":1,"formats":{},"recipe":{},"modules":{"m":{}}})", "modules.m", "'recipe'"},
+      {R"({"version":1,"formats":{},"recipe":{},"modules":{"m":{"recipe":"X"}}})", "modules.m.recipe", "'X'"},
+      {R"({"version":1,"formats":{},"recipe":{},"modules":{},"notes":"n"})", "notes", "\"n\""},
+      {R"({"version":1,"formats":{},"recipe":{},"modules":{},"notes":["n",4]})", "notes[1]", "4"}};
+  for (auto const& b : bad) {
+    auto const text = error_text(error_id::search_plan,
+                                 [&] { plan_from_json(nlohmann::ordered_json::parse(b.text), "plan.json"); });
+    CAPTURE(text);
+    CHECK(says(text, "plan.json: ", std::string{b.member} + " ", b.value));
+  }
+  auto const rule =
+      R"j({"version":1,"formats":{},"recipe":{},"modules":{"m":{"recipe":"NONE(effective-bits: 16.0)","rule":[]}}})j";
+  CHECK(says(error_text(error_id::search_plan,
+                        [&] { plan_from_json(nlohmann::ordered_json::parse(rule), "plan.json"); }),
+             "modules.m.rule", "[]"));
 }
 
 TEST_CASE("reports: statistics, manifest and markdown say what was measured") {

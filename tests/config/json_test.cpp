@@ -152,7 +152,10 @@ TEST_CASE("files: the name is said or the file's, never a preset's") {
   test::write_text(folder / "INT8_DEFAULT.json", "{" + body);
   std::string const taken =
       test::error_text(error_id::config_conflict, [&] { config_from_file(folder / "INT8_DEFAULT.json"); });
-  CHECK_MESSAGE(test::says(taken, "INT8_DEFAULT", "INT8_DEFAULT_CFG", "rename"), taken);
+  CHECK_MESSAGE(test::says(taken, (folder / "INT8_DEFAULT.json").string(), "INT8_DEFAULT_CFG", "rename"), taken);
+  test::write_text(folder / "huge.json", R"({"quant_cfg": [{"quantizer_name": "*", "cfg": {"num_bits": 1e999}}]})");
+  std::string const huge = test::error_text(error_id::config_json, [&] { config_from_file(folder / "huge.json"); });
+  CHECK_MESSAGE(test::says(huge, (folder / "huge.json").string(), "1e999"), huge);
   test::write_text(folder / "FP8_DEFAULT_CFG.json", config_to_text(preset("FP8_DEFAULT")));
   quantize_config const known = config_from_file(folder / "FP8_DEFAULT_CFG.json");
   CHECK(known.entries.at(1).origin == entry_origin::preset);

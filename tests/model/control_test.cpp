@@ -40,7 +40,14 @@ struct host {
 
 void int8(model<cpu>& m, host& h) { quantize(m, preset("INT8_DEFAULT_CFG"), [&] { h.forward(); }); }
 
-bool on(quantizer_slots<cpu>& s, char const* leaf) { return s.shared_site()->quantizers().named(leaf)->enabled(); }
+sequential_quantizer<cpu>& named(quantizer_slots<cpu>& s, std::string const& leaf) {
+  auto& all = s.shared_site()->quantizers().quantizers;
+  auto const at = std::find_if(all.begin(), all.end(), [&](auto const& q) { return q.leaf() == leaf; });
+  REQUIRE(at != all.end());
+  return *at;
+}
+
+bool on(quantizer_slots<cpu>& s, char const* leaf) { return named(s, leaf).enabled(); }
 
 }  // namespace
 
@@ -114,7 +121,32 @@ TEST_CASE("control: what cannot be computed is not enabled, and then nothing is"
              "[2,1]"));
   CHECK_FALSE(on(h.a, "output_quantizer"));
   CHECK(enable_quantizer(m, "layers.0*output*") == 1);
-  CHECK(h.a.shared_site()->quantizers().named("output_quantizer")->attributes()[0].enable);
+  CHECK(named(h.a, "output_quantizer").attributes()[0].enable);
+}
+
+TEST_CASE("control: of a sequence only what will be on has to be computable") {
+  host h;
+  model<cpu> m{h};
+  quantizer_attribute_config int4, fp4;
+  int4.num_bits = 4;
+  fp4.num_bits = {2, 1};
+  fp4.enable = false;
+  auto config = nothing_on();
+  config.entries.push_back({"layers.0.fc.weight_quantizer", std::nullopt, std::vector{int4, fp4}, true});
+  quantize(m, config);
+  plain_tensor const quantized = h.out_of_a();
+  disable_quantizer(m, "layers.0.fc.weight_quantizer");
+  CHECK(enable_quantizer(m, "layers.0.fc.weight_quantizer") == 1);
+  CHECK(h.out_of_a().values == quantized.values);
+  CHECK(set_quantizer_attributes(m, "layers.1.fc.weight_quantizer", std::vector{fp4, int4}) == 1);
+  CHECK(named(h.b, "weight_quantizer").members().size() == 1);
+  CHECK(set_quantizer_attributes(m, "layers.1.fc.output_quantizer", fp4) == 1);  // it stays off
+  CHECK(says(error_text(error_id::format_value, [&] { enable_quantizer(m, "layers.1.fc.output_quantizer"); }),
+             "layers.1.fc.output_quantizer", "[2,1]"));  // all off means: turn all on
+  fp4.enable = true;
+  CHECK(says(error_text(error_id::format_value,
+                        [&] { set_quantizer_attributes(m, "layers.1.fc.weight_quantizer", std::vector{int4, fp4}); }),
+             "layers.1.fc.weight_quantizer", "[2,1]"));
 }
 
 TEST_CASE("control: quantizers that are off keep their amax through a calibration") {
@@ -219,4 +251,30 @@ TEST_CASE("fold_weight: a tied weight is folded once, and only where its users a
   CHECK(fold_weight(m) == 3);
   CHECK(h.out_of_a().values == before.values);
   CHECK(apply(h.head, batch, h.wa, multiply).values == before.values);
+}
+
+TEST_CASE("fold_weight: a tied weight that its users see differently is not folded") {
+  struct shared_host {  // [8, 6]: out x in for one, in x out for the other
+    plain_tensor weight = waves({8, 6}, 0.7f);
+    site_layout layout = layouts::linear_in_out;
+    quantizer_slots<cpu> table = {}, head = {};
+    void walk(module_visitor<cpu> const& visit) {
+      visit(linear("table", table, weight));
+      visit(linear("head", head, weight, layout));
+    }
+  } h;
+  model<cpu> m{h};
+  quantize(m, preset("INT8_WEIGHT_ONLY_CFG"));
+  plain_tensor const raw = h.weight;
+  auto const text = error_text(error_id::config_conflict, [&] { fold_weight(m); });
+  CHECK(says(text, "head", "table", "[6,8]", "[8,6]"));
+  h.weight = waves({6, 6}, 0.7f);  // the same shape, but other strides
+  quantize(m, preset("INT8_WEIGHT_ONLY_CFG"));
+  plain_tensor const square = h.weight;
+  CHECK(says(error_text(error_id::config_conflict, [&] { fold_weight(m); }), "head", "table", "see it differently"));
+  CHECK(h.weight.values == square.values);
+  h.layout = layouts::linear;
+  quantize(m, preset("INT8_WEIGHT_ONLY_CFG"));
+  CHECK(fold_weight(m) == 2);
+  CHECK(h.weight.values != square.values);
 }

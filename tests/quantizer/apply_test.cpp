@@ -41,7 +41,7 @@ TEST_CASE("apply: with quantizers on it is the op on operands quantized by hand"
   matrix const w = by_hand(*q.find(quantizer_role::weight), net.first.weight);
   CHECK_FALSE(same_bits(x, batch));
   CHECK_FALSE(same_bits(w, net.first.weight));
-  CHECK(same_bits(net.first.forward(batch), x * w.transpose()));
+  CHECK(same_bits(net.first.forward(batch), matrix(x * w.transpose())));
 }
 
 TEST_CASE("apply: the op gets one operand type, off and on (rule 1)") {
@@ -139,7 +139,7 @@ TEST_CASE("apply_into: writes into the host's tensor; trials do not") {
   matrix y = matrix::Zero(6, 24);
   auto const op = [](auto const& x, auto const& w, auto&& out) { out.noalias() = x * w.transpose(); };
   apply_into(net.first.slots, batch, net.first.weight, y, op);
-  CHECK(same_bits(y, batch * net.first.weight.transpose()));
+  CHECK(same_bits(y, matrix(batch * net.first.weight.transpose())));
   auto m = quantized(net, "INT8_DEFAULT_CFG");
   matrix const expected = net.first.forward(batch);
   for (int i = 0; i < 2; ++i) {
@@ -193,7 +193,7 @@ TEST_CASE("lend: hands out the operands of the forward, raw where nothing is qua
   CHECK(same_bits(xq, batch));
   auto m = quantized(net, "INT8_DEFAULT_CFG");
   lend(net.first.slots, batch, net.first.weight, keep);
-  CHECK(same_bits(net.first.forward(batch), xq * wq.transpose()));
+  CHECK(same_bits(net.first.forward(batch), matrix(xq * wq.transpose())));
   CHECK_FALSE(same_bits(xq, batch));
 }
 
@@ -213,7 +213,7 @@ TEST_CASE("backward: straight-through by default, masked where pass_through_bwd 
     CHECK(gradient.data()[i] == (std::abs(batch.data()[i]) > 0.5f ? 0.0f : 1.0f));
   matrix through = matrix::Ones(24, 32);
   weight_backward(net.first.slots, net.first.weight, through);
-  CHECK(same_bits(through, matrix::Ones(24, 32)));
+  CHECK(same_bits(through, matrix(matrix::Ones(24, 32))));
   matrix wrong = matrix::Ones(3, 3);
   CHECK(says(error_text(error_id::tensor_shape, [&] { input_backward(net.first.slots, batch, wrong); }), "first",
              "[3,3]"));

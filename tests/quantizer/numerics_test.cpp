@@ -2,6 +2,8 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+
 #include "mixbit/config/presets.hpp"
 #include "mixbit/formats/storage.hpp"
 #include "mixbit/quantizer/layout.hpp"
@@ -110,4 +112,29 @@ TEST_CASE("numerics: a flattened layout blocks a kernel along all of in x height
   geometry const hwio = dense_geometry(dtype::f32, {3, 3, 128, 16});
   auto const refused = [&] { weight_view(layouts::conv_nhwc_hwio.flattened(), const_tensor_ref{hwio, nullptr}); };
   CHECK(says(error_text(error_id::tensor_layout, refused), "[16,128,3,3]", "flattened"));
+}
+
+TEST_CASE("numerics: flattening does not look at the strides of axes of size 1") {
+  struct {
+    std::initializer_list<std::int64_t> shape;
+    std::int64_t size, step;
+  } const cases[] = {{{4, 6, 1, 5}, 30, 1}, {{4, 6, 5, 1}, 30, 1}, {{4, 1, 6, 5}, 30, 1},
+                     {{4, 1, 1, 6}, 6, 1},  {{4, 6, 1, 1}, 6, 1},  {{1, 6, 5, 1}, 30, 1}};
+  for (auto const& c : cases) {
+    geometry kernel = dense_geometry(dtype::f32, c.shape);
+    for (int a = 0; a < kernel.rank; ++a)
+      if (kernel.shape[a] == 1) kernel.stride[a] = 0;  // as xtensor has it
+    auto const flat = weight_view(layouts::conv.flattened(), const_tensor_ref{kernel, nullptr});
+    CAPTURE(to_string(kernel));
+    CHECK(flat.rank == 2);
+    CHECK(flat.shape[1] == c.size);
+    CHECK(flat.stride[1] == c.step);
+    CHECK(flat.size() == kernel.size());
+    CHECK(flat.stride[0] == kernel.stride[0]);
+  }
+  geometry gap = dense_geometry(dtype::f32, {4, 6, 1, 5});
+  gap.stride[1] = 10;  // rows of 5 with 5 between them
+  CHECK(says(error_text(error_id::tensor_layout,
+                        [&] { weight_view(layouts::conv.flattened(), const_tensor_ref{gap, nullptr}); }),
+             "[4,6,1,5]", "axis 1"));
 }

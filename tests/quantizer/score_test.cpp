@@ -2,6 +2,8 @@
 
 #include <doctest/doctest.h>
 
+#include <thread>
+
 #include "mixbit/autoquant/sensitivity.hpp"
 #include "support/error_text.hpp"
 #include "support/small_network.hpp"
@@ -90,7 +92,7 @@ TEST_CASE("score: kept differences and recomputing give the same bits, for a lay
   pending<cpu_backend> first, second;
   matrix const y = apply(layer.slots, batch, layer.weight, linear_layer::product(), &first);
   apply(layer.slots, other, layer.weight, linear_layer::product(), &second);
-  CHECK(same_bits(y, batch * layer.weight.transpose()));
+  CHECK(same_bits(y, matrix(batch * layer.weight.transpose())));
   matrix const wrong = matrix::Ones(2, 24);
   CHECK(
       says(error_text(error_id::tensor_shape, [&] { score(layer.slots, first, wrong); }), "first", "[2,24]", "[6,24]"));
@@ -165,4 +167,93 @@ TEST_CASE("score: a region is scored at its own output and ends with a restoring
     CHECK(pass.score(site_of(net.first), 0, static_cast<std::size_t>(recipe)) ==
           doctest::Approx(expected).epsilon(1e-5));
   }
+}
+
+TEST_CASE("score: with a workspace of the caller's it gives the same bits, kept or recomputed") {
+  scored_layer s;
+  auto& layer = s.net.first;
+  matrix const grad = random_matrix(6, 24, 9);
+  double sums[3];
+  for (int way = 0; way < 3; ++way) {
+    scoring_pass<cpu_backend> pass{s.sites(), s.m.device(), 1};
+    pass.begin(0);
+    auto const run = [&](auto&... ws) {
+      score(ws..., layer.slots, batch, layer.weight, linear_layer::product(), grad);
+    };
+    workspace<cpu_backend> ws;
+    pending<cpu_backend> kept;
+    std::string failed = "(no error)";
+    if (way == 0) run();
+    else {
+      workspace_lock<cpu_backend> const held{s.m.scratch()};  // the model's own is taken
+      std::thread{[&] {
+        failed = error_text(error_id::state_busy, [&] {
+          if (way == 1) return run(ws);
+          apply(ws, layer.slots, batch, layer.weight, linear_layer::product(), &kept);
+          score(ws, layer.slots, kept, grad);
+        });
+      }}.join();
+    }
+    CHECK(failed == "(no error)");
+    CHECK(pass.calls() == 1);
+    sums[way] = pass.score(site_of(layer), 0, 0);
+  }
+  CHECK(sums[0] > 0);
+  CHECK(sums[1] == sums[0]);
+  CHECK(sums[2] == sums[0]);
+}
+
+TEST_CASE("score: a second thread in one step is refused by name, since sums would depend on the order") {
+  scored_layer s;
+  matrix const grad = random_matrix(6, 24, 9), grad2 = random_matrix(6, 8, 9), hidden = random_matrix(6, 24, 8);
+  scoring_pass<cpu_backend> pass{s.sites(), s.m.device(), 2};
+  pass.begin(0);
+  auto const run_first = [&] {
+    workspace<cpu_backend> ws;
+    score(ws, s.net.first.slots, batch, s.net.first.weight, linear_layer::product(), grad);
+  };
+  auto const run_second = [&] {
+    workspace<cpu_backend> ws;
+    score(ws, s.net.second.slots, hidden, s.net.second.weight, linear_layer::product(), grad2);
+  };
+  auto const elsewhere = [](auto const& call) {
+    std::string text;
+    std::thread{[&] { text = error_text(error_id::state_busy, call); }}.join();
+    return text;
+  };
+  run_first();
+  run_first();  // this thread's order is one order
+  double const sum = pass.score(site_of(s.net.first), 0, 0);
+  site_of(s.net.first).scoring->on_host.clear();
+  CHECK(says(elsewhere(run_first), "first", "step 0", "two threads"));
+  CHECK(pass.score(site_of(s.net.first), 0, 0) == sum);
+  CHECK(elsewhere(run_second) == "(no error)");  // another site
+  CHECK(says(error_text(error_id::state_busy, run_second), "second"));
+  CHECK(pass.calls() == 3);
+  pass.begin(1);
+  CHECK(elsewhere(run_first) == "(no error)");  // another step has a sum of its own
+}
+
+TEST_CASE("score: candidates leave a cached weight alone, which another thread may be reading") {
+  scored_layer s;
+  auto& layer = s.net.first;
+  site_of(layer).active = 1;  // INT8 runs, and its weight is kept
+  site_of(layer).refresh();
+  layer.slots.cache_weight(true);
+  matrix const y = layer.forward(batch);
+  auto const kept = site_of(layer).cache.holder;
+  REQUIRE(kept != nullptr);
+  scoring_pass<cpu_backend> pass{s.sites(), s.m.device(), 1};
+  pass.begin(0);
+  int calls = 0;
+  auto const watching = [&](auto const& x, auto const& w) -> matrix {
+    ++calls;
+    CHECK(site_of(layer).cache.holder == kept);
+    CHECK(site_of(layer).cache.recipe == 1);
+    return x * w.transpose();
+  };
+  score(layer.slots, batch, layer.weight, watching, random_matrix(6, 24, 9));
+  CHECK(calls == 3);
+  CHECK(pass.score(site_of(layer), 0, 0) > 0);
+  CHECK(same_bits(y, layer.forward(batch)));
 }

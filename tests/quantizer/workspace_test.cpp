@@ -130,6 +130,83 @@ TEST_CASE("workspace: one a thread runs clean and gives the bits of one thread (
   CHECK(input.members()[0].amax(device)[0] >= top);
 }
 
+TEST_CASE("workspace: threads that train on one model, each with a workspace, get the bits of one thread") {
+  layer l;
+  model<cpu> m{l};
+  quantize_config config = nothing_on();
+  quantizer_attribute_config clipped;
+  clipped.pass_through_bwd = false;
+  turn_on(config, "layer.input_quantizer", clipped);
+  turn_on(config, "layer.weight_quantizer", clipped);
+  plain_tensor const narrow = waves(5, 24, 0.3f);
+  quantize(m, config, [&] { apply(l.slots, narrow, l.weight, multiply); });
+
+  struct gradients {
+    plain_tensor xq{0, 0}, wq{0, 0}, x{0, 0}, w{0, 0};
+  };
+  auto const step = [&](plain_tensor const& x, auto&... ws) {  // a backward, with a workspace or with the model's own
+    gradients g;
+    lend(ws..., l.slots, x, l.weight, [&](plain_tensor const& xq, plain_tensor const& wq) { g.xq = xq, g.wq = wq; });
+    g.x = waves(5, 24, 1.3f);
+    g.w = waves(16, 24, 1.7f);
+    input_backward(ws..., l.slots, x, g.x);
+    weight_backward(ws..., l.slots, l.weight, g.w);
+    return g;
+  };
+  std::vector<plain_tensor> batches;
+  for (float const scale : {0.5f, 1.5f, 2.0f, 3.0f}) {
+    batches.push_back(waves(5, 24, 0.4f));
+    for (float& v : batches.back().values) v *= scale;
+  }
+  for (bool const cached : {false, true}) {
+    l.slots.cache_weight(cached);
+    std::vector<gradients> results(4);
+    std::atomic<int> refused{0};
+    on_four_threads([&](int t) {
+      workspace<cpu> ws;
+      try {
+        for (int i = 0; i < 20; ++i) {
+          apply(ws, l.slots, batches[static_cast<std::size_t>(t)], l.weight, multiply);
+          results[static_cast<std::size_t>(t)] = step(batches[static_cast<std::size_t>(t)], ws);
+        }
+      } catch (error const&) {
+        ++refused;
+      }
+    });
+    CHECK(refused == 0);
+    for (std::size_t t = 0; t < 4; ++t) {
+      gradients const expected = step(batches[t]);
+      CHECK(results[t].xq.values == expected.xq.values);
+      CHECK(results[t].wq.values == expected.wq.values);
+      CHECK(results[t].x.values == expected.x.values);
+      CHECK(results[t].w.values == expected.w.values);
+    }
+    CHECK(results[3].x.values != waves(5, 24, 1.3f).values);  // something was masked
+    CHECK(results[3].xq.values != batches[3].values);
+  }
+}
+
+TEST_CASE("workspace: one of the caller's lets another thread train while the model's own is held") {
+  layer l;
+  model<cpu> m{l};
+  plain_tensor const x = waves(5, 24, 0.3f);
+  quantize(m, int8(), [&] { apply(l.slots, x, l.weight, multiply); });
+  workspace_lock<cpu> const held{m.scratch()};
+  std::string own, shared;
+  std::thread{[&] {
+    workspace<cpu> ws;
+    plain_tensor grad = x, grad_w = l.weight;
+    own = error_text(error_id::state_busy, [&] {
+      lend(ws, l.slots, x, l.weight, [](plain_tensor const&, plain_tensor const&) {});
+      input_backward(ws, l.slots, x, grad);
+      weight_backward(ws, l.slots, l.weight, grad_w);
+    });
+    shared = error_text(error_id::state_busy, [&] { input_backward(l.slots, x, grad); });
+  }}.join();
+  CHECK(own == "(no error)");
+  CHECK(says(shared, "workspace"));
+}
+
 TEST_CASE("workspace: a trial on one thread is none on another, so that layers save what they must (rule 6)") {
   layer l;
   model<cpu> m{l};

@@ -1,12 +1,12 @@
 // Two linear layers in row-major Eigen with a hand-written backward: the smallest host that does everything.
 #pragma once
 
-#include <cstring>
 #include <random>
 
 #include "mixbit/adapters/eigen.hpp"
 #include "mixbit/mixbit.hpp"
 #include "mixbit/reference/scalar.hpp"
+#include "support/same_bits.hpp"
 
 namespace mixbit::test {
 
@@ -19,11 +19,6 @@ inline matrix random_matrix(Eigen::Index rows, Eigen::Index columns, unsigned se
   matrix m(rows, columns);
   for (Eigen::Index i = 0; i < m.size(); ++i) m.data()[i] = normal(generator);
   return m;
-}
-
-inline bool same_bits(matrix const& a, matrix const& b) {
-  return a.rows() == b.rows() && a.cols() == b.cols() &&
-         std::memcmp(a.data(), b.data(), static_cast<std::size_t>(a.size()) * sizeof(float)) == 0;
 }
 
 struct linear_layer {

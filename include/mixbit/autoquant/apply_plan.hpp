@@ -16,11 +16,12 @@ template <backend B>
 recipe_quantizers<B> planned_recipe(model<B>& m, quantization_plan const& plan, module_ref<B> const& module) {
   auto const at = std::find_if(plan.modules.begin(), plan.modules.end(),
                                [&](planned_module const& p) { return p.name == module.name; });
-  if (at == plan.modules.end() || at->recipe == none_label) return unquantized_recipe(m, module);
+  if (at == plan.modules.end()) return unquantized_recipe(m, module);
+  refuse_folded(module);  // nor is a folded weight what "do not quantize" stands for
+  if (at->recipe == none_label) return unquantized_recipe(m, module);
   auto const* const format = plan.format(at->recipe);
   if (format == nullptr)
     fail(error_id::search_plan, module.name, ": the plan has no format '", at->recipe, "'");
-  refuse_folded(module);
   auto recipe = search_recipe(m, format->config, module);
   recipe.recipe = at->recipe;
   return recipe;
@@ -29,9 +30,10 @@ recipe_quantizers<B> planned_recipe(model<B>& m, quantization_plan const& plan, 
 }  // namespace detail
 
 /// Throws `search_plan` for a planned module that the model lacks and for a layer of the model that the plan does not
-/// name, then what quantize() throws. The model is then as it was.
+/// name, `state_folded` for a planned module whose weight is folded, then what quantize() throws. The model is then as
+/// it was. Returns what calibration saw.
 template <backend B>
-void apply_plan(model<B>& m, quantization_plan const& plan, forward_loop const& loop) {
+calibration_report apply_plan(model<B>& m, quantization_plan const& plan, forward_loop const& loop) {
   auto const modules = m.modules();
   auto const named = [](auto const& all, std::string const& name) {
     return std::any_of(all.begin(), all.end(), [&](auto const& x) { return x.name == name; });
@@ -50,8 +52,9 @@ void apply_plan(model<B>& m, quantization_plan const& plan, forward_loop const& 
     s.recipes.push_back(std::move(next[i]));
     s.refresh();
   }
-  max_calibrate(m, modules, loop);
+  auto report = max_calibrate(m, modules, loop);
   change.commit();
+  return report;
 }
 
 }  // namespace mixbit

@@ -36,7 +36,7 @@ struct candidate_stat {
 struct group_stats {
   std::string name;  ///< first member's name + ".quant_recipe"
   std::vector<std::string> modules;
-  std::string rule;            ///< the grouping rule that made it; empty: none
+  std::string rule;            ///< what made it, grouping rule or tied weight; empty: a module alone
   std::string disabled_by;     ///< the pattern that keeps it unquantized; empty: none
   std::int64_t elements = 0;   ///< weight elements, tied ones counted once
   std::vector<candidate_stat> candidates;  ///< ascending in nominal bits, "NONE" last

@@ -14,6 +14,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "mixbit/core/error.hpp"
@@ -44,19 +45,51 @@ inline bool segment_matches(std::string_view pattern, std::string_view segment) 
   return std::find(words.begin(), words.end(), segment) != words.end();
 }
 
+/// What is wrong with a segment without its parentheses; empty: nothing.
+inline std::string fault_of_segment(std::string_view segment) {
+  std::string const name = "'" + std::string{segment} + "'";
+  if (segment.empty()) return "a segment is empty";
+  if (segment.find_first_of("()") != std::string_view::npos)
+    return "in " + name + " a parenthesis stands within a segment; '(' begins one and ')' ends one";
+  if (segment.find_first_of("{}") == std::string_view::npos) return {};
+  std::string_view const inner = segment.size() < 2 ? "{" : segment.substr(1, segment.size() - 2);
+  if (segment.front() != '{' || segment.back() != '}' || inner.find_first_of("{}") != std::string_view::npos)
+    return "in " + name + " braces do not enclose a whole segment";
+  for (auto const word : split(inner, ','))
+    if (word.empty()) return "in " + name + " an alternative is empty";
+  return {};
+}
+
+/// What is wrong with a dotted pattern; empty: nothing.
+inline std::string fault_of_pattern(std::string_view pattern) {
+  if (pattern.empty()) return "it is empty";
+  enum { before, inside, behind } at = before;  // the one pair of parentheses
+  for (auto segment : split(pattern, '.')) {
+    if (segment.starts_with('(')) {
+      if (at != before) return "it has more than one '('";
+      at = inside;
+      segment.remove_prefix(1);
+    }
+    bool const closes = segment.ends_with(')');
+    if (closes) segment.remove_suffix(1);
+    if (auto fault = fault_of_segment(segment); !fault.empty()) return fault;
+    if (closes && at != inside) return "a ')' has no '(' before it";
+    if (closes) at = behind;
+  }
+  return at == inside ? "its '(' is not closed" : "";
+}
+
 }  // namespace detail
 
 class grouping_rule {
  public:
   using key_function = std::function<std::optional<std::string>(std::string_view module)>;
 
-  /// A dotted pattern. Throws `config_value` for an empty one or unbalanced braces or parentheses.
+  /// A dotted pattern. Throws `config_value` for one that is not well formed, naming what is wrong: parentheses are
+  /// one pair around whole segments, braces enclose a whole segment, and neither segments nor alternatives are empty.
   grouping_rule(std::string pattern) : label_{std::move(pattern)} {  // NOLINT: patterns stand for rules
-    auto const open = std::count(label_.begin(), label_.end(), '('),
-               close = std::count(label_.begin(), label_.end(), ')');
-    if (label_.empty() || open != close || open > 1 ||
-        std::count(label_.begin(), label_.end(), '{') != std::count(label_.begin(), label_.end(), '}'))
-      fail(error_id::config_value, "grouping rule '", label_, "': empty, or unbalanced braces or parentheses");
+    if (auto const fault = detail::fault_of_pattern(label_); !fault.empty())
+      fail(error_id::config_value, "grouping rule '", label_, "': ", fault);
     key_ = [pattern = label_](std::string_view module) { return match(pattern, module); };
   }
   grouping_rule(char const* pattern) : grouping_rule{std::string{pattern}} {}  // NOLINT
@@ -102,10 +135,11 @@ inline std::vector<grouping_rule> default_grouping_rules() {
           "(linear_attn).{in_proj_a,in_proj_b}"};
 }
 
-/// A group of modules: indices into the list it was made from, in its order, and the rule that made it (-1: none).
+/// A group of modules: indices into the list it was made from, in its order, and what put them together.
 struct module_group {
   std::vector<std::size_t> members;
-  int rule = -1;
+  std::vector<int> rules;  ///< none: a module alone; several where a tied weight joined groups
+  bool tied = false;       ///< did a tied weight join groups?
 };
 
 /// Groups in the order of their first member. A module that no rule names is a group of its own.
@@ -118,10 +152,54 @@ inline std::vector<module_group> group_modules(std::span<std::string const> name
     for (std::size_t r = 0; r < rules.size() && key.first < 0; ++r)
       if (auto k = rules[r].key(names[i])) key = {static_cast<int>(r), std::move(*k)};
     auto const [at, added] = place.try_emplace(key, groups.size());
-    if (added) groups.push_back({{}, key.first});
+    if (added) groups.push_back({{}, key.first < 0 ? std::vector<int>{} : std::vector<int>{key.first}});
     groups[at->second].members.push_back(i);
   }
   return groups;
+}
+
+namespace detail {
+
+inline void absorb(module_group& into, module_group&& from) {
+  into.members.insert(into.members.end(), from.members.begin(), from.members.end());
+  std::sort(into.members.begin(), into.members.end());
+  for (int const rule : from.rules)
+    if (std::find(into.rules.begin(), into.rules.end(), rule) == into.rules.end()) into.rules.push_back(rule);
+  into.tied = true;
+}
+
+}  // namespace detail
+
+/// Joins groups that share a weight: it is stored once, so it can have one recipe only. `weights` says for each module
+/// where its weight lies. Groups stay in the order of their first member.
+inline std::vector<module_group> join_tied(std::vector<module_group> groups, std::span<void const* const> weights) {
+  std::map<void const*, std::size_t> owner;  // weight -> place in `joined`
+  std::vector<module_group> joined;
+  for (auto& group : groups) {
+    std::vector<std::size_t> places;  // of earlier groups that have one of its weights
+    for (std::size_t const i : group.members)
+      if (auto const at = owner.find(weights[i]); at != owner.end()) places.push_back(at->second);
+    std::sort(places.begin(), places.end());
+    places.erase(std::unique(places.begin(), places.end()), places.end());
+    std::size_t const place = places.empty() ? joined.size() : places.front();
+    if (places.empty()) joined.push_back(std::move(group));
+    else detail::absorb(joined[place], std::move(group));
+    for (std::size_t k = 1; k < places.size(); ++k)  // it ties earlier groups together too
+      detail::absorb(joined[place], std::exchange(joined[places[k]], {}));
+    for (std::size_t const i : joined[place].members) owner[weights[i]] = place;
+  }
+  std::erase_if(joined, [](module_group const& g) { return g.members.empty(); });
+  return joined;
+}
+
+/// What put a group's modules together, for statistics and plans: "{q_proj,k_proj,v_proj}", "tied weight",
+/// "{q_proj,k_proj,v_proj} + tied weight"; empty for a module alone.
+inline std::string label_of(module_group const& group, std::span<grouping_rule const> rules) {
+  std::string label;
+  auto const add = [&](std::string const& part) { label += (label.empty() ? "" : " + ") + part; };
+  for (int const rule : group.rules) add(rules[static_cast<std::size_t>(rule)].label());
+  if (group.tied) add("tied weight");
+  return label;
 }
 
 }  // namespace mixbit

@@ -2,6 +2,11 @@
 // The one header of this layer that touches JSON. Keys keep their order; numbers round-trip.
 #pragma once
 
+#include <cmath>
+#include <string>
+#include <utility>
+#include <vector>
+
 #include <nlohmann/json.hpp>
 
 #include "mixbit/autoquant/plan.hpp"
@@ -83,7 +88,8 @@ inline nlohmann::ordered_json manifest_json(candidate_stats const& stats, quanti
   return j;
 }
 
-/// recipe, modules, achieved figures, and the formats themselves, so that the plan can be applied on its own.
+/// recipe, modules, achieved figures, what calibration met, and the formats themselves, so that the plan can be applied
+/// on its own.
 inline nlohmann::ordered_json to_json(quantization_plan const& plan) {
   nlohmann::ordered_json j;
   j["version"] = 1;
@@ -103,6 +109,7 @@ inline nlohmann::ordered_json to_json(quantization_plan const& plan) {
                    {"bound", a.bound},
                    {"gap", a.gap},
                    {"optimal", a.optimal}};
+  j["notes"] = plan.notes;
   auto& formats = j["formats"] = nlohmann::ordered_json::object();
   for (auto const& f : plan.formats)
     formats[f.label] = {{"nominal_bits", f.nominal_bits},
@@ -110,32 +117,84 @@ inline nlohmann::ordered_json to_json(quantization_plan const& plan) {
   return j;
 }
 
-/// A plan from its JSON. Throws `search_plan` naming what is missing or wrong; `where` is the file.
+namespace detail {
+
+/// Reads a plan's members: errors name the file, the member's path and what is there instead.
+class plan_reader {
+ public:
+  plan_reader(nlohmann::ordered_json const& j, std::string where) : j_{j}, where_{std::move(where)} {
+    if (!j.is_object()) refuse("a plan", "an object", j);
+    if (auto const& version = member(j, "", "version"); version != 1) refuse("version", "1", version);
+  }
+
+  quantization_plan read() const {
+    quantization_plan plan;
+    for (auto const& [label, f] : object(member(j_, "", "formats"), "formats").items())
+      plan.formats.push_back(format(label, f));
+    for (auto const& [group, recipe] : object(member(j_, "", "recipe"), "recipe").items())
+      plan.recipe.emplace_back(group, label(plan, recipe, "recipe." + group));
+    for (auto const& [name, m] : object(member(j_, "", "modules"), "modules").items())
+      plan.modules.push_back(module(plan, name, m));
+    if (j_.contains("notes")) plan.notes = notes(j_["notes"]);
+    return plan;
+  }
+
+ private:
+  using json = nlohmann::ordered_json;
+
+  [[noreturn]] void refuse(std::string const& path, char const* wanted, json const& got) const {
+    fail(error_id::search_plan, where_, ": ", path, " must be ", wanted, ", got ", excerpt(got));
+  }
+  json const& object(json const& j, std::string const& path) const {
+    if (!j.is_object()) refuse(path, "an object", j);
+    return j;
+  }
+  json const& member(json const& j, std::string const& path, char const* key) const {
+    if (!object(j, path).contains(key))
+      fail(error_id::search_plan, where_, ": ", path.empty() ? "a plan" : path, " needs '", key, "'");
+    return j.at(key);
+  }
+  std::string text(json const& j, std::string const& path) const {
+    if (!j.is_string()) refuse(path, "a text", j);
+    return j.get<std::string>();
+  }
+
+  search_format format(std::string const& label, json const& j) const {
+    std::string const path = "formats." + label;
+    auto const& bits = member(j, path, "nominal_bits");
+    if (!bits.is_number()) refuse(path + ".nominal_bits", "a number", bits);
+    return {label, config_from_json(object(member(j, path, "config"), path + ".config").dump(), label),
+            bits.get<double>()};
+  }
+  /// A format's label, or that of "do not quantize".
+  std::string label(quantization_plan const& plan, json const& j, std::string const& path) const {
+    std::string found = text(j, path);
+    if (found != none_label && plan.format(found) == nullptr)
+      fail(error_id::search_plan, where_, ": ", path, " is '", found, "', which 'formats' does not hold");
+    return found;
+  }
+  planned_module module(quantization_plan const& plan, std::string const& name, json const& j) const {
+    std::string const path = "modules." + name;
+    auto recipe = label(plan, member(j, path, "recipe"), path + ".recipe");
+    return {name, std::move(recipe), j.contains("rule") ? text(j["rule"], path + ".rule") : ""};
+  }
+  std::vector<std::string> notes(json const& j) const {
+    if (!j.is_array()) refuse("notes", "a list of texts", j);
+    std::vector<std::string> all;
+    for (auto const& note : j) all.push_back(text(note, "notes[" + std::to_string(all.size()) + "]"));
+    return all;
+  }
+
+  json const& j_;
+  std::string where_;
+};
+
+}  // namespace detail
+
+/// A plan from its JSON; its achieved figures are not read. `where` is the file. Throws `search_plan` naming the
+/// member that is missing or wrong and its value, and what reading a format's config throws.
 inline quantization_plan plan_from_json(nlohmann::ordered_json const& j, std::string const& where) {
-  auto const need = [&](nlohmann::ordered_json const& in, char const* key) -> nlohmann::ordered_json const& {
-    if (!in.is_object() || !in.contains(key)) fail(error_id::search_plan, where, ": a plan needs '", key, "'");
-    return in.at(key);
-  };
-  auto const text = [&](nlohmann::ordered_json const& value, std::string const& what) {
-    if (!value.is_string()) fail(error_id::search_plan, where, ": ", what, " must be a string, not ", value.dump());
-    return value.get<std::string>();
-  };
-  quantization_plan plan;
-  for (auto const& [label, f] : need(j, "formats").items()) {
-    auto config = config_from_json(need(f, "config").dump(), label);
-    auto const& bits = need(f, "nominal_bits");
-    if (!bits.is_number()) fail(error_id::search_plan, where, ": nominal_bits of ", label, " is not a number");
-    plan.formats.push_back({label, std::move(config), bits.get<double>()});
-  }
-  for (auto const& [group, label] : need(j, "recipe").items())
-    plan.recipe.emplace_back(group, text(label, "recipe." + group));
-  for (auto const& [name, m] : need(j, "modules").items()) {
-    std::string const label = text(need(m, "recipe"), "modules." + name + ".recipe");
-    if (label != none_label && plan.format(label) == nullptr)
-      fail(error_id::search_plan, where, ": ", name, " has the recipe '", label, "', which 'formats' does not hold");
-    plan.modules.push_back({name, label, m.contains("rule") ? text(m["rule"], "modules." + name + ".rule") : ""});
-  }
-  return plan;
+  return detail::plan_reader{j, where}.read();
 }
 
 }  // namespace mixbit

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "mixbit/autoquant/candidate_stats.hpp"
@@ -32,6 +33,7 @@ struct quantization_plan {
   std::vector<planned_module> modules;                      ///< every module of a group, in the model's order
   allocation achieved;
   std::string cost_model;
+  std::vector<std::string> notes = {};  ///< what calibration met: NaN and infinities, by quantizer
 
   search_format const* format(std::string const& label) const {
     for (auto const& f : formats)
@@ -40,10 +42,22 @@ struct quantization_plan {
   }
 };
 
-/// The plan of a choice.
+/// Throws `search_input` for a choice that was not made from these statistics.
+inline void require_choice(candidate_stats const& stats, allocation const& chosen) {
+  if (chosen.choice.size() != stats.size())
+    fail(error_id::search_input, "a choice for ", chosen.choice.size(), " group(s) does not fit a search of ",
+         stats.size());
+  for (std::size_t g = 0; g < stats.size(); ++g)
+    if (chosen.choice[g] < 0 || static_cast<std::size_t>(chosen.choice[g]) >= stats[g].candidates.size())
+      fail(error_id::search_input, stats[g].name, ": candidate ", chosen.choice[g], " was chosen of ",
+           stats[g].candidates.size());
+}
+
+/// The plan of a choice. Throws what require_choice throws.
 inline quantization_plan make_plan(candidate_stats const& stats, std::vector<search_format> formats, allocation chosen,
-                                   std::string cost_model) {
-  quantization_plan plan{std::move(formats), {}, {}, {}, std::move(cost_model)};
+                                   std::string cost_model, std::vector<std::string> notes = {}) {
+  require_choice(stats, chosen);
+  quantization_plan plan{std::move(formats), {}, {}, {}, std::move(cost_model), std::move(notes)};
   for (std::size_t g = 0; g < stats.size(); ++g) {
     auto const& group = stats[g];
     std::string const& label = group.candidates[static_cast<std::size_t>(chosen.choice[g])].format;

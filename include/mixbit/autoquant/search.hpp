@@ -5,13 +5,16 @@
 //   auto best = s.choose(8.0);  s.apply(best);
 //
 // Everything that can be known without data is known when the constructor returns: groups, candidates, costs, and
-// whether the target can be met. run() may throw anything the callbacks throw; the model is then as it was before.
+// whether the target can be met. Modules that share a weight are in one group. run() may throw anything the callbacks
+// throw; the model is then as it was before.
 #pragma once
 
 #include <functional>
 #include <memory>
 #include <set>
 #include <string>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "mixbit/autoquant/cost_model.hpp"
@@ -46,7 +49,7 @@ class search {
   /// interpreting the formats throws. Changes nothing.
   search(model<B>& m, search_options options) : model_{m}, options_{std::move(options)} {
     if (options_.formats.empty()) fail(error_id::search_input, "a search needs at least one format");
-    find_modules();
+    std::tie(all_, searched_) = found_modules();
     label_formats();
     make_groups();
     require_feasible(stats_, options_.target);
@@ -65,16 +68,32 @@ class search {
     for (auto const& m : searched_) refuse_folded(m);
     recipe_transaction<B> change{sites_of(all_)};
     install_recipes();
-    calibrate(steps);
+    auto report = calibrate(steps);
     score(steps);
     change.commit();
+    notes_ = std::move(report.notes);
+    has_run_ = true;
   }
 
-  /// The best choice for any target, from the scores of the last run.
-  allocation choose(effective_bits target) const { return allocate(stats_, target); }
+  /// What the calibration of the last run met: a line for each quantizer that saw NaN or infinities.
+  std::vector<std::string> const& notes() const { return notes_; }
 
-  /// Activates a choice.
+  /// The best choice for any target, from the scores of the last run. Throws `search_no_data` before the first, and
+  /// what allocate() throws.
+  allocation choose(effective_bits target) const {
+    require_run("choose");
+    return allocate(stats_, target);
+  }
+
+  /// Activates a choice. Throws `search_no_data` before the first run, `search_input` for another search's choice,
+  /// `state_folded` once fold_weight has replaced a weight, `state_missing` where quantize or another search has
+  /// replaced the recipes; nothing is activated then.
   void apply(allocation const& chosen) {
+    require_run("apply");
+    require_choice(stats_, chosen);
+    walk_again();
+    for (std::size_t g = 0; g < groups_.size(); ++g)
+      for (std::size_t const i : groups_[g].members) require_recipes(g, searched_[i]);
     for (std::size_t g = 0; g < groups_.size(); ++g) {
       int const recipe = stats_[g].candidates[static_cast<std::size_t>(chosen.choice[g])].recipe;
       for (std::size_t const i : groups_[g].members) {
@@ -86,26 +105,45 @@ class search {
   }
 
   quantization_plan plan(allocation chosen) const {
-    return make_plan(stats_, formats_, std::move(chosen), std::string{name_of(options_.cost)});
+    return make_plan(stats_, formats_, std::move(chosen), std::string{name_of(options_.cost)}, notes_);
   }
 
  private:
-  void find_modules() {
-    all_ = model_.modules();
-    for (auto const& m : all_)
-      if (is_searchable(model_, m)) searched_.push_back(m);
-    if (searched_.empty())
+  void require_run(char const* what) const {
+    if (!has_run_) fail(error_id::search_no_data, what, "() needs the scores of a search: call run() first");
+  }
+
+  /// Throws where a module of group `g` no longer has the recipes that run() gave it.
+  void require_recipes(std::size_t g, module_ref<B> const& m) const {
+    auto const& s = *m.slots->shared_site();
+    refuse_inside_pass(s, "activating a choice");
+    refuse_folded(m);
+    std::size_t const formats = stats_[g].disabled_by.empty() ? formats_.size() : 0;
+    bool same = s.recipes.size() == formats + 1;
+    for (std::size_t f = 0; f < formats && same; ++f) same = s.recipes[f].recipe == formats_[f].label;
+    if (!same)
+      fail(error_id::state_missing, m.name, ": the search's recipes are gone; quantize, a plan or another search has ",
+           "replaced them, so run() again");
+  }
+
+  /// The walk and, of it, what can be searched.
+  std::pair<std::vector<module_ref<B>>, std::vector<module_ref<B>>> found_modules() const {
+    auto all = model_.modules();
+    std::vector<module_ref<B>> searched;
+    for (auto const& m : all)
+      if (is_searchable(model_, m)) searched.push_back(m);
+    if (searched.empty())
       fail(error_id::search_input, "nothing to search: the model has no layer with a weight to quantize");
+    return {std::move(all), std::move(searched)};
   }
 
   /// Layers may have moved and weights may lie elsewhere since the plan was made.
   void walk_again() {
-    auto const planned = std::move(searched_);
-    searched_.clear();
-    find_modules();
+    auto found = found_modules();
     auto const same = [](auto const& a, auto const& b) { return a.name == b.name; };
-    if (!std::equal(planned.begin(), planned.end(), searched_.begin(), searched_.end(), same))
+    if (!std::equal(searched_.begin(), searched_.end(), found.second.begin(), found.second.end(), same))
       fail(error_id::search_plan, "the model's layers are not those that the search was planned for");
+    std::tie(all_, searched_) = std::move(found);
   }
 
   void label_formats() {
@@ -131,14 +169,17 @@ class search {
 
   void make_groups() {
     std::vector<std::string> names;
-    for (auto const& m : searched_) names.push_back(m.name);
-    groups_ = group_modules(names, options_.grouping);
+    std::vector<void const*> weights;
+    for (auto const& m : searched_) {
+      names.push_back(m.name);
+      weights.push_back(m.weight.data);
+    }
+    groups_ = join_tied(group_modules(names, options_.grouping), weights);
     std::vector<bool> used(options_.disabled_layers.size());
-    std::set<void const*> counted;  // tied weights are stored once
     for (auto const& group : groups_) {
       auto& g = stats_.emplace_back();
       g.name = names[group.members.front()] + ".quant_recipe";
-      if (group.rule >= 0) g.rule = options_.grouping[static_cast<std::size_t>(group.rule)].label();
+      g.rule = label_of(group, options_.grouping);
       for (std::size_t const i : group.members) {
         g.modules.push_back(names[i]);
         for (std::size_t p = 0; p < used.size(); ++p)
@@ -147,7 +188,7 @@ class search {
             g.disabled_by = options_.disabled_layers[p].label();
           }
       }
-      add_candidates(g, group, counted);
+      add_candidates(g, group);
     }
     for (std::size_t p = 0; p < used.size(); ++p)
       if (!used[p])
@@ -155,7 +196,8 @@ class search {
              "' matches no layer of the search");
   }
 
-  void add_candidates(group_stats& g, module_group const& group, std::set<void const*>& counted) {
+  void add_candidates(group_stats& g, module_group const& group) {
+    std::set<void const*> counted;  // a tied weight is stored once, and all its users are in this group
     std::vector<std::size_t> owned;
     for (std::size_t const i : group.members)
       if (counted.insert(searched_[i].weight.data).second) owned.push_back(i);
@@ -193,8 +235,8 @@ class search {
     }
   }
 
-  void calibrate(search_steps const& steps) {
-    max_calibrate(model_, searched_, [&] {
+  calibration_report calibrate(search_steps const& steps) {
+    return max_calibrate(model_, searched_, [&] {
       for (int i = 0; i < steps.calibration; ++i) {
         steps.calibrate(i);
         if (steps.progress) steps.progress("calibrate", i + 1, steps.calibration);
@@ -245,6 +287,8 @@ class search {
   std::vector<search_format> formats_;
   std::vector<module_group> groups_;
   candidate_stats stats_;
+  std::vector<std::string> notes_;
+  bool has_run_ = false;
 };
 
 }  // namespace mixbit

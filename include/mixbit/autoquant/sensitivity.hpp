@@ -38,7 +38,7 @@ class scoring_pass {
   }
 
   void begin(int step) {
-    for (auto& s : sites_) s->scoring->step = step;
+    for (auto& s : sites_) s->scoring->begin(step);
   }
   int steps() const { return steps_; }
 

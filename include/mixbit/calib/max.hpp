@@ -6,8 +6,8 @@
 #pragma once
 
 #include <algorithm>
+#include <memory>
 #include <mutex>
-#include <string>
 #include <unordered_map>
 #include <vector>
 

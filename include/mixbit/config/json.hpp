@@ -3,6 +3,15 @@
 //   a list of single keys {"*weight_quantizer": {"num_bits": 8}},
 //   and the legacy dictionary {"*weight_quantizer": {...}, "default": {"enable": false}, "nn.Linear": {"*": {...}}},
 // whose keys are rules in their order, "default" meaning "*". Written is the first. Errors carry the field's path.
+//
+// A whole config is an object with
+//   "quant_cfg"  the entries, needed
+//   "algorithm"  null, a method's name, {"method": ..., its parameters}, or a list of these; may be left out
+//   "name"       a text; else the file's name
+//   "imported"   true: entries may match nothing
+// "cfg" holds attributes: enable, num_bits, effective_bits, axis, fake_quant, unsigned, narrow_range, learn_amax, type,
+// block_sizes, bias, trt_high_precision_dtype, calibrator, rotate, pass_through_bwd, backend, backend_extra_args,
+// use_constant_amax, constant_amax (config/quantizer_attribute_config.hpp says what each means).
 #pragma once
 
 #include <filesystem>
@@ -137,6 +146,8 @@ inline config_json parse_config(std::string_view text, std::string const& where)
     j = config_json::parse(text, watch);
   } catch (config_json::parse_error const& e) {
     fail(error_id::config_json, where, ": not JSON at byte ", e.byte, " of ", text.size());
+  } catch (config_json::out_of_range const& e) {  // a number that no double holds
+    fail(error_id::config_json, where, ": ", e.what());
   }
   if (!twice.empty()) fail(error_id::config_json, where, ": the key \"", twice, "\" is given twice in one object");
   return j;
@@ -257,13 +268,17 @@ inline quantize_config config_from_json(std::string_view text, std::string const
   return known;
 }
 
-/// Reads a file; without "name" in it, the file's name without its ending names the config.
+/// Reads a file; without "name" in it, the file's name without its ending names the config. Errors begin with the path.
 inline quantize_config config_from_file(std::filesystem::path const& path) {
   std::ifstream in{path, std::ios::binary};
   if (!in || std::filesystem::is_directory(path)) fail(error_id::file_open, path.string(), ": cannot be read");
   std::string const text{std::istreambuf_iterator<char>{in}, {}};
   if (in.bad()) fail(error_id::file_open, path.string(), ": cannot be read");
-  return config_from_json(text, path.stem().string());
+  try {
+    return config_from_json(text, path.stem().string());
+  } catch (error const& e) {
+    fail(e.id(), path.string(), ": ", e.message());
+  }
 }
 
 /// A preset by name, or else a file.

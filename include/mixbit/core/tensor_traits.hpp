@@ -13,7 +13,7 @@
 //
 // The primary template is undefined on purpose: a type without traits fails `host_tensor` softly, and lazy
 // expressions are refused. Borrowed memory handed to `wrap` is dense in the host's own axis order and aligned to 64
-// bytes; it lives until the op returns. Strides of axes of size 1 are recomputed by the library, so 0 is fine there.
+// bytes; it lives until the op returns. Strides of axes of size 1 are never used, so 0 (xtensor's) is fine there.
 #pragma once
 
 #include <concepts>
@@ -83,7 +83,7 @@ struct operand_of<H> {
 template <operand_host H>
 using operand_t = typename detail::operand_of<H>::type;
 
-/// A host tensor as a view whose strides are usable as they are.
+/// A host tensor as its traits show it; nothing is recomputed. An axis of size 1 may have any stride.
 template <host_tensor H>
 const_tensor_ref read_view(H const& h) {
   return traits_of<H>::view(h);

@@ -108,11 +108,35 @@ const_tensor_ref dense_view(T const* data, std::initializer_list<std::int64_t> s
   return {dense_geometry(dtype_of<T>::value, shape), data};
 }
 
-/// The same elements with axes in another order: axis i of the result is axis order[i] of `t`.
+namespace detail {
+
+/// Does `order` name each of `rank` axes once?
+constexpr bool is_permutation(std::span<std::int8_t const> order, int rank) {
+  unsigned seen = 0;
+  for (int const axis : order) {
+    if (axis < 0 || axis >= rank || (seen >> axis & 1u) != 0) return false;
+    seen |= 1u << axis;
+  }
+  return order.size() == static_cast<std::size_t>(rank);
+}
+
+[[noreturn]] inline void refuse_order(std::span<std::int8_t const> order, geometry const& g) {
+  std::string text;
+  for (int const axis : order) {
+    if (!text.empty()) text += ',';
+    text += std::to_string(axis);
+  }
+  fail(error_id::tensor_layout, "the axis order {", text, "} does not name each axis of a tensor of shape ",
+       to_string(g), " once");
+}
+
+}  // namespace detail
+
+/// The same elements with axes in another order: axis i of the result is axis order[i] of `t`. Throws `tensor_layout`
+/// for an order that is no permutation of the axes.
 template <class Ref>
 Ref permuted(Ref const& t, std::span<std::int8_t const> order) {
-  if (order.size() != static_cast<std::size_t>(t.rank))
-    fail(error_id::tensor_layout, "an order of ", order.size(), " axes does not fit a tensor of rank ", int{t.rank});
+  if (!detail::is_permutation(order, t.rank)) detail::refuse_order(order, t);
   Ref result = t;
   for (int a = 0; a < t.rank; ++a) {
     result.shape[a] = t.shape[order[a]];

@@ -80,7 +80,7 @@ int enable_quantizer(model<B>& m, pattern const& which) {
   for (auto const& q : all) {
     if (!on(q)) continue;
     q.refuse_folded();
-    for (auto const& a : q.quantizer->attributes()) (void)interpret(a, m.options().numerics, q.quantizer->path());
+    q.quantizer->require_computable(m.options().numerics);
   }
   for (auto const& q : all)
     if (on(q)) q.quantizer->enable(true, m.options().numerics);
@@ -116,6 +116,30 @@ int set_quantizer_attributes(model<B>& m, pattern const& which, quantizer_attrib
 
 namespace detail {
 
+/// Do two views of one weight show the same elements at the same places? Per-channel scales depend on it.
+inline bool same_view(geometry const& a, geometry const& b) {
+  if (a.type != b.type || !a.same_shape(b)) return false;
+  for (int axis = 0; axis < a.rank; ++axis)
+    if (a.shape[axis] != 1 && a.stride[axis] != b.stride[axis]) return false;
+  return true;
+}
+
+template <backend B>
+void require_agreement(matched_quantizer<B> const& a, matched_quantizer<B> const& b) {
+  auto const refuse = [&](auto const&... how) {
+    fail(error_id::config_conflict, a.owner.name, " and ", b.owner.name, " share one weight but ", how...,
+         ", so it cannot be folded");
+  };
+  auto const *qa = a.quantizer, *qb = b.quantizer;
+  if ((qa == nullptr) != (qb == nullptr) || (qa != nullptr && qa->attributes() != qb->attributes()))
+    refuse("quantize it differently");
+  if (qa == nullptr) return;
+  geometry const ga = canonical_weight(a.owner), gb = canonical_weight(b.owner);
+  if (!same_view(ga, gb))
+    refuse("see it differently (", name_of(ga.type), ' ', to_string(ga), " and ", name_of(gb.type), ' ', to_string(gb),
+           ", or the same in another order of memory)");
+}
+
 /// The weight quantizers to fold, with their modules. A tied weight is folded only where all its users agree.
 template <backend B>
 std::vector<matched_quantizer<B>> weights_to_fold(model<B>& m) {
@@ -127,10 +151,7 @@ std::vector<matched_quantizer<B>> weights_to_fold(model<B>& m) {
     if (s.recipes.empty() || module.weight.data == nullptr) continue;
     auto* const q = s.quantizers().find(quantizer_role::weight);
     auto const [first, is_first] = users.try_emplace(module.weight.data, matched_quantizer<B>{module, q});
-    auto* const other = first->second.quantizer;
-    if (!is_first && ((q == nullptr) != (other == nullptr) || (q != nullptr && q->attributes() != other->attributes())))
-      fail(error_id::config_conflict, module.name, " and ", first->second.owner.name,
-           " share one weight but quantize it differently, so it cannot be folded");
+    if (!is_first) require_agreement<B>({module, q}, first->second);
     if (q == nullptr) continue;
     if (!q->ready()) fail(error_id::state_not_calibrated, q->path(), ": cannot be folded before it is calibrated");
     folding.push_back({module, q});
@@ -142,7 +163,7 @@ std::vector<matched_quantizer<B>> weights_to_fold(model<B>& m) {
 
 /// Writes Q(w) into every weight whose quantizer is enabled and turns that quantizer off: inference without the cost of
 /// fake quantization. The original weights are gone, so export and training refuse afterwards (`state_folded`).
-/// Throws `state_not_calibrated`, `config_conflict` for a tied weight that is quantized in two ways, and what
+/// Throws `state_not_calibrated`, `config_conflict` for a tied weight that is quantized or seen in two ways, and what
 /// quantizing throws, before any weight is written. Returns how many weights were folded.
 template <backend B>
 int fold_weight(model<B>& m) {

@@ -44,8 +44,8 @@ class model {
   mixbit::workspace<B>& scratch() { return *workspace_; }
   B& device() { return workspace_->device; }
 
-  /// Walks the host. Every module has a site afterwards. Throws `state_duplicate` for a name or slots seen twice,
-  /// `config_unknown_field` for an undeclared class.
+  /// Walks the host. Every module has a site afterwards. Throws `state_duplicate` for a name or slots seen twice, and
+  /// what the walk throws. Classes are looked up by the phases that need them.
   std::vector<module_ref<B>> modules() {
     std::vector<module_ref<B>> all;
     std::set<std::string> names;

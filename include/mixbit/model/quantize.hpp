@@ -4,6 +4,8 @@
 // calibrate() calibrates what is there anew. Both leave the model as it was when they throw.
 #pragma once
 
+#include <algorithm>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -110,11 +112,14 @@ void require_calibrated(std::vector<std::shared_ptr<site<B>>> const& sites, bool
 template <backend B>
 calibration_report report_nonfinite(model<B>& m, std::vector<std::shared_ptr<site<B>>> const& sites) {
   calibration_report report;
+  std::set<std::string> said;  // the recipes of a search saw the same data
   for_each_quantizer(sites, [&](auto& q) {
-    for (auto const& member : q.members())
-      if (auto const n = member.nonfinite(m.device()); n != 0)
-        report.notes.push_back(
-            concat(member.name(), ": ", n, " NaN or infinite value(s) were left out of the calibration"));
+    for (auto const& member : q.members()) {
+      auto const n = member.nonfinite(m.device());
+      if (n == 0) continue;
+      auto note = concat(member.name(), ": ", n, " NaN or infinite value(s) were left out of the calibration");
+      if (said.insert(note).second) report.notes.push_back(std::move(note));
+    }
   });
   return report;
 }

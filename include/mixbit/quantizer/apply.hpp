@@ -8,7 +8,8 @@
 // It returns a tensor that owns its elements. Exceptions from the op leave the site as it was.
 //
 // Without a workspace the model's own is used, by one thread at a time (`state_busy` otherwise); concurrent hosts pass
-// one workspace a thread.
+// one workspace a thread, to apply, apply_into, lend, score, input_backward and weight_backward alike. Two things
+// always use the model's own: score of a region, and the backward that a tape runs for `link`.
 #pragma once
 
 #include "mixbit/quantizer/probe.hpp"
@@ -52,56 +53,85 @@ void run_site(site<B>& s, workspace<B>& ws, operands o, erased_op& op, pending<B
 
 }  // namespace detail
 
+namespace detail {
+
+/// What apply does when quantizers are on. Nothing here depends on the type of the op, so that a further call site
+/// costs its own lambda and little else to compile.
+template <class Y, backend B, operand_host X, operand_host W>
+Y apply_live(workspace<B>* ws, quantizer_slots<B> const& slots, X const& x, W const& w,
+             function_ref<typename bound_op<X, W, Y>::signature> op, pending<B>* kept) {
+  std::shared_ptr<site<B>> const s = slots.shared_site();
+  workspace<B>& used = ws ? *ws : *s->home;
+  workspace_lock<B> const held{used};
+  bound_op<X, W, Y> bound{x, w, op};
+  run_site(*s, used, {read_view(x), read_view(w)}, bound, kept);
+  return bound.take();
+}
+
+template <class Y, backend B, operand_host W>
+Y apply_live(workspace<B>* ws, quantizer_slots<B> const& slots, W const& w,
+             function_ref<typename bound_lookup<W, Y>::signature> op) {
+  std::shared_ptr<site<B>> const s = slots.shared_site();
+  workspace<B>& used = ws ? *ws : *s->home;
+  workspace_lock<B> const held{used};
+  bound_lookup<W, Y> bound{w, op};
+  run_site(*s, used, {{}, read_view(w)}, bound, static_cast<pending<B>*>(nullptr));
+  return bound.take();
+}
+
+/// `apply`; a null workspace stands for the model's own.
+template <backend B, class X, class W, class Op>
+auto apply_op(workspace<B>* ws, quantizer_slots<B> const& slots, X const& x, W const& w, Op& op, pending<B>* kept) {
+  using Y = result_of<Op, operand_t<X>, operand_t<W>>;
+  static_assert(writable_host_tensor<Y>,
+                "mixbit: op must return a tensor that owns its elements and has tensor_traits, not a lazy expression");
+  auto erased = [&op](operand_t<X> xq, operand_t<W> wq, pass p) -> Y { return invoke_op(op, p, xq, wq); };
+  if (!slots.live()) return erased(host_operand(x), host_operand(w), pass::result);
+  return apply_live<Y>(ws, slots, x, w, erased, kept);
+}
+
+template <backend B, class W, class Op>
+auto apply_lookup(workspace<B>* ws, quantizer_slots<B> const& slots, W const& w, Op& op) {
+  using Y = result_of<Op, operand_t<W>>;
+  static_assert(writable_host_tensor<Y>,
+                "mixbit: op must return a tensor that owns its elements and has tensor_traits, not a lazy expression");
+  auto erased = [&op](operand_t<W> wq, pass p) -> Y { return invoke_op(op, p, wq); };
+  if (!slots.live()) return erased(host_operand(w), pass::result);
+  return apply_live<Y>(ws, slots, w, erased);
+}
+
+}  // namespace detail
+
 /// y = op(Q(x), Q(w)) with a workspace of the caller's. `kept` holds the output differences of a scoring pass.
 template <backend B, operand_host X, operand_host W, class Op>
 auto apply(workspace<B>& ws, quantizer_slots<B> const& slots, X const& x, W const& w, Op&& op,
            pending<B>* kept = nullptr) {
-  using Y = detail::result_of<Op, operand_t<X>, operand_t<W>>;
-  static_assert(writable_host_tensor<Y>,
-                "mixbit: op must return a tensor that owns its elements and has tensor_traits, not a lazy expression");
-  if (!slots.live()) return Y(detail::invoke_op(op, pass::result, detail::host_operand(x), detail::host_operand(w)));
-  std::shared_ptr<site<B>> const s = slots.shared_site();
-  auto erased = [&op](operand_t<X> xq, operand_t<W> wq, pass p) -> Y { return detail::invoke_op(op, p, xq, wq); };
-  workspace_lock<B> const held{ws};
-  bound_op<X, W, Y> bound{x, w, erased};
-  detail::run_site(*s, ws, {read_view(x), read_view(w)}, bound, kept);
-  return bound.take();
+  return detail::apply_op(&ws, slots, x, w, op, kept);
 }
 
 template <backend B, operand_host X, operand_host W, class Op>
 auto apply(quantizer_slots<B> const& slots, X const& x, W const& w, Op&& op, pending<B>* kept = nullptr) {
-  using Y = detail::result_of<Op, operand_t<X>, operand_t<W>>;
-  if (!slots.live()) return Y(detail::invoke_op(op, pass::result, detail::host_operand(x), detail::host_operand(w)));
-  return apply(*slots.shared_site()->home, slots, x, w, std::forward<Op>(op), kept);
+  return detail::apply_op(static_cast<workspace<B>*>(nullptr), slots, x, w, op, kept);
 }
 
 /// A lookup (embedding): y = op(Q(w)).
 template <backend B, operand_host W, class Op>
   requires std::is_invocable_v<Op&, operand_t<W>> || std::is_invocable_v<Op&, operand_t<W>, pass>
 auto apply(workspace<B>& ws, quantizer_slots<B> const& slots, W const& w, Op&& op) {
-  using Y = detail::result_of<Op, operand_t<W>>;
-  static_assert(writable_host_tensor<Y>,
-                "mixbit: op must return a tensor that owns its elements and has tensor_traits, not a lazy expression");
-  if (!slots.live()) return Y(detail::invoke_op(op, pass::result, detail::host_operand(w)));
-  std::shared_ptr<site<B>> const s = slots.shared_site();
-  auto erased = [&op](operand_t<W> wq, pass p) -> Y { return detail::invoke_op(op, p, wq); };
-  workspace_lock<B> const held{ws};
-  bound_lookup<W, Y> bound{w, erased};
-  detail::run_site(*s, ws, {{}, read_view(w)}, bound, static_cast<pending<B>*>(nullptr));
-  return bound.take();
+  return detail::apply_lookup(&ws, slots, w, op);
 }
 
 template <backend B, operand_host W, class Op>
   requires std::is_invocable_v<Op&, operand_t<W>> || std::is_invocable_v<Op&, operand_t<W>, pass>
 auto apply(quantizer_slots<B> const& slots, W const& w, Op&& op) {
-  using Y = detail::result_of<Op, operand_t<W>>;
-  if (!slots.live()) return Y(detail::invoke_op(op, pass::result, detail::host_operand(w)));
-  return apply(*slots.shared_site()->home, slots, w, std::forward<Op>(op));
+  return detail::apply_lookup(static_cast<workspace<B>*>(nullptr), slots, w, op);
 }
 
 /// op(Q(x), Q(w), y) into a tensor the host has allocated; op's third argument is wrap(tensor_ref) of Y.
 template <backend B, operand_host X, operand_host W, writable_host_tensor Y, class Op>
 void apply_into(workspace<B>& ws, quantizer_slots<B> const& slots, X const& x, W const& w, Y& y, Op&& op) {
+  static_assert(!taping_host<X> && !taping_host<W> && !taping_host<Y>,
+                "mixbit: apply_into is not for hosts that record a tape (traits with no_grad or link); use apply");
   using target = typename bound_op_into<X, W, Y>::target;
   auto call = [&op](operand_t<X> xq, operand_t<W> wq, target out, pass p) { detail::invoke_op(op, p, xq, wq, out); };
   if (!slots.live()) {
@@ -145,34 +175,58 @@ void apply(quantizer_slots<B> const& slots, X& x, std::size_t index = 0) {
 
 /// For a hand-written backward: calls f(xq, wq) with the operands as the forward quantized them.
 template <backend B, operand_host X, operand_host W, class F>
-void lend(quantizer_slots<B> const& slots, X const& x, W const& w, F&& f) {
+void lend(workspace<B>& ws, quantizer_slots<B> const& slots, X const& x, W const& w, F&& f) {
   std::shared_ptr<site<B>> const s = slots.shared_site();
   if (!slots.live() || (s->hook != nullptr && !s->hook->runs_active_recipe())) {
     f(detail::host_operand(x), detail::host_operand(w));
     return;
   }
   auto erased = [&f](operand_t<X> xq, operand_t<W> wq) { f(xq, wq); };
-  workspace_lock<B> const held{*s->home};
+  workspace_lock<B> const held{ws};
   bound_loan<X, W> loan{x, w, erased};
-  s->run(*s->home, {read_view(x), read_view(w)}, loan, s->active, pass::trial);
+  s->run(ws, {read_view(x), read_view(w)}, loan, s->active, pass::trial);
+}
+
+template <backend B, operand_host X, operand_host W, class F>
+void lend(quantizer_slots<B> const& slots, X const& x, W const& w, F&& f) {
+  if (slots.live()) return lend(*slots.shared_site()->home, slots, x, w, std::forward<F>(f));
+  f(detail::host_operand(x), detail::host_operand(w));
 }
 
 /// Gradient of Q(x) -> gradient of x, in place: nothing for straight-through, a mask for clipped quantizers.
 template <backend B, host_tensor X, writable_host_tensor G>
-void input_backward(quantizer_slots<B> const& slots, X const& x, G& grad_x) {
+void input_backward(workspace<B>& ws, quantizer_slots<B> const& slots, X const& x, G& grad_x) {
   if (slots.live())
-    slots.shared_site()->mask_backward(*slots.shared_site()->home, operand_role::input, read_view(x),
-                                       write_view(grad_x));
+    slots.shared_site()->mask_backward(ws, operand_role::input, read_view(x), write_view(grad_x));
 }
 
-/// The same for the weight. Throws `state_folded` once fold_weight has replaced the weight's values.
-template <backend B, host_tensor W, writable_host_tensor G>
-void weight_backward(quantizer_slots<B> const& slots, W const& w, G& grad_w) {
+template <backend B, host_tensor X, writable_host_tensor G>
+void input_backward(quantizer_slots<B> const& slots, X const& x, G& grad_x) {
+  if (slots.live()) input_backward(*slots.shared_site()->home, slots, x, grad_x);
+}
+
+namespace detail {
+template <backend B>
+void refuse_training_folded(quantizer_slots<B> const& slots) {
   auto const& s = slots.shared_site();
   if (s && s->folded)
     fail(error_id::state_folded, s->name, ": fold_weight has replaced this weight by its quantized values; it can no ",
          "longer be trained");
-  if (slots.live()) s->mask_backward(*s->home, operand_role::weight, read_view(w), write_view(grad_w));
+}
+}  // namespace detail
+
+/// The same for the weight. Throws `state_folded` once fold_weight has replaced the weight's values.
+template <backend B, host_tensor W, writable_host_tensor G>
+void weight_backward(workspace<B>& ws, quantizer_slots<B> const& slots, W const& w, G& grad_w) {
+  detail::refuse_training_folded(slots);
+  if (slots.live())
+    slots.shared_site()->mask_backward(ws, operand_role::weight, read_view(w), write_view(grad_w));
+}
+
+template <backend B, host_tensor W, writable_host_tensor G>
+void weight_backward(quantizer_slots<B> const& slots, W const& w, G& grad_w) {
+  detail::refuse_training_folded(slots);
+  if (slots.live()) weight_backward(*slots.shared_site()->home, slots, w, grad_w);
 }
 
 }  // namespace mixbit

@@ -39,7 +39,9 @@ enum class site_kind : std::uint8_t {
 struct site_layout {
   site_kind kind = site_kind::linear;
   axis_order input, weight, output;
-  bool flat_weight = false;  ///< configs see the weight as [out, K], K being all its other axes together
+  /// Do configs see the weight as [A, K]? A is its first axis in PyTorch's order (out; for conv_transpose, in), K all
+  /// its other axes together.
+  bool flat_weight = false;
 
   /// The same layout with the weight flattened: blocks of a convolution kernel then run over in·h·w values instead of
   /// its width. Blocks of 128 along the width of a 3×3 kernel are blocks of 3.
@@ -50,24 +52,30 @@ struct site_layout {
   }
 };
 
-/// A weight as configs see it: PyTorch's axes, or [out, K]. Throws `tensor_layout` where the flattened axes do not lie
+/// A weight as configs see it: PyTorch's axes, or [A, K]. Throws `tensor_layout` where the flattened axes do not lie
 /// one behind the other in memory, so that no strides describe K.
 template <class Ref>
 Ref weight_view(site_layout const& l, Ref const& host) {
-  Ref w = l.weight.apply(host);
-  if (!l.flat_weight) return w;
-  for (int a = w.rank - 2; a > 0; --a) {
-    if (w.stride[a] != w.stride[a + 1] * w.shape[a + 1])
-      fail(error_id::tensor_layout, "a weight of shape ", to_string(l.weight.apply(host)),
-           " cannot be flattened: axis ", a + 1, " and those behind it do not lie one behind the other within axis ", a,
-           " in memory");
-    w.shape[a] *= w.shape[a + 1];
-    w.stride[a] = w.stride[a + 1];
-    w.shape[a + 1] = 1;
-    w.stride[a + 1] = 0;
-    w.rank = static_cast<std::int8_t>(a + 1);
+  Ref const w = l.weight.apply(host);
+  if (!l.flat_weight || w.rank <= 2) return w;
+  std::int64_t size = 1, step = 1;  // of the axes behind `a`; those of size 1 take no step, whatever their stride
+  for (int a = w.rank - 1; a > 0; --a) {
+    if (w.shape[a] == 1) continue;
+    if (size == 1) step = w.stride[a];
+    if (w.stride[a] != step * size)
+      fail(error_id::tensor_layout, "a weight of shape ", to_string(w), " cannot be flattened: the axes behind axis ",
+           a, " do not lie one behind the other within it in memory");
+    size *= w.shape[a];
   }
-  return w;
+  Ref flat = w;
+  for (int a = 2; a < w.rank; ++a) {
+    flat.shape[a] = 1;
+    flat.stride[a] = 0;
+  }
+  flat.rank = 2;
+  flat.shape[1] = size;
+  flat.stride[1] = step;
+  return flat;
 }
 
 /// The layouts that hosts usually have.

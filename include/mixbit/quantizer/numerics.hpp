@@ -4,8 +4,7 @@
 // refuses the rest by name instead of computing something else.
 #pragma once
 
-#include <algorithm>
-#include <optional>
+#include <cstdint>
 #include <string>
 #include <vector>
 

@@ -41,7 +41,8 @@ class trial_scope {
 /// What hooks see of a host's op. Views are in the host's axis order.
 class erased_op {
  public:
-  /// A writable tensor of that operand's geometry, for one quantized copy; reused by the next call for that role.
+  /// A writable tensor of that operand's geometry, for one quantized copy; new memory at each call. For a wrapping host
+  /// it lives as long as the arena's scope; for an owning one until the next `scratch` or `cached` of that role.
   virtual tensor_ref scratch(operand_role role, arena& a) = 0;
   /// The same, kept by the caller between calls (the weight cache).
   virtual tensor_ref cached(operand_role role, std::shared_ptr<void>& holder, memory_source from) = 0;
@@ -55,6 +56,12 @@ class erased_op {
  protected:
   ~erased_op() = default;
 };
+
+/// Hosts whose traits say that they record a tape (tensor_traits' `no_grad` or `link`).
+template <class H>
+concept taping_host = requires { typename traits_of<H>::no_grad; } ||
+                      requires(std::remove_cvref_t<H> const& x, std::remove_cvref_t<H>& xq,
+                               std::function<void(tensor_ref)> f) { traits_of<H>::link(x, xq, f); };
 
 namespace detail {
 
@@ -213,7 +220,8 @@ class bound_lookup final : public erased_op {
   std::optional<Y> result_, trial_;
 };
 
-/// An op that writes into a tensor the host has allocated; trials write into scratch memory.
+/// An op that writes into a tensor the host has allocated; trials write into scratch memory. Not for hosts that record
+/// a tape (apply_into refuses them): a tape knows results that an op returns, not memory that it was lent.
 template <operand_host X, operand_host W, writable_host_tensor Y>
   requires requires(tensor_ref t) { traits_of<Y>::wrap(t); }
 class bound_op_into final : public erased_op {

@@ -8,8 +8,15 @@
 // Two ways, with the same bits: `score(slots, x, w, op, grad_y)` in a backward recomputes the outputs and keeps
 // nothing; `apply(..., &kept)` keeps the differences of one call for `score(slots, kept, grad_y)`.
 // Outside a scoring pass every call here returns at once, so a host leaves them in its backward.
+//
+// Threads: a site is scored by one thread a step, so that its sum has one order; another thread is refused
+// (`state_busy`). Several threads may score different sites, each with a workspace of its own. A region switches the
+// recipes of its members, so nothing else may run them meanwhile.
 #pragma once
 
+#include <atomic>
+#include <optional>
+#include <thread>
 #include <vector>
 
 #include "mixbit/quantizer/apply.hpp"
@@ -29,6 +36,20 @@ struct score_state {
   int step = 0;                 ///< the step that runs
   std::int64_t calls = 0;       ///< times it was scored
   std::vector<double> on_host;  ///< the sums, read back after the pass
+  std::atomic<std::thread::id> scorer{};  ///< the thread whose order the step's sum has; none yet: no thread's id
+
+  void begin(int next) {
+    step = next;
+    scorer = std::thread::id{};
+  }
+  /// Throws `state_busy` where another thread has scored this site in this step.
+  void claim(std::string const& site_name) {
+    std::thread::id first{};
+    auto const me = std::this_thread::get_id();
+    if (!scorer.compare_exchange_strong(first, me) && first != me)
+      fail(error_id::state_busy, site_name, ": scored by two threads in step ", step,
+           "; the sum would depend on their order, so score a step's batches on one thread");
+  }
   double* sum(std::size_t candidate) {
     return sums.data() + static_cast<std::size_t>(step) * candidates.size() + candidate;
   }
@@ -69,8 +90,10 @@ std::vector<const_tensor_ref> differences_of(workspace<B>& ws, std::size_t count
 }
 
 template <backend B>
-void commit_scores(workspace<B>& ws, score_state<B>& state, const_tensor_ref grad,
+void commit_scores(workspace<B>& ws, site<B> const& s, const_tensor_ref grad,
                    std::vector<const_tensor_ref> const& differences) {
+  score_state<B>& state = *s.scoring;
+  state.claim(s.name);
   for (std::size_t i = 0; i < differences.size(); ++i)
     ws.device.gradient_score({grad, differences[i], state.sum(i)});
   ++state.calls;
@@ -105,14 +128,14 @@ class score_hook final : public apply_hook<B> {
   bool runs_active_recipe() const override { return true; }
 };
 
-/// In a backward: recomputes the output under the active recipe and each candidate and adds to the scores.
+/// In a backward: recomputes the output under the active recipe and each candidate and adds to the scores. Throws
+/// `state_busy` where another thread has scored this site in this step.
 template <backend B, operand_host X, operand_host W, class Op, host_tensor G>
-void score(quantizer_slots<B> const& slots, X const& x, W const& w, Op&& op, G const& grad_y) {
+void score(workspace<B>& ws, quantizer_slots<B> const& slots, X const& x, W const& w, Op&& op, G const& grad_y) {
   std::shared_ptr<site<B>> const s = slots.shared_site();
   if (!s || !s->scoring) return;
   using Y = detail::result_of<Op, operand_t<X>, operand_t<W>>;
   auto erased = [&op](operand_t<X> xq, operand_t<W> wq, pass p) -> Y { return detail::invoke_op(op, p, xq, wq); };
-  workspace<B>& ws = *s->home;
   workspace_lock<B> const held{ws};
   bound_op<X, W, Y> bound{x, w, erased};
   operands const o{read_view(x), read_view(w)};
@@ -125,23 +148,35 @@ void score(quantizer_slots<B> const& slots, X const& x, W const& w, Op&& op, G c
   detail::require_gradient(*s, read_view(grad_y), y);
   auto const differences = detail::differences_of<B>(ws, s->scoring->candidates.size(), y,
                                                      [&](std::size_t i) { return run(s->scoring->candidates[i]); });
-  detail::commit_scores(ws, *s->scoring, read_view(grad_y), differences);
+  detail::commit_scores(ws, *s, read_view(grad_y), differences);
+}
+
+template <backend B, operand_host X, operand_host W, class Op, host_tensor G>
+void score(quantizer_slots<B> const& slots, X const& x, W const& w, Op&& op, G const& grad_y) {
+  auto const& s = slots.shared_site();
+  if (s && s->scoring) score(*s->home, slots, x, w, std::forward<Op>(op), grad_y);
 }
 
 /// From the differences that `apply(..., &kept)` kept; empties `kept`. Throws `tensor_shape` for another call's
-/// gradient.
+/// gradient, and `state_busy` as above.
 template <backend B, host_tensor G>
-void score(quantizer_slots<B> const& slots, pending<B>& kept, G const& grad_y) {
+void score(workspace<B>& ws, quantizer_slots<B> const& slots, pending<B>& kept, G const& grad_y) {
   std::shared_ptr<site<B>> const s = slots.shared_site();
   if (!s || !s->scoring || kept.differences.empty()) return;
   if (kept.owner != s)
     fail(error_id::state_missing, s->name, ": these differences were kept by a call of ", kept.owner->name);
   detail::require_gradient(*s, read_view(grad_y), kept.shape);
-  workspace_lock<B> const held{*s->home};
+  workspace_lock<B> const held{ws};
   std::vector<const_tensor_ref> differences;
   for (auto const& d : kept.differences) differences.push_back({kept.shape, d.data()});
-  detail::commit_scores(*s->home, *s->scoring, read_view(grad_y), differences);
+  detail::commit_scores(ws, *s, read_view(grad_y), differences);
   kept = {};
+}
+
+template <backend B, host_tensor G>
+void score(quantizer_slots<B> const& slots, pending<B>& kept, G const& grad_y) {
+  auto const& s = slots.shared_site();
+  if (s && s->scoring) score(*s->home, slots, kept, grad_y);
 }
 
 /// Several sites that are scored together where they meet: a mixture of experts at the MLP's output.
@@ -191,7 +226,8 @@ class score_region {
   std::vector<std::shared_ptr<site<B>>> members_;
 };
 
-/// Scores a region in a backward: `op(x)` recomputes its output. The sums are kept by the first member.
+/// Scores a region in a backward: `op(x)` recomputes its output. The sums are kept by the first member. Uses the
+/// model's own workspace.
 template <backend B, operand_host X, class Op, host_tensor G>
 void score(score_region<B> const& region, X const& x, Op&& op, G const& grad_y) {
   auto const& first = *region.members().front();
@@ -211,7 +247,7 @@ void score(score_region<B> const& region, X const& x, Op&& op, G const& grad_y) 
   auto const differences = detail::differences_of<B>(ws, first.scoring->candidates.size(), y,
                                                      [&](std::size_t i) { return run(first.scoring->candidates[i]); });
   (void)op(x);
-  detail::commit_scores(ws, *first.scoring, read_view(grad_y), differences);
+  detail::commit_scores(ws, first, read_view(grad_y), differences);
 }
 
 }  // namespace mixbit

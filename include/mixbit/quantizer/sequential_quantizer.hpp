@@ -68,21 +68,33 @@ class sequential_quantizer {
   /// Enables or disables it; amaxes are kept. Attributes are interpreted when it is first enabled; those that cannot be
   /// throw, and nothing changes. Where all of them are off, all are turned on.
   void enable(bool on, policy numerics) {
-    if (on && members_.empty()) interpret_members(numerics);
+    if (on && members_.empty()) {
+      auto next = attributes_when_on();
+      members_ = interpreted(next, numerics);
+      attributes_ = std::move(next);
+    }
     enabled_ = on;
+  }
+  /// Throws what enabling it would throw, and changes nothing.
+  void require_computable(policy numerics) const {
+    if (members_.empty()) (void)interpreted(attributes_when_on(), numerics);
   }
 
  private:
-  void interpret_members(policy numerics) {
+  std::vector<quantizer_attribute_config> attributes_when_on() const {
     auto next = attributes_;
     if (std::none_of(next.begin(), next.end(), [](auto const& a) { return a.enable; }))
       for (auto& a : next) a.enable = true;
+    return next;
+  }
+  /// Members of those that are on.
+  std::vector<tensor_quantizer<B>> interpreted(std::vector<quantizer_attribute_config> const& all,
+                                               policy numerics) const {
     std::vector<tensor_quantizer<B>> members;
-    for (std::size_t i = 0; i < next.size(); ++i)
-      if (next[i].enable)
-        members.emplace_back(next.size() == 1 ? path_ : path_ + "." + std::to_string(i), next[i], numerics);
-    attributes_ = std::move(next);
-    members_ = std::move(members);
+    for (std::size_t i = 0; i < all.size(); ++i)
+      if (all[i].enable)
+        members.emplace_back(all.size() == 1 ? path_ : path_ + "." + std::to_string(i), all[i], numerics);
+    return members;
   }
 
   std::string leaf_, path_;

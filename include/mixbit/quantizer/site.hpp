@@ -26,11 +26,6 @@ struct recipe_quantizers {
       if (q.role() == role && q.enabled()) return &q;
     return nullptr;
   }
-  sequential_quantizer<B>* named(std::string_view leaf) {
-    for (auto& q : quantizers)
-      if (q.leaf() == leaf) return &q;
-    return nullptr;
-  }
   bool any_enabled() const {
     for (auto const& q : quantizers)
       if (q.enabled()) return true;
@@ -157,8 +152,9 @@ struct site : std::enable_shared_from_this<site<B>> {
  private:
   const_tensor_ref quantized_weight(workspace<B>& ws, erased_op& op, const_tensor_ref w, sequential_quantizer<B>* q,
                                     int index, pass p) {
-    // a tape needs a copy of its own for each call
-    if (q == nullptr || !cache.enabled || op.links(operand_role::weight))
+    // A tape needs a copy of its own for each call. Candidates of a scoring pass leave the cache alone: it holds one
+    // recipe, and another thread may be reading the active one's.
+    if (q == nullptr || !cache.enabled || index != active || op.links(operand_role::weight))
       return quantized(ws, op, operand_role::weight, w, q, p);
     std::lock_guard const filling{cache_mutex};
     bool const fresh = cache.valid && cache.recipe == index && cache.source == w.data && cache.shape.type == w.type &&

@@ -42,11 +42,13 @@ class tensor_quantizer {
     device.amax({x, groups, amax_.data(), flags_.data()});
   }
 
-  /// Takes over a running max that another quantizer of the same grouping has observed.
+  /// Takes over what another quantizer of the same grouping has observed: its running max, and what it left out.
   void adopt(B& device, tensor_quantizer const& other) {
     hold(device, other.groups_);
     std::vector<float> const values = other.amax(device);
     device.copy_from_host(amax_.data(), values.data(), values.size() * sizeof(float));
+    data_flags const seen = other.flags(device);
+    device.copy_from_host(flags_.data(), &seen, sizeof seen);
   }
 
   /// y = Q(x); y may be x. Throws `state_not_calibrated`, or `format_unsigned` (x and y untouched on a CPU).
@@ -95,12 +97,7 @@ class tensor_quantizer {
   float const* device_amax() const { return amax_.data(); }
 
   /// NaN and infinities seen while calibrating.
-  std::uint64_t nonfinite(B& device) const {
-    if (flags_.empty()) return 0;
-    data_flags f;
-    device.copy_to_host(&f, flags_.data(), sizeof f);
-    return f.nonfinite;
-  }
+  std::uint64_t nonfinite(B& device) const { return flags(device).nonfinite; }
 
   /// How x is divided under this quantizer's attributes.
   partition grouping(geometry const& x) const { return numerics_.groups_of(x, name_); }
@@ -109,10 +106,16 @@ class tensor_quantizer {
   void hold(B& device, partition const& groups) {
     if (amax_.empty()) {
       amax_ = buffer<B, float>{device, static_cast<std::size_t>(groups.group_count())};
-      flags_ = buffer<B, data_flags>{device, 1};
       groups_ = groups;
     }
+    if (flags_.empty()) flags_ = buffer<B, data_flags>{device, 1};  // an amax that was set comes without
     require_fit(groups);
+  }
+
+  data_flags flags(B& device) const {
+    data_flags f;
+    if (!flags_.empty()) device.copy_to_host(&f, flags_.data(), sizeof f);
+    return f;
   }
 
   void require_fit(partition const& groups) const {

@@ -49,7 +49,7 @@ class workspace_lock {
       std::thread::id none{};
       if (!w.owner_.compare_exchange_strong(none, me, std::memory_order_acquire))
         fail(error_id::state_busy, "one workspace is used by two threads at once; give each thread its own and call ",
-             "apply(workspace, slots, ...)");
+             "apply(workspace, slots, ...), lend(workspace, slots, ...) and the like");
     }
     ++w.depth_;
     return w;

@@ -1,5 +1,5 @@
-// The kernels behind reference::scalar. With MIXBIT_SEPARATE_COMPILATION they are defined where this header is included,
-// which must be one source file of a program, compiled for the same target as the others.
+// The kernels behind reference::scalar. With MIXBIT_SEPARATE_COMPILATION this header is what one source file of a
+// program includes, compiled for the same target as the others.
 #pragma once
 
 #include "mixbit/reference/scalar.hpp"
