@@ -109,9 +109,11 @@ int main(int count, char** arguments) {
   bool json = false, quick = false;
   for (int i = 1; i < count; ++i) {
     std::string_view const option = arguments[i];
-    if (option == "--json") json = true;
-    else if (option == "--quick") quick = true;
-    else return std::fprintf(stderr, "bench_apply [--json] [--quick]\n"), 2;
+    bool* const flag = option == "--json" ? &json : option == "--quick" ? &quick : nullptr;
+    if (flag == nullptr || *flag)
+      return std::fprintf(stderr, "bench_apply: '%s' is %s; bench_apply [--json] [--quick]\n", arguments[i],
+                          flag == nullptr ? "an unknown option" : "given twice"), 2;
+    *flag = true;
   }
   int const rounds = quick ? 101 : 2001;
   layer l{32};

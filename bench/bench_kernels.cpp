@@ -161,9 +161,11 @@ int run(int count, char** arguments) {
   options o;
   for (int i = 1; i < count; ++i) {
     std::string_view const option = arguments[i];
-    if (option == "--json") o.json = true;
-    else if (option == "--quick") o.quick = true;
-    else return std::fprintf(stderr, "bench_kernels [--json] [--quick]\n"), 2;
+    bool* const flag = option == "--json" ? &o.json : option == "--quick" ? &o.quick : nullptr;
+    if (flag == nullptr || *flag)
+      return std::fprintf(stderr, "bench_kernels: '%s' is %s; bench_kernels [--json] [--quick]\n", arguments[i],
+                          flag == nullptr ? "an unknown option" : "given twice"), 2;
+    *flag = true;
   }
   bench b{o};
 #define MIXBIT_KERNEL(name) time_kernel(kernel_##name{}, b);

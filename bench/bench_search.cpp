@@ -2,12 +2,14 @@
 // first: three formats, 8 calibration and 8 scoring batches of 8 windows, two threads; solver included. Prints the
 // median over rounds of seconds for calibration, scoring, choosing and all of it, and a forward in the same rounds.
 #include <algorithm>
+#include <charconv>
 #include <chrono>
 #include <cstdio>
-#include <cstring>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "byte_lm/search_steps.hpp"
 #include "golden_suites/lm_model.hpp"
 
 namespace {
@@ -26,9 +28,8 @@ struct timings {
 };
 
 void round(golden::lm_model& lm, timings& t) {
-  auto const forward = [&](int i) { return lm.host.logits(lm.score[static_cast<std::size_t>(i)].inputs()); };
   auto start = clock_type::now();
-  (void)forward(0);
+  (void)lm.host.logits(lm.score[0].inputs());
   t.forward.push_back(since(start));
 
   start = clock_type::now();
@@ -39,14 +40,14 @@ void round(golden::lm_model& lm, timings& t) {
   o.target = 4.8;
   o.cost = mixbit::cost_model::modelopt;
   mixbit::search<byte_lm::backend> s{model, o};
-  int const steps = static_cast<int>(lm.score.size());
+  int const count = static_cast<int>(lm.score.size());
   double calibrated = 0;
-  s.run({steps, steps, [&](int i) { (void)forward(i); },
-         [&](int i) {
-           if (i == 0) calibrated = since(start);
-           auto const targets = lm.score[static_cast<std::size_t>(i)].targets();
-           lm.host.backward(byte_lm::cross_entropy_gradient(lm.pool, forward(i), targets));
-         }});
+  auto steps = byte_lm::search_steps(lm.host, lm.score, count, lm.score, count);
+  steps.score = [&, score = steps.score](int i) {
+    if (i == 0) calibrated = since(start);
+    score(i);
+  };
+  s.run(steps);
   double const scored = since(start);
   s.apply(s.choose(4.8));
   double const all = since(start);
@@ -57,21 +58,30 @@ void round(golden::lm_model& lm, timings& t) {
   mixbit::disable_quantizer(model, "*");  // the next round's forward is unquantized again
 }
 
+int refuse(std::string const& what) {
+  std::fprintf(stderr, "bench_search: %s; bench_search [--json] [--rounds N]\n", what.c_str());
+  return 2;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   bool json = false;
-  int rounds = 11;
+  int rounds = 0;  // none given
   for (int i = 1; i < argc; ++i) {
-    if (std::strcmp(argv[i], "--json") == 0) {
+    std::string const option = argv[i];
+    if (option != "--json" && option != "--rounds") return refuse("unknown option '" + option + "'");
+    if (option == "--json" ? json : rounds != 0) return refuse(option + " is given twice");
+    if (option == "--json") {
       json = true;
-    } else if (std::strcmp(argv[i], "--rounds") == 0 && i + 1 < argc && std::atoi(argv[i + 1]) > 0) {
-      rounds = std::atoi(argv[++i]);
-    } else {
-      std::fprintf(stderr, "usage: bench_search [--json] [--rounds N]\n");
-      return 2;
+      continue;
     }
+    std::string_view const value = i + 1 < argc ? argv[++i] : "";
+    auto const [end, code] = std::from_chars(value.data(), value.data() + value.size(), rounds);
+    if (code != std::errc{} || end != value.data() + value.size() || rounds < 1 || rounds > 10'000)
+      return refuse("--rounds '" + std::string{value} + "' is not a whole number from 1 to 10000");
   }
+  if (rounds == 0) rounds = 11;
   try {
     golden::lm_model lm{MIXBIT_GOLDEN_DIR, MIXBIT_DATA_DIR};
     timings t;

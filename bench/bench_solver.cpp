@@ -75,17 +75,17 @@ int main(int argc, char** argv) try {
   bool quick = false;
   for (int i = 1; i < argc; ++i) {
     std::string_view const option{argv[i]};
-    if (option == "--json") {
-      json = true;
-    } else if (option == "--quick") {
-      quick = true;
-    } else if (option == "--help") {
+    if (option == "--help" && argc == 2) {
       std::puts("bench_solver [--json] [--quick]\n  --json   one JSON object a line\n  --quick  small instances only");
       return 0;
-    } else {
-      std::fprintf(stderr, "bench_solver: unknown option %s; there are --json, --quick and --help\n", argv[i]);
+    }
+    bool* const flag = option == "--json" ? &json : option == "--quick" ? &quick : nullptr;
+    if (flag == nullptr || *flag) {
+      std::fprintf(stderr, "bench_solver: '%s' is %s; bench_solver [--json] [--quick]\n", argv[i],
+                   flag == nullptr ? "an unknown option" : "given twice");
       return 2;
     }
+    *flag = true;
   }
   for (instance const& one : instances(quick)) print(one, measure(one), json);
   return 0;

@@ -1,21 +1,14 @@
-// What the suites of the config layer share: reading a golden file with its keys in order, comparing as JSON values.
+// What the suites of the config layer share: comparing as JSON values.
 #pragma once
 
 #include <filesystem>
-#include <fstream>
-#include <stdexcept>
 #include <string>
 
 #include "golden_suites/suite.hpp"
 #include "mixbit/config/json.hpp"
+#include "mixbit/io/json.hpp"
 
 namespace golden {
-
-inline mixbit::config_json read_ordered(std::filesystem::path const& path) {
-  std::ifstream in{path};
-  if (!in) throw std::runtime_error{"cannot read " + path.string()};
-  return mixbit::config_json::parse(in);
-}
 
 /// Equal as JSON values: the order of an object's keys says nothing, that of a list does.
 inline bool same_json(mixbit::config_json const& a, mixbit::config_json const& b) {

@@ -19,12 +19,12 @@ class fake_quant_suite {
   }
 
   suite_result run() {
-    for (auto const& c : document_["cases"]) {
-      id_ = c["id"];
+    for (auto const& c : document_.at("cases")) {
+      id_ = c.at("id");
       try {
         run_case(c);
       } catch (std::exception const& e) {
-        result_.check(false, id_ + ": " + e.what());
+        result_.check(false, "fake_quant.json, case " + id_ + ": " + reason_of(e));
       }
     }
     return result_;
@@ -36,17 +36,17 @@ class fake_quant_suite {
   tensor load(std::string const& name) { return tensor{file_.at(name)}; }
 
   void run_case(json const& c) {
-    tensor x = load(c["input"]);
+    tensor x = load(c.at("input"));
     if (c.contains("error")) return refused(c, x);
     if (c.contains("grad_output")) return backward(c, x);
     std::vector<json> members;
-    if (c["attributes"].is_array()) members.assign(c["attributes"].begin(), c["attributes"].end());
-    else members.push_back(c["attributes"]);
+    if (c.at("attributes").is_array()) members.assign(c.at("attributes").begin(), c.at("attributes").end());
+    else members.push_back(c.at("attributes"));
     tensor y{x.g};
     std::memcpy(y.as<char>(), x.as<char>(), static_cast<std::size_t>(x.g.bytes()));
     for (std::size_t m = 0; m < members.size(); ++m)
       if (!member(c, members[m], m, x, y)) return;
-    tensor expected = load(c["output"]);
+    tensor expected = load(c.at("output"));
     auto const at = first_difference(y, expected);
     if (at >= 0)
       result_.check(false,
@@ -61,9 +61,9 @@ class fake_quant_suite {
     mixbit::check_format(how, id_);
     auto const shared = grouping_of(attributes, x.g);
     bool const affine = attributes.contains("bias");
-    tensor const bias = affine ? bias_of(c, attributes["bias"], x) : tensor{};
+    tensor const bias = affine ? bias_of(c, attributes.at("bias"), x) : tensor{};
     if (affine) shift(y, bias, -1);
-    bool const dynamic_bias = affine && attributes["bias"]["type"] == "dynamic";
+    bool const dynamic_bias = affine && attributes.at("bias").at("type") == "dynamic";
     auto amax = calibrate(c, attributes, shared, dynamic_bias || !affine ? x : y);
     if (!amax_matches(c, index, shared, x.g, amax)) return false;
     // the file holds the calibrated amax there, but 448 is used
@@ -77,8 +77,8 @@ class fake_quant_suite {
 
   std::vector<float> calibrate(json const& c, json const& attributes, grouping const& shared, tensor& x) {
     std::vector<float> amax(static_cast<std::size_t>(shared.groups.group_count()));
-    if (c.contains("given_amax")) std::fill(amax.begin(), amax.end(), c["given_amax"].get<float>());
-    else if (attributes.contains("constant_amax")) amax[0] = attributes["constant_amax"].get<float>();
+    if (c.contains("given_amax")) std::fill(amax.begin(), amax.end(), c.at("given_amax").get<float>());
+    else if (attributes.contains("constant_amax")) amax[0] = attributes.at("constant_amax").get<float>();
     else cpu_.amax({x.ref(), shared.groups, amax.data(), nullptr});
     mixbit::check_amax(amax, format_of(attributes, mixbit::policy::modelopt), x.g.type, id_);
     return amax;
@@ -87,8 +87,8 @@ class fake_quant_suite {
   /// Dynamic quantizers have no amax of their own in the file.
   bool amax_matches(json const& c, std::size_t index, grouping const& shared, mixbit::geometry const& g,
                     std::vector<float> const& amax) {
-    if (c["amax"].size() <= index) return true;
-    tensor expected = load(c["amax"][index]);
+    if (c.at("amax").size() <= index) return true;
+    tensor expected = load(c.at("amax").at(index));
     bool ok = same_shape(expected.g, mixbit::amax_shape_of(g, shared.groups, shared.blocks));
     for (std::size_t i = 0; ok && i < amax.size(); ++i) ok = amax[i] == expected.as<float>()[i];
     if (!ok) result_.check(false, id_ + ": another amax");
@@ -97,7 +97,7 @@ class fake_quant_suite {
 
   /// The bias broadcast to the shape of x: the golden one, or the midpoint of the row's extremes if it is dynamic.
   tensor bias_of(json const& c, json const& settings, tensor& x) {
-    if (!c["bias"].empty()) return load(c["bias"][0]);
+    if (!c.at("bias").empty()) return load(c.at("bias").at(0));
     auto const rows = mixbit::blocks_of(x.g, blocks_of(settings)).groups;
     mixbit::geometry g = mixbit::dense_geometry(x.g.type, std::span{rows.data(), static_cast<std::size_t>(x.g.rank)});
     tensor bias{g};
@@ -130,8 +130,8 @@ class fake_quant_suite {
 
   /// Negative values under an unsigned format: noticed, and refused by the check that entries make.
   void refused(json const& c, tensor& x) {
-    auto const how = format_of(c["attributes"], mixbit::policy::modelopt);
-    auto const shared = grouping_of(c["attributes"], x.g);
+    auto const how = format_of(c.at("attributes"), mixbit::policy::modelopt);
+    auto const shared = grouping_of(c.at("attributes"), x.g);
     std::vector<float> amax(static_cast<std::size_t>(shared.groups.group_count()));
     mixbit::data_flags flags;
     cpu_.amax({x.ref(), shared.groups, amax.data(), &flags});
@@ -147,8 +147,10 @@ class fake_quant_suite {
   }
 
   void backward(json const& c, tensor& x) {
-    auto const shared = grouping_of(c["attributes"], x.g);
-    tensor amax = load(c["amax"][0]), grad = load(c["grad_output"]), expected = load(c["grad_input"]);
+    auto const shared = grouping_of(c.at("attributes"), x.g);
+    tensor amax = load(c.at("amax").at(0)), grad = load(c.at("grad_output")), expected = load(c.at("grad_input"));
+    if (!grad.g.same_shape(x.g) || amax.g.size() != shared.groups.group_count())
+      return result_.check(false, id_ + ": grad_output or amax do not fit the input's shape");
     cpu_.backward_mask({x.ref(), grad.ref(), shared.groups, amax.as<float>()});
     result_.check(first_difference(grad, expected) < 0, id_ + ": another gradient");
   }

@@ -20,8 +20,8 @@ class lm_suite {
   suite_result run() {
     auto const& cases = lm_.file.cases();
     unquantized(cases);
-    for (auto const& c : cases["cases"]) {
-      std::string const preset = c["id"];
+    for (auto const& c : cases.at("cases")) {
+      std::string const preset = c.at("id");
       auto const config = mixbit::preset(preset);
       if (config.algorithm != mixbit::algorithm_config{"max"})
         result_.skip(1, preset + " needs an algorithm that is not there yet");
@@ -36,14 +36,22 @@ class lm_suite {
 
   byte_lm::matrix logits() {
     auto const ids = lm_.file.tensor("ids");
+    if (ids.type != mixbit::dtype::i32 || ids.rank != 2) refuse("ids", "a matrix of int32");
     std::int64_t const count = ids.shape[0], length = ids.shape[1];
     tokens_.assign(ids.as<std::int32_t>(), ids.as<std::int32_t>() + count * length);
     return lm_.host.logits({tokens_.data(), count, length, length});
   }
 
+  [[noreturn]] void refuse(std::string const& tensor, char const* wanted) const {
+    auto const t = lm_.file.tensor(tensor);
+    mixbit::fail(mixbit::error_id::file_content, lm_.file.tensors().label(), ": tensor '", tensor, "' is ",
+                 to_string(t), " of ", name_of(t.type), ", not ", wanted);
+  }
+
   byte_lm::matrix golden_matrix(std::string const& name) {
     auto const values = lm_.file.floats(name);
     auto const shape = lm_.file.tensor(name);
+    if (shape.rank == 0 || shape.size() == 0) refuse(name, "logits");
     std::int64_t const columns = shape.shape[shape.rank - 1];
     return Eigen::Map<byte_lm::matrix const>(values.data(), static_cast<std::int64_t>(values.size()) / columns,
                                              columns);
@@ -57,7 +65,7 @@ class lm_suite {
   void unquantized(mixbit::json_document const& cases) {
     auto const theirs = golden_matrix("logits");
     close((logits() - theirs).cwiseAbs().maxCoeff(), 0, 1e-5 * theirs.cwiseAbs().maxCoeff(), "unquantized logits");
-    close(lm_.validation_loss(), cases["validation_loss"], 1e-5, "unquantized validation loss");
+    close(lm_.validation_loss(), cases.at("validation_loss"), 1e-5, "unquantized validation loss");
   }
 
   void quantized(std::string const& preset, mixbit::quantize_config const& config, mixbit::json_document const& c) {
@@ -65,14 +73,14 @@ class lm_suite {
     mixbit::quantize(model, config, [&] {
       for (auto const& step : lm_.calibration) (void)lm_.host.logits(step.inputs());
     });
-    auto const theirs = golden_matrix(c["logits"]);
+    auto const theirs = golden_matrix(c.at("logits"));
     byte_lm::matrix const difference = logits() - theirs;
-    if (quantizers(model, preset, c["quantizers"])) {
+    if (quantizers(model, preset, c.at("quantizers"))) {
       close(difference.norm() / theirs.norm(), 0, 2e-2, preset + " logit norm");
-      close(lm_.validation_loss(), c["validation_loss"], 1e-3, preset + " validation loss");
+      close(lm_.validation_loss(), c.at("validation_loss"), 1e-3, preset + " validation loss");
     } else {
       close(difference.cwiseAbs().maxCoeff(), 0, 1e-5 * theirs.cwiseAbs().maxCoeff(), preset + " logits");
-      close(lm_.validation_loss(), c["validation_loss"], 1e-5, preset + " validation loss");
+      close(lm_.validation_loss(), c.at("validation_loss"), 1e-5, preset + " validation loss");
     }
   }
 
@@ -101,7 +109,7 @@ class lm_suite {
       result_.check(ours.empty(), preset + ": " + q.path() + " has an amax, ModelOpt's has none");
       return;
     }
-    auto const theirs = lm_.file.floats(golden["amax"].get<std::string>());
+    auto const theirs = lm_.file.floats(golden.at("amax").get<std::string>());
     bool const input = q.role() == mixbit::quantizer_role::input;
     bool const first = q.path().starts_with("model.layers.0.");
     double const bound = !input ? 0 : first ? 1e-5 : 1e-2;

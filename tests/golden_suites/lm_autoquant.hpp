@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "byte_lm/search_steps.hpp"
 #include "golden_suites/lm_model.hpp"
 #include "golden_suites/suite.hpp"
 
@@ -17,11 +18,11 @@ class lm_autoquant_suite {
   }
 
   suite_result run() {
-    for (auto const& r : golden_["runs"]) {
-      if (r["method"] == "gradient")
+    for (auto const& r : golden_.at("runs")) {
+      if (r.at("method") == "gradient")
         search(r);
       else
-        result_.skip(1, "method " + r["method"].get<std::string>() + " is not there yet");
+        result_.skip(1, "method " + r.at("method").get<std::string>() + " is not there yet");
     }
     return result_;
   }
@@ -32,28 +33,22 @@ class lm_autoquant_suite {
 
   static mixbit::search_options options_of(json const& run) {
     mixbit::search_options o;
-    for (auto const& f : run["formats"]) o.formats.push_back(mixbit::preset(f.get<std::string>()));
-    o.target = run["effective_bits"].get<double>();
-    if (!run["disabled_layers"].is_null())
-      for (auto const& p : run["disabled_layers"]) o.disabled_layers.emplace_back(p.get<std::string>());
+    for (auto const& f : run.at("formats")) o.formats.push_back(mixbit::preset(f.get<std::string>()));
+    o.target = run.at("effective_bits").get<double>();
+    if (!run.at("disabled_layers").is_null())
+      for (auto const& p : run.at("disabled_layers")) o.disabled_layers.emplace_back(p.get<std::string>());
     o.cost = mixbit::cost_model::modelopt;
     return o;
   }
 
   void search(json const& run) {
     std::string const where =
-        mixbit::detail::concat(run["formats"].size(), " formats at ", run["effective_bits"].dump(), " bits");
+        mixbit::detail::concat(run.at("formats").size(), " formats at ", run.at("effective_bits").dump(), " bits");
     auto model = lm_.quantized(mixbit::policy::modelopt);
     mixbit::search<backend> s{model, options_of(run)};
-    auto const forward = [&](int i) { return lm_.host.logits(lm_.score[static_cast<std::size_t>(i)].inputs()); };
     int const steps = static_cast<int>(lm_.score.size());
-    s.run({steps, steps, [&](int i) { (void)forward(i); },
-           [&](int i) {
-             auto const targets = lm_.score[static_cast<std::size_t>(i)].targets();
-             lm_.host.backward(byte_lm::cross_entropy_gradient(lm_.pool, forward(i), targets));
-           },
-           {}});
-    compare(where, s.stats(), run["candidate_stats"]);
+    s.run(byte_lm::search_steps(lm_.host, lm_.score, steps, lm_.score, steps));
+    compare(where, s.stats(), run.at("candidate_stats"));
     auto const chosen = s.choose(s.options().target);
     result_.check(chosen.bits <= chosen.budget && chosen.optimal,
                   where + ": the choice is over its budget or not proven");
@@ -68,19 +63,19 @@ class lm_autoquant_suite {
       if (i >= ours.size()) break;
       auto const& o = ours[i++];
       std::string const at = where + ": " + name;
-      result_.check(o.name == name && json(o.modules) == g["module_names"],
+      result_.check(o.name == name && json(o.modules) == g.at("module_names"),
                     at + ": group or members differ: " + o.name);
-      result_.check(static_cast<double>(o.elements) == g["uncompressed_cost"].get<double>(),
+      result_.check(static_cast<double>(o.elements) == g.at("uncompressed_cost").get<double>(),
                     at + ": uncompressed cost");
-      result_.check(o.candidates.size() == g["formats"].size(), at + ": number of candidates");
-      for (std::size_t c = 0; c < o.candidates.size() && c < g["formats"].size(); ++c)
+      result_.check(o.candidates.size() == g.at("formats").size(), at + ": number of candidates");
+      for (std::size_t c = 0; c < o.candidates.size() && c < g.at("formats").size(); ++c)
         candidate(at, o.candidates[c], g, c);
     }
   }
 
   void candidate(std::string const& at, mixbit::candidate_stat const& ours, json const& g, std::size_t c) {
-    double const score = g["raw_scores"][c], cost = g["costs"][c];
-    result_.check(ours.format == g["formats"][c].get<std::string>(), at + ": format " + ours.format);
+    double const score = g.at("raw_scores").at(c), cost = g.at("costs").at(c);
+    result_.check(ours.format == g.at("formats").at(c).get<std::string>(), at + ": format " + ours.format);
     result_.check(static_cast<double>(ours.bits) == 16 * cost,
                   mixbit::detail::concat(at, ": ", ours.bits, " bits against a cost of ", cost));
     result_.check(std::abs(ours.score - score) <= 0.01 * score,
@@ -91,11 +86,11 @@ class lm_autoquant_suite {
                    json const& run) {
     double ours = 0, theirs = 0;
     for (std::size_t g = 0; g < stats.size(); ++g) {
-      auto const& golden = run["candidate_stats"][stats[g].name];
-      ours += golden["raw_scores"][static_cast<std::size_t>(chosen.choice[g])].get<double>();
-      auto const label = run["best"]["recipe"][stats[g].name];
-      for (std::size_t c = 0; c < golden["formats"].size(); ++c)
-        if (golden["formats"][c] == label) theirs += golden["raw_scores"][c].get<double>();
+      auto const& golden = run.at("candidate_stats").at(stats[g].name);
+      ours += golden.at("raw_scores").at(static_cast<std::size_t>(chosen.choice[g])).get<double>();
+      auto const label = run.at("best").at("recipe").at(stats[g].name);
+      for (std::size_t c = 0; c < golden.at("formats").size(); ++c)
+        if (golden.at("formats").at(c) == label) theirs += golden.at("raw_scores").at(c).get<double>();
     }
     result_.check(ours <= theirs, mixbit::detail::concat(where, ": our choice scores ", ours, ", ModelOpt's ", theirs));
   }

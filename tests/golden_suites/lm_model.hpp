@@ -12,7 +12,11 @@
 namespace golden {
 
 /// [steps, windows, bytes] or [windows, bytes] of uint8 as steps of windows.
-inline std::vector<byte_lm::byte_windows> windows_of(mixbit::const_tensor_ref t) {
+inline std::vector<byte_lm::byte_windows> windows_of(mixbit::test::golden_file const& file, std::string const& name) {
+  auto const t = file.tensor(name);
+  if (t.type != mixbit::dtype::u8 || t.rank < 2 || t.rank > 3)
+    mixbit::fail(mixbit::error_id::file_content, file.tensors().label(), ": tensor '", name, "' is ", to_string(t),
+                 " of ", name_of(t.type), ", not windows of uint8");
   bool const stepped = t.rank == 3;
   std::int64_t const steps = stepped ? t.shape[0] : 1, count = t.shape[stepped], length = t.shape[stepped + 1];
   std::vector<byte_lm::byte_windows> all;
@@ -35,9 +39,9 @@ struct lm_model {
   lm_model(std::filesystem::path const& dir, std::filesystem::path const& data)
       : file{dir, "lm"},
         host{byte_lm::load_model((data / "byte-lm").string(), pool)},
-        calibration{windows_of(file.tensor("calibration"))},
-        score{windows_of(file.tensor("score"))},
-        validation{windows_of(file.tensor("validation"))[0]} {}
+        calibration{windows_of(file, "calibration")},
+        score{windows_of(file, "score")},
+        validation{windows_of(file, "validation").at(0)} {}
 
   mixbit::model<backend> quantized(mixbit::policy numerics) {
     return mixbit::model<backend>{host, {.device = backend{pool}, .numerics = numerics}};

@@ -1,8 +1,10 @@
 // mixbit_goldens [DIR]: every golden suite on a folder of tests/golden's shape. A suite whose files are not there is
-// skipped. A line a suite, then `N passed, N failed, N skipped`. Exit status 1 for a failure, 2 for wrong arguments.
+// skipped, one whose files are not what it reads fails. A line a suite, then `N passed, N failed, N skipped`.
+// Exit status 1 for a failure, 2 for wrong arguments and for a folder that holds nothing to compare.
 #include <cstdio>
 #include <filesystem>
 #include <functional>
+#include <string>
 #include <vector>
 
 #include "golden_suites/export.hpp"
@@ -46,21 +48,28 @@ suite_result run(suite const& s, path const& dir) {
     }
   try {
     result = s.run(dir);
-    result.check(result.passed + result.skipped > 0, "the suite holds no case");
+    if (result.passed + result.failed + result.skipped == 0) result.check(false, "the suite holds no case");
   } catch (std::exception const& e) {
-    result.check(false, e.what());
+    std::string const what = reason_of(e), file = (dir / s.files.front()).string();
+    bool const names_file = what.find(dir.string()) != what.npos;
+    result.check(false, names_file ? what : file + ": " + what);
   }
   return result;
+}
+
+int refuse(std::string const& what) {
+  std::fprintf(stderr, "mixbit_goldens: %s\n", what.c_str());
+  return 2;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
   path const dir = argc > 1 ? path{argv[1]} : path{MIXBIT_GOLDEN_DIR};
-  if (argc > 2 || !std::filesystem::is_directory(dir)) {
-    std::fprintf(stderr, "usage: mixbit_goldens [DIR]; '%s' is not a folder of golden files\n", dir.c_str());
-    return 2;
-  }
+  if (argc > 2) return refuse("there is one argument at most, a folder of golden files, and '" + std::string{argv[2]} +
+                              "' is another");
+  std::error_code ignored;
+  if (!std::filesystem::is_directory(dir, ignored)) return refuse("'" + dir.string() + "' is not a folder");
   int passed = 0, failed = 0, skipped = 0;
   for (auto const& s : suites()) {
     auto const r = run(s, dir);
@@ -70,5 +79,6 @@ int main(int argc, char** argv) {
     passed += r.passed, failed += r.failed, skipped += r.skipped;
   }
   std::printf("%d passed, %d failed, %d skipped\n", passed, failed, skipped);
+  if (passed + failed == 0) return refuse("'" + dir.string() + "' holds no golden files: no suite could run");
   return failed == 0 ? 0 : 1;
 }

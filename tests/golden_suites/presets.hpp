@@ -11,7 +11,7 @@
 
 inline suite_result run_presets(std::filesystem::path const& dir) {
   suite_result result{.name = "presets"};
-  mixbit::config_json const file = golden::read_ordered(dir / "presets.json");
+  auto const file = mixbit::read_json_file(dir / "presets.json");
   for (auto const& [name, expected] : file.items()) {
     if (mixbit::preset_full_name(name) != name) {
       result.check(false, "there is no preset " + name);
@@ -21,7 +21,7 @@ inline suite_result run_presets(std::filesystem::path const& dir) {
     result.check(golden::same_json(expected, got), name + golden::both(expected, got));
   }
   if (file.size() != mixbit::preset_names().size())
-    result.check(false, "the file holds " + std::to_string(file.size()) + " presets, the library " +
+    result.check(false, "presets.json holds " + std::to_string(file.size()) + " presets, the library " +
                             std::to_string(mixbit::preset_names().size()));
   return result;
 }

@@ -46,7 +46,7 @@ inline std::int64_t first_difference(tensor& a, tensor& b) {
 inline mixbit::format format_of(mixbit::json_document const& attributes, mixbit::policy numerics) {
   mixbit::format how;
   how.numerics = numerics;
-  auto const& bits = attributes.contains("num_bits") ? attributes["num_bits"] : mixbit::json_document(8);
+  auto const& bits = attributes.contains("num_bits") ? attributes.at("num_bits") : mixbit::json_document(8);
   how.element = bits.is_array() ? mixbit::e4m3_element
                                 : mixbit::integer_element(bits.get<int>(), attributes.value("unsigned", false),
                                                           attributes.value("narrow_range", false));
@@ -72,11 +72,11 @@ struct grouping {
 
 inline grouping grouping_of(mixbit::json_document const& attributes, mixbit::geometry const& g) {
   if (attributes.contains("block_sizes")) {
-    auto blocks = blocks_of(attributes["block_sizes"]);
+    auto blocks = blocks_of(attributes.at("block_sizes"));
     return {mixbit::blocks_of(g, blocks), blocks};
   }
-  if (!attributes.contains("axis") || attributes["axis"].is_null()) return {mixbit::per_tensor(g), {}};
-  auto const& axis = attributes["axis"];
+  if (!attributes.contains("axis") || attributes.at("axis").is_null()) return {mixbit::per_tensor(g), {}};
+  auto const& axis = attributes.at("axis");
   auto const kept = axis.is_array() ? axis.get<std::vector<int>>() : std::vector<int>{axis.get<int>()};
   return {mixbit::per_axes(g, kept), {}};
 }

@@ -50,20 +50,22 @@ inline mixbit::config_json shown(mixbit::resolution const& resolution) {
 
 inline suite_result run_resolved(std::filesystem::path const& dir) {
   suite_result result{.name = "resolved"};
-  mixbit::config_json const file = golden::read_ordered(dir / "resolved.json");
+  auto const file = mixbit::read_json_file(dir / "resolved.json");
   mixbit::module_class_registry const classes = mixbit::default_module_classes();
   std::map<std::string, std::vector<mixbit::module_quantizers>> trees;
-  for (auto const& [name, modules] : file["skeletons"].items())
-    for (mixbit::config_json const& m : modules)
-      if (classes.find(m[1].get<std::string>())) trees[name].push_back(classes.module(m[0], m[1].get<std::string>()));
-  if (file["cases"].empty()) result.check(false, "the file holds no cases");
-  for (mixbit::config_json const& c : file["cases"]) {
-    std::string const name = c["name"], tree = c["skeleton"];
+  for (auto const& [name, modules] : file.at("skeletons").items())
+    for (mixbit::config_json const& m : modules) {
+      std::string const module = m.at(0), class_name = m.at(1);
+      if (classes.find(class_name)) trees[name].push_back(classes.module(module, class_name));
+    }
+  if (file.at("cases").empty()) result.check(false, "resolved.json holds no cases");
+  for (mixbit::config_json const& c : file.at("cases")) {
+    std::string const name = c.at("name"), tree = c.at("skeleton");
     mixbit::quantize_config config{.name = name};
-    if (c["source"] == "preset") config = mixbit::preset(name);
-    else config.entries = mixbit::quant_cfg_from_json(file["custom"][name]);
+    if (c.at("source") == "preset") config = mixbit::preset(name);
+    else config.entries = mixbit::quant_cfg_from_json(file.at("custom").at(name));
     mixbit::config_json const got = golden::shown(mixbit::apply_entries(trees[tree], config, classes));
-    mixbit::config_json const expected{{"disabled", c["disabled"]}, {"enabled", c["enabled"]}};
+    mixbit::config_json const expected{{"disabled", c.at("disabled")}, {"enabled", c.at("enabled")}};
     result.check(golden::same_json(expected, got), tree + ", " + name + golden::both(expected, got));
   }
   return result;

@@ -1,7 +1,9 @@
 // The outcome of one golden suite.
 #pragma once
 
+#include <exception>
 #include <string>
+#include <string_view>
 #include <vector>
 
 struct suite_result {
@@ -19,3 +21,10 @@ struct suite_result {
     messages.push_back(name + ": skipped " + std::to_string(cases) + ": " + reason);
   }
 };
+
+/// What an error says, without the id that nlohmann puts before it: "key 'cases' not found".
+inline std::string reason_of(std::exception const& problem) {
+  std::string_view text = problem.what();
+  if (text.starts_with("[json.exception.")) text.remove_prefix(text.find("] ") + 2);
+  return std::string{text};
+}

@@ -23,14 +23,14 @@ inline bool refused_on_purpose(mixbit::config_json const& input) {
 /// Runs `read`, which returns the normalised form, on every case of one kind; errors must be mixbit's own.
 inline void check_verdicts(suite_result& result, mixbit::config_json const& cases, std::string const& kind,
                            std::function<mixbit::config_json(mixbit::config_json const&)> const& read) {
-  if (cases.empty()) result.check(false, "the file holds no " + kind);
+  if (cases.empty()) result.check(false, "validation.json holds no " + kind);
   for (mixbit::config_json const& c : cases) {
-    std::string const what = kind + ' ' + c["input"].dump();
-    bool const expected = c["accepted"].get<bool>() && !refused_on_purpose(c["input"]);
+    std::string const what = kind + ' ' + c.at("input").dump();
+    bool const expected = c.at("accepted").get<bool>() && !refused_on_purpose(c.at("input"));
     try {
-      mixbit::config_json const normal = read(c["input"]);
-      result.check(expected && same_json(normal, c["normal"]),
-                   what + (expected ? both(c["normal"], normal) : ": accepted, but to be refused"));
+      mixbit::config_json const normal = read(c.at("input"));
+      result.check(expected && same_json(normal, c.at("normal")),
+                   what + (expected ? both(c.at("normal"), normal) : ": accepted, but to be refused"));
     } catch (mixbit::error const& e) {
       result.check(!expected, what + ": refused, but to be accepted: " + e.what());
     }
@@ -41,15 +41,15 @@ inline void check_verdicts(suite_result& result, mixbit::config_json const& case
 
 inline suite_result run_validation(std::filesystem::path const& dir) {
   suite_result result{.name = "validation"};
-  mixbit::config_json const file = golden::read_ordered(dir / "validation.json");
+  auto const file = mixbit::read_json_file(dir / "validation.json");
   using json = mixbit::config_json;
-  golden::check_verdicts(result, file["attributes"], "attributes", [](json const& input) {
+  golden::check_verdicts(result, file.at("attributes"), "attributes", [](json const& input) {
     return mixbit::attributes_to_json(mixbit::attributes_from_json(input), mixbit::json_form::normal);
   });
-  golden::check_verdicts(result, file["quant_cfg"], "quant_cfg", [](json const& input) {
+  golden::check_verdicts(result, file.at("quant_cfg"), "quant_cfg", [](json const& input) {
     return mixbit::quant_cfg_to_json(mixbit::quant_cfg_from_json(input), mixbit::json_form::normal);
   });
-  golden::check_verdicts(result, file["algorithm"], "algorithm", [](json const& input) {
+  golden::check_verdicts(result, file.at("algorithm"), "algorithm", [](json const& input) {
     mixbit::algorithm_from_json(input);
     return json();  // the file holds the verdict alone
   });

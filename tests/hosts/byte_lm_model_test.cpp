@@ -2,6 +2,7 @@
 // any number of threads, training, and what is said about checkpoints and configs that do not fit.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
 #include <map>
@@ -11,8 +12,11 @@
 
 #include "byte_lm/checkpoint.hpp"
 #include "byte_lm/training.hpp"
+#include "golden_suites/lm_model.hpp"
+#include "mixbit/io/safetensors_writer.hpp"
 #include "support/error_text.hpp"
 #include "support/golden_file.hpp"
+#include "support/same_bits.hpp"
 #include "support/temporary_folder.hpp"
 
 #ifndef MIXBIT_DATA_DIR
@@ -24,22 +28,17 @@ namespace {
 
 using mixbit::error_id;
 using mixbit::test::error_text;
+using mixbit::test::same_bits;
 
 std::string const trained = MIXBIT_DATA_DIR "/byte-lm";
 
-mixbit::test::golden_file const& golden() {
+mixbit::test::golden_file const& lm_file() {
   static mixbit::test::golden_file const file{"lm"};
   return file;
 }
 
-/// Step `step` of "score" [8,8,129] or "calibration" [16,8,129], or all of "validation" [64,129].
-byte_windows windows_of(char const* name, std::int64_t step = 0) {
-  auto const t = golden().tensor(name);
-  byte_windows w{t.shape[t.rank - 2], t.shape[t.rank - 1], {}};
-  auto const* const first = t.as<std::uint8_t>() + step * w.count * w.length;
-  w.bytes.assign(first, first + w.count * w.length);
-  return w;
-}
+/// Step `step` of "score" or "calibration", or all of "validation".
+byte_windows windows_of(char const* name, std::size_t step = 0) { return golden::windows_of(lm_file(), name).at(step); }
 
 /// The largest difference, in units of the largest expected element.
 double relative_difference(matrix const& actual, std::vector<float> const& expected) {
@@ -59,21 +58,16 @@ double forward_and_backward(language_model& model, byte_windows const& batch, ma
   return cross_entropy(model.executor(), logits, batch.targets());
 }
 
-bool same_bits(matrix const& a, matrix const& b) {
-  auto const bytes = sizeof(float) * static_cast<std::size_t>(a.size());
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), bytes) == 0;
-}
-
 TEST_CASE("byte_lm: logits and validation loss are those of transformers") {
   mixbit::thread_pool pool{2};
   auto model = load_model(trained, pool);
   auto const batch = windows_of("score").slice(0, 2);
-  auto const* const ids = golden().tensor("ids").as<std::int32_t>();
+  auto const* const ids = lm_file().tensor("ids").as<std::int32_t>();
   for (std::int64_t w = 0; w < 2; ++w)
     for (std::int64_t t = 0; t < 128; ++t) REQUIRE(batch.inputs().row(w)[t] == ids[w * 128 + t]);
 
-  CHECK(relative_difference(model.logits(batch.inputs()), golden().floats("logits")) < 1e-5);
-  double const expected = golden().cases().at("validation_loss").get<double>();
+  CHECK(relative_difference(model.logits(batch.inputs()), lm_file().floats("logits")) < 1e-5);
+  double const expected = lm_file().cases().at("validation_loss").get<double>();
   CHECK(std::abs(expected - 1.35652) < 1e-5);
   CHECK(std::abs(evaluate(model, windows_of("validation")) - expected) < 1e-5);
   // batches that do not divide the windows weigh each window alike
@@ -86,11 +80,11 @@ TEST_CASE("byte_lm: loss and gradients of a batch are those of torch") {
   want_gradients(model);
   matrix logits;
   double const loss = forward_and_backward(model, windows_of("score"), logits);
-  CHECK(std::abs(loss - golden().cases().at("score_batch0_loss").get<double>()) < 1e-5);
+  CHECK(std::abs(loss - lm_file().cases().at("score_batch0_loss").get<double>()) < 1e-5);
 
   auto const check = [&](char const* name, parameter const& p) {
     CAPTURE(name);
-    double const difference = relative_difference(p.gradient, golden().floats(name));
+    double const difference = relative_difference(p.gradient, lm_file().floats(name));
     CHECK(difference < 1e-5);
   };
   check("grad/model.layers.0.self_attn.q_proj.weight", *model.layers.front().self_attn.q_proj.weight);
@@ -209,30 +203,71 @@ TEST_CASE("byte_lm: windows that the model cannot read are refused") {
 template <class Change>
 std::string load_error(error_id id, Change&& change) {
   mixbit::test::temporary_folder const folder;
-  auto object = read_json(trained + "/config.json");
+  auto object = mixbit::read_json_file(trained + "/config.json");
   change(object);
   mixbit::test::write_text(folder / "config.json", object.dump());
   std::filesystem::create_symlink(std::filesystem::absolute(trained + "/model.safetensors"),
                                   folder / "model.safetensors");
   std::string text = error_text(id, [&] { load_model(folder.path().string()); });
-  for (auto const& path : {folder.path().string() + "/"})
-    if (auto const at = text.find(path); at != std::string::npos) text.erase(at, path.size());
+  std::string const path = folder.path().string() + "/";
+  for (std::size_t at; (at = text.find(path)) != std::string::npos;) text.erase(at, path.size());
   CHECK(text.find('\n') == std::string::npos);
   return text;
 }
 
+TEST_CASE("byte_lm: a config that does not fit the checkpoint is refused by field, before memory is taken by it") {
+  using json = json_document;
+  auto const refused = [](char const* field, json const& value) {
+    return load_error(error_id::file_content, [&](json& c) { c[field] = value; });
+  };
+  auto const line = [](std::string const& field, std::string const& why) {
+    return "[mixbit.503] config.json: field '" + field + ", but " + why;
+  };
+  std::string const layer = "tensor 'model.layers.0.";
+  std::string const table = "tensor 'model.embed_tokens.weight' of 'model.safetensors'";
+  CHECK(refused("vocab_size", 2147483647) == line("vocab_size' is 2147483647", table + " is [256,128]"));
+  CHECK(refused("hidden_size", 1000000000) == line("hidden_size' is 1000000000", table + " is [256,128]"));
+  CHECK(refused("intermediate_size", 353) ==
+        line("intermediate_size' is 353", layer + "mlp.up_proj.weight' of 'model.safetensors' is [352,128]"));
+  CHECK(refused("num_hidden_layers", 1000000) ==
+        line("num_hidden_layers' is 1000000", "'model.safetensors' has 4 layers"));
+  CHECK(refused("num_hidden_layers", 5) == line("num_hidden_layers' is 5", "'model.safetensors' has 4 layers"));
+  CHECK(refused("num_hidden_layers", 3) == line("num_hidden_layers' is 3", "'model.safetensors' has 4 layers"));
+  CHECK(refused("num_attention_heads", 2000000000) ==
+        line("num_attention_heads' is 2000000000", "with head_dim 32 that is 64000000000 rows, and " + layer +
+                                                       "self_attn.q_proj.weight' of 'model.safetensors' is [128,128]"));
+  CHECK(refused("num_key_value_heads", 4) ==
+        line("num_key_value_heads' is 4", "with head_dim 32 that is 128 rows, and " + layer +
+                                              "self_attn.k_proj.weight' of 'model.safetensors' is [64,128]"));
+  CHECK(refused("head_dim", 2000000000).find("with head_dim 2000000000 that is 8000000000 rows") != std::string::npos);
+}
+
+/// The error of loading the trained config with the tensors that `change` makes of the trained ones.
+template <class Change>
+std::string tensor_error(Change&& change) {
+  mixbit::test::temporary_folder const folder;
+  auto const file = mixbit::safetensors_file::open(trained + "/model.safetensors");
+  std::vector<mixbit::named_tensor> tensors;
+  for (auto const& name : file.names()) tensors.push_back({name, file.at(name)});
+  change(tensors);
+  mixbit::write_safetensors(folder / "model.safetensors", tensors);
+  std::filesystem::copy(trained + "/config.json", folder / "config.json");
+  return error_text(error_id::file_content, [&] { load_model(folder.path().string()); });
+}
+
 TEST_CASE("byte_lm: a tensor that is missing, has another shape or has no place is one line") {
-  using json = nlohmann::json;
-  CHECK(load_error(error_id::file_content, [](json& c) { c["intermediate_size"] = 353; }) ==
-        "[mixbit.503] model.safetensors: tensor 'model.layers.0.mlp.gate_proj.weight' has the shape [352,128], "
-        "and config.json asks for [353,128]");
-  CHECK(load_error(error_id::file_content, [](json& c) { c["num_key_value_heads"] = 4; }) ==
-        "[mixbit.503] model.safetensors: tensor 'model.layers.0.self_attn.k_proj.weight' has the shape [64,128], "
-        "and config.json asks for [128,128]");
-  CHECK(load_error(error_id::file_content, [](json& c) { c["num_hidden_layers"] = 5; }) ==
-        "[mixbit.503] model.safetensors: tensor 'model.layers.4.input_layernorm.weight' is missing");
-  CHECK(load_error(error_id::file_content, [](json& c) { c["num_hidden_layers"] = 3; })
-            .starts_with("[mixbit.503] model.safetensors: tensor 'model.layers.3."));
+  auto const named = [](auto& tensors, std::string const& name) {
+    return std::find_if(tensors.begin(), tensors.end(), [&](auto const& t) { return t.name == name; });
+  };
+  std::string const norm = "model.layers.2.input_layernorm.weight";
+  CHECK(tensor_error([&](auto& t) { t.erase(named(t, norm)); }).ends_with("model.safetensors: tensor '" + norm +
+                                                                          "' is missing"));
+  CHECK(tensor_error([&](auto& t) { named(t, norm)->tensor = named(t, "model.layers.1.mlp.up_proj.weight")->tensor; })
+            .ends_with("tensor '" + norm + "' has the shape [352,128], and config.json asks for [128]"));
+  CHECK(tensor_error([&](auto& t) { t.push_back({"model.extra", t.front().tensor}); })
+            .ends_with("tensor 'model.extra' has no place in config.json's Llama"));
+  CHECK(tensor_error([&](auto& t) { t.erase(named(t, "model.embed_tokens.weight")); })
+            .ends_with("has no tensor 'model.embed_tokens.weight'"));
 }
 
 TEST_CASE("byte_lm: a tied head shares the embedding's weight") {
@@ -248,7 +283,7 @@ TEST_CASE("byte_lm: a tied head shares the embedding's weight") {
 }
 
 TEST_CASE("byte_lm: a config that says something impossible or unsupported is one line") {
-  using json = nlohmann::json;
+  using json = json_document;
   auto const refused = [](char const* field, json const& value) {
     return load_error(error_id::file_content, [&](json& c) { c[field] = value; });
   };
@@ -271,7 +306,7 @@ TEST_CASE("byte_lm: a config that says something impossible or unsupported is on
 }
 
 TEST_CASE("byte_lm: config.json in the spellings of old and new transformers") {
-  nlohmann::json object{{"vocab_size", 256}, {"hidden_size", 96}, {"intermediate_size", 7},
+  json_document object{{"vocab_size", 256}, {"hidden_size", 96}, {"intermediate_size", 7},
                         {"num_hidden_layers", 2}, {"num_attention_heads", 6}};
   auto const plain = parse_config(object, "f");
   CHECK(plain.num_key_value_heads == 6);
@@ -292,10 +327,13 @@ TEST_CASE("byte_lm: config.json in the spellings of old and new transformers") {
 TEST_CASE("byte_lm: a folder without files, or with text that is not JSON") {
   mixbit::test::temporary_folder const folder;
   CHECK(error_text(error_id::file_open, [&] { load_model(folder.path().string()); }) ==
-        "[mixbit.501] " + (folder / "config.json").string() + ": cannot be opened");
+        "[mixbit.501] cannot open '" + (folder / "config.json").string() + "': No such file or directory");
   mixbit::test::write_text(folder / "config.json", "{\"hidden_size\": 12,");
   CHECK(error_text(error_id::file_format, [&] { load_model(folder.path().string()); })
-            .starts_with("[mixbit.502] " + (folder / "config.json").string() + ": is not JSON, byte "));
+            .starts_with("[mixbit.502] '" + (folder / "config.json").string() + "': not JSON at byte "));
+  mixbit::test::write_text(folder / "config.json", "{\"hidden_size\": 1e999}");
+  CHECK(error_text(error_id::file_format, [&] { load_model(folder.path().string()); })
+            .starts_with("[mixbit.502] '" + (folder / "config.json").string() + "': not JSON at byte "));
   mixbit::test::write_text(folder / "config.json", "[]");
   CHECK(error_text(error_id::file_content, [&] { load_model(folder.path().string()); }) ==
         "[mixbit.503] " + (folder / "config.json").string() + ": holds no JSON object");

@@ -1,6 +1,7 @@
 // byte_lm on the library's whole path: search on any number of threads, and training under fake quantization.
 #include <doctest/doctest.h>
 
+#include "byte_lm/search_steps.hpp"
 #include "byte_lm/training.hpp"
 #include "golden_suites/lm_model.hpp"
 
@@ -19,22 +20,16 @@ searched search_on(int threads) {
   mixbit::test::golden_file const file{"lm"};
   mixbit::thread_pool pool{threads};
   auto host = byte_lm::load_model(MIXBIT_DATA_DIR "/byte-lm", pool);
-  auto const steps = windows_of(file.tensor("score"));
+  auto const steps = windows_of(file, "score");
   mixbit::model<backend> model{host, {.device = backend{pool}}};
   mixbit::search_options o;
   o.formats = {mixbit::preset("INT4_BLOCKWISE_WEIGHT_ONLY_CFG"), mixbit::preset("INT8_DEFAULT_CFG"),
                mixbit::preset("FP8_DEFAULT_CFG")};
   o.target = 6.0;
   mixbit::search<backend> s{model, o};
-  auto const forward = [&](int i) { return host.logits(steps[static_cast<std::size_t>(i)].inputs()); };
-  s.run({2, 2, [&](int i) { (void)forward(i); },
-         [&](int i) {
-           auto const targets = steps[static_cast<std::size_t>(i)].targets();
-           host.backward(byte_lm::cross_entropy_gradient(pool, forward(i), targets));
-         },
-         {}});
+  s.run(byte_lm::search_steps(host, steps, 2, steps, 2));
   s.apply(s.choose(6.0));
-  return {s.stats(), byte_lm::evaluate(host, windows_of(file.tensor("validation"))[0].slice(0, 8))};
+  return {s.stats(), byte_lm::evaluate(host, windows_of(file, "validation").at(0).slice(0, 8))};
 }
 
 }  // namespace
@@ -56,7 +51,7 @@ TEST_CASE("byte_lm: training under fake quantization lowers the quantized loss, 
   mixbit::test::golden_file const file{"lm"};
   mixbit::thread_pool pool{2};
   auto host = byte_lm::load_model(MIXBIT_DATA_DIR "/byte-lm", pool);
-  auto const steps = windows_of(file.tensor("calibration"));
+  auto const steps = windows_of(file, "calibration");
   mixbit::model<backend> model{host, {.device = backend{pool}}};
   mixbit::quantize_config config = mixbit::preset("INT4_BLOCKWISE_WEIGHT_ONLY_CFG");
   mixbit::quantize(model, config);

@@ -44,44 +44,109 @@ refused() {  # WORD ARGUMENT...: exit 2, one line that holds WORD, no output fol
   local word=$1 status
   shift
   rm -rf "$work/x"
-  "$bin" "$@" >"$work/out" 2>"$work/err"
+  timeout 60 "$bin" "$@" >"$work/out" 2>"$work/err" </dev/null
   status=$?
   check "refused ($word): exit $status" test $status -eq 2
   check "refused ($word): one line, not '$(cat "$work/err")'" test "$(wc -l <"$work/err")" -eq 1
   check "refused ($word): names it, not '$(cat "$work/err")'" grep -qF -- "$word" "$work/err"
-  check "refused ($word): writes nothing" test ! -e "$work/x"
+  check "refused ($word): writes nothing" test ! -e "$work/x" -a ! -s "$work/out"
 }
 out=(--out "$work/x")
 budget=(--effective-bits 6.0)
+preset=(--preset FP8_DEFAULT_CFG)
 refused "--model is missing" "${out[@]}"
-refused "--out is missing" --model data/byte-lm --preset FP8_DEFAULT_CFG
+refused "--out is missing" --model data/byte-lm "${preset[@]}"
 refused "--frobnicate" "${search[@]}" "${out[@]}" --frobnicate 1
+refused "'frobnicate'" "${search[@]}" "${out[@]}" frobnicate
+refused "--help takes no other arguments" --help extra
+refused "--help takes no other arguments" "${search[@]}" "${out[@]}" --help
 refused "--formats" "${model[@]}" "${out[@]}" "${budget[@]}"
 refused "--effective-bits" "${search[@]}" "${out[@]}"
-refused "'six'" "${search[@]}" "${out[@]}" --effective-bits six
-refused "contradict" "${model[@]}" "${out[@]}" --preset FP8_DEFAULT_CFG --plan x
-refused "contradicts" "${model[@]}" "${out[@]}" --preset FP8_DEFAULT_CFG "${budget[@]}"
+for value in six nan inf 0 -1 17 1e999; do refused "'$value'" "${search[@]}" "${out[@]}" --effective-bits "$value"; done
+refused "--effective-bits has an empty value" "${search[@]}" "${out[@]}" --effective-bits ''
+refused "contradict" "${model[@]}" "${out[@]}" "${preset[@]}" --plan x
+refused "contradicts" "${model[@]}" "${out[@]}" "${preset[@]}" "${budget[@]}"
+refused "--formats belongs to a search and contradicts --plan" "${search[@]}" "${out[@]}" --plan x
 refused "given twice" "${search[@]}" "${out[@]}" "${budget[@]}" "${budget[@]}"
 refused "needs a value" "${search[@]}" "${out[@]}" --effective-bits
+refused "--out needs a value" --model data/byte-lm --out --preset FP8_DEFAULT_CFG
 refused "INT9_CFG" "${model[@]}" "${out[@]}" --formats INT9_CFG "${budget[@]}"
+refused "empty item" "${model[@]}" "${out[@]}" --formats FP8_DEFAULT_CFG,, "${budget[@]}"
+refused "FP8_DEFAULT_CFG" "${model[@]}" "${out[@]}" --formats FP8_DEFAULT_CFG,FP8_DEFAULT_CFG "${budget[@]}"
 refused "*nothing*" "${search[@]}" "${out[@]}" "${budget[@]}" --disabled-layers '*nothing*'
 refused "5 to 16 bits" "${search[@]}" "${out[@]}" --effective-bits 3
-refused "--calib-steps 99" "${model[@]}" "${out[@]}" --preset FP8_DEFAULT_CFG --calib-steps 99
+refused "--calib-steps '0'" "${model[@]}" "${out[@]}" "${preset[@]}" --calib-steps 0
+refused "--calib-steps 99" "${model[@]}" "${out[@]}" "${preset[@]}" --calib-steps 99
+refused "--score-steps 99" "${model[@]}" "${out[@]}" --formats FP8_DEFAULT_CFG --effective-bits 8 --score-steps 99
 refused "--threads '0'" "${search[@]}" "${out[@]}" "${budget[@]}" --threads 0
 refused "--threads '1000000'" "${search[@]}" "${out[@]}" "${budget[@]}" --threads 1000000
 refused "gradient" "${search[@]}" "${out[@]}" "${budget[@]}" --method kl_div
-refused "config.json" --model "$work/nowhere" "${out[@]}" --preset FP8_DEFAULT_CFG
-refused "text" --model data/byte-lm --text "$work/no-text" "${out[@]}" --preset FP8_DEFAULT_CFG
-refused "plan" "${model[@]}" "${out[@]}" --plan "$work/a/manifest.json"
 refused "smoothquant" "${model[@]}" "${out[@]}" --preset INT8_SMOOTHQUANT_CFG
-refused "text" "${model[@]}" "${out[@]}" --preset FP8_DEFAULT_CFG --windows "$work/text"
+
+# files that are not there, or not what they should be: the path is in the line
+refused "$work/nowhere/config.json" --model "$work/nowhere" "${out[@]}" "${preset[@]}"
+refused "$work/no-text" --model data/byte-lm --text "$work/no-text" "${out[@]}" "${preset[@]}"
+refused "$work/no-plan" "${model[@]}" "${out[@]}" --plan "$work/no-plan"
+refused "$work/a/manifest.json" "${model[@]}" "${out[@]}" --plan "$work/a/manifest.json"
+refused "$work/text" "${model[@]}" "${out[@]}" "${preset[@]}" --windows "$work/text"
+refused "$work/a'" "${model[@]}" "${out[@]}" "${preset[@]}" --windows "$work/a"
+for content in '{"quant_cfg": [{"quantizer_name": "*", "cfg": {"num_bits": 0.5}}]}' \
+  '{"quant_cfg": 1e999}' '{"quant_cfg": [' '{}' '[]' '{"quant_cfg": [], "quant_cfg": []}'; do
+  echo "$content" >"$work/mine.json"
+  refused "$work/mine.json" "${model[@]}" "${out[@]}" --preset "$work/mine.json"
+  refused "$work/mine.json" "${model[@]}" "${out[@]}" "${budget[@]}" --formats "FP8_DEFAULT_CFG,$work/mine.json"
+done
+echo '{"window": 1e999}' >"$work/windows.json"
+refused "$work/windows.json" "${model[@]}" "${out[@]}" "${preset[@]}" --windows "$work/windows.json"
+echo '{"window": 4096, "calibration_windows": [[0]], "score_windows": [[0]], "validation_windows": [0]}' \
+  >"$work/windows.json"
+refused "$work/windows.json: field 'window' is 4096 bytes, that is 4095 tokens, and max_position_embeddings" \
+  "${model[@]}" "${out[@]}" "${preset[@]}" --windows "$work/windows.json"
+
+# a format that checkpoints have no form for is refused before a forward pass, which would write a progress line
+cat >"$work/mine.json" <<<'{"quant_cfg": [{"quantizer_name": "*", "enable": false},
+  {"quantizer_name": "*weight_quantizer", "cfg": {"num_bits": 8}}], "algorithm": "max"}'
+refused "mine: model.layers.0.self_attn.q_proj: no Hugging Face form" "${model[@]}" "${out[@]}" --effective-bits 10 \
+  --formats "FP8_DEFAULT_CFG,$work/mine.json"
+refused "mine: model.layers.0.self_attn.q_proj: no Hugging Face form" "${model[@]}" "${out[@]}" \
+  --preset "$work/mine.json"
+
+# checkpoints that are broken or do not fit
+broken() {  # WORD: the model in $work/broken is refused
+  refused "$1" --model "$work/broken" --text "$text" "${out[@]}" "${preset[@]}"
+}
 mkdir "$work/broken"
 cp data/byte-lm/config.json "$work/broken"
 head -c 5000 data/byte-lm/model.safetensors >"$work/broken/model.safetensors"
-refused "model.safetensors" --model "$work/broken" --text "$text" "${out[@]}" --preset FP8_DEFAULT_CFG
-sed 's/"intermediate_size": 352/"intermediate_size": 353/' data/byte-lm/config.json >"$work/broken/config.json"
+broken "$work/broken/model.safetensors"
+head -c 3000000 data/byte-lm/model.safetensors >"$work/broken/model.safetensors"
+broken "$work/broken/model.safetensors': tensor"
+sed 's/"dtype"/"dtyqe"/' data/byte-lm/model.safetensors >"$work/broken/model.safetensors"
+broken "$work/broken/model.safetensors': tensor"
 cp data/byte-lm/model.safetensors "$work/broken"
-refused "[353,128]" --model "$work/broken" --text "$text" "${out[@]}" --preset FP8_DEFAULT_CFG
+for change in "intermediate_size 352 353" "hidden_size 128 1000000000" "num_hidden_layers 4 1000000" \
+  "vocab_size 256 2000000000" "num_attention_heads 4 2000000000" "head_dim 32 2000000000" \
+  "max_position_embeddings 128 0" "rms_norm_eps 1e-05 1e999"; do
+  read -r field old new <<<"$change"
+  sed "s/\"$field\": $old/\"$field\": $new/" data/byte-lm/config.json >"$work/broken/config.json"
+  broken "$work/broken/config.json"
+  if [[ $new != 1e999 ]]; then broken "$new"; fi
+done
+sed 's/"use_cache": true/"quantization_config": {}/' data/byte-lm/config.json >"$work/broken/config.json"
+broken "quantization_config"
+
+# --out: a folder apart from the model's that can be written to, known before a forward pass
+cp -r data/byte-lm "$work/model"
+ln -s "$work/model" "$work/link"
+for folder in "$work/model" "$work/model/" "$work/model/sub/sub" "$work" "$work/link" "$work/none/../model"; do
+  refused "lie in one another" --model "$work/model" --text "$text" --out "$folder" "${preset[@]}"
+done
+check "the model's folder is as it was" diff -r data/byte-lm "$work/model"
+echo before >"$work/file"
+refused "$work/file" "${model[@]}" --out "$work/file" "${preset[@]}"
+refused "$work/file'" "${model[@]}" --out "$work/file/x" "${preset[@]}"
+check "a file named by --out is as it was" test "$(cat "$work/file")" = before
+refused "/proc/none" "${model[@]}" --out /proc/none "${preset[@]}"
 
 mkdir "$work/full"
 echo before >"$work/full/plan.json"

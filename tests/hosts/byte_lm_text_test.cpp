@@ -138,8 +138,14 @@ TEST_CASE("a windows file that does not fit the text or lacks something is one l
   missing.erase("validation_windows");
   CHECK(error_text(error_id::file_content, [&] { read(missing); }) ==
         "[mixbit.503] " + path + ": field 'validation_windows' is missing");
-  write_text(path, "{");
-  CHECK(error_text(error_id::file_format, [&] { read_windows(path, 100); }).starts_with("[mixbit.502] " + path));
+  for (char const* broken : {"{", "{\"window\": 1e999}", "{\"window\": 4, \"window\": 4}", ""}) {
+    write_text(path, broken);
+    std::string const text = error_text(error_id::file_format, [&] { read_windows(path, 100); });
+    CHECK_MESSAGE(text.starts_with("[mixbit.502] '" + path + "': "), text);
+  }
+  std::string const none = folder.path().string();
+  CHECK(error_text(error_id::file_open, [&] { read_windows(none, 100); }) ==
+        "[mixbit.501] cannot read '" + none + "': Is a directory");
 }
 
 }  // namespace

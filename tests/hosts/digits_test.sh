@@ -22,14 +22,34 @@ refuses() {  # TEXT ARGUMENT...
   verdict $ok "digits $*: status $status: $(cat "$work/stderr")"
 }
 
+known=(--data "$data" --out "$work/none")
 refuses "see digits --help"
+refuses "--out is missing" --data "$data"
 refuses "unknown option '--bogus'" --bogus 1
+refuses "unknown option 'bogus'" "${known[@]}" bogus
+refuses "--help takes no other arguments" --help extra
+refuses "--help takes no other arguments" "${known[@]}" --help
+refuses "--epochs is given twice" "${known[@]}" --epochs 1 --epochs 1
+refuses "--seed needs a value" "${known[@]}" --seed
+for value in 0 -1 1x 99999999999; do refuses "--epochs '$value'" "${known[@]}" --epochs "$value"; done
+refuses "--seed '4294967296'" "${known[@]}" --seed 4294967296
 refuses "none.csv: cannot be read" --data "$work/none.csv" --out "$work/none"
+refuses "$work: cannot be read" --data "$work" --out "$work/none"
 printf 'label\n' >"$work/broken.csv"
 refuses "broken.csv:1: " --data "$work/broken.csv" --out "$work/none"
-refuses "FP9_DEFAULT_CFG" --data "$data" --out "$work/none" --formats FP9_DEFAULT_CFG
-refuses "effective bits: 'six'" --data "$data" --out "$work/none" --effective-bits six
-refuses "cannot be met" --data "$data" --out "$work/none" --effective-bits 3
+refuses "FP9_DEFAULT_CFG" "${known[@]}" --formats FP9_DEFAULT_CFG
+for content in '{"quant_cfg": 1e999}' '{' '{}' '{"quant_cfg": [{"quantizer_name": "*", "cfg": {"num_bits": 0.5}}]}'; do
+  echo "$content" >"$work/mine.json"
+  refuses "$work/mine.json" "${known[@]}" --formats "$work/mine.json"
+done
+for value in six nan inf 0 -1 17 1e999; do refuses "'$value'" "${known[@]}" --effective-bits "$value"; done
+refuses "cannot be met" "${known[@]}" --effective-bits 3
+# a folder that cannot be written to is found before anything is trained, which prints a line an epoch
+echo before >"$work/file"
+refuses "$work/file" --data "$data" --out "$work/file"
+refuses "$work/file'" --data "$data" --out "$work/file/x"
+verdict $(($(cat "$work/file" | grep -c before) == 1)) "a file named by --out is as it was"
+refuses "/proc/none" --data "$data" --out /proc/none
 
 "$digits" --data "$data" --out "$work/out" --epochs 3 >"$work/stdout"
 for file in candidate_stats.json manifest.json plan.json layer-sensitivity-report.md model.safetensors; do

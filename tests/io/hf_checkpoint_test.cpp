@@ -1,95 +1,18 @@
+// What an export writes: codes, scales, and the JSON beside them. What it refuses: hf_checkpoint_refusal_test.cpp.
 #include <doctest/doctest.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <functional>
 #include <memory>
 #include <set>
 
-#include "mixbit/config/presets.hpp"
-#include "mixbit/io/hf_checkpoint.hpp"
-#include "mixbit/model/control.hpp"
-#include "support/checkpoint_host.hpp"
-#include "support/error_text.hpp"
-#include "support/temporary_folder.hpp"
+#include "support/export_bench.hpp"
 
 using namespace mixbit;
 using namespace mixbit::test;
 
 namespace {
-
-/// Values without a pattern in the rows' or columns' numbers, some of them exact ties of no format.
-plain_tensor make_weight(std::initializer_list<std::int64_t> shape, int seed = 1) {
-  plain_tensor w{shape};
-  for (std::size_t i = 0; i < w.values.size(); ++i)
-    w.values[i] = std::sin(static_cast<float>((i + 1) * (i + 7) % 1009 + 31 * seed)) * static_cast<float>(1 + i % 5);
-  return w;
-}
-
-quantizer_attribute_config blocks(bit_spec bits, std::vector<axis_block> axes) {
-  quantizer_attribute_config a;
-  a.num_bits = std::move(bits);
-  a.block_sizes = block_config{std::move(axes)};
-  return a;
-}
-
-quantizer_attribute_config per_axis(bit_spec bits, int axis) {
-  quantizer_attribute_config a;
-  a.num_bits = std::move(bits);
-  a.axis = axis;
-  return a;
-}
-
-quantizer_attribute_config whole(bit_spec bits) {
-  quantizer_attribute_config a;
-  a.num_bits = std::move(bits);
-  return a;
-}
-
-/// A source checkpoint, a host over its modules, and somewhere to export to.
-struct bench {
-  temporary_folder folder;
-  checkpoint_host host;
-  json_document config = {
-      {"architectures", {"LlamaForCausalLM", "Other"}}, {"use_cache", true}, {"eos_token_id", nullptr}};
-  std::vector<std::pair<std::string, plain_tensor>> tensors;
-  std::unique_ptr<mixbit::model<cpu>> m;
-
-  std::filesystem::path source() const { return folder / "source"; }
-  std::filesystem::path out() const { return folder / "out"; }
-
-  /// A module of the source and of the host.
-  void add(std::string const& name, plain_tensor const& weight, std::string class_name = "nn.Linear",
-           site_layout layout = layouts::linear) {
-    tensors.emplace_back(name + ".weight", weight);
-    host.add(name, weight, std::move(class_name), layout);
-  }
-  void write_source() const {
-    std::filesystem::create_directories(source());
-    std::vector<named_tensor> named;
-    for (auto const& [name, t] : tensors) named.push_back({name, {t.shape, t.values.data()}});
-    write_safetensors(source() / "model.safetensors", named, {{"format", "pt"}});
-    write_json_file(source() / "config.json", config);
-  }
-  /// Writes the source and quantizes as `configure` says.
-  void quantize(std::function<void(quantize_config&)> const& configure, forward_loop const& loop = {}) {
-    write_source();
-    m = std::make_unique<mixbit::model<cpu>>(host);
-    auto what = nothing_on();
-    configure(what);
-    mixbit::quantize(*m, what, loop);
-  }
-  std::vector<std::string> run(hf_export_options options = {}) {
-    return export_hf_checkpoint(*m, source(), out(), options);
-  }
-  safetensors_file file() const { return safetensors_file::open(out() / "model.safetensors"); }
-  json_document json(char const* name) const { return read_json_file(out() / name); }
-};
-
-bool mentions(std::vector<std::string> const& notes, std::string_view what) {
-  return std::any_of(notes.begin(), notes.end(), [&](auto const& n) { return n.find(what) != n.npos; });
-}
 
 int signed_nibble(unsigned bits) { return bits >= 8 ? static_cast<int>(bits) - 16 : static_cast<int>(bits); }
 
@@ -123,7 +46,7 @@ void check_int4(safetensors_file const& file, std::string const& name, plain_ten
 
 TEST_CASE("INT4: pairs of rows, low nibble first, a scale a block") {
   for (std::int64_t const rows : {8, 5, 1}) {
-    bench b;
+    export_bench b;
     auto const w = make_weight({rows, 96});
     b.add("mlp.up_proj", w);
     b.quantize([](auto& c) { turn_on(c, "*weight_quantizer", blocks(4, {{-1, 32}})); });
@@ -139,7 +62,7 @@ TEST_CASE("INT4: pairs of rows, low nibble first, a scale a block") {
 }
 
 TEST_CASE("INT4: ragged blocks keep a scale of their own, and loaders' limits are said") {
-  bench b;
+  export_bench b;
   auto const w = make_weight({6, 80});
   b.add("proj", w);
   b.quantize([](auto& c) { turn_on(c, "proj.weight_quantizer", blocks(4, {{-1, 32}})); });
@@ -148,7 +71,7 @@ TEST_CASE("INT4: ragged blocks keep a scale of their own, and loaders' limits ar
 }
 
 TEST_CASE("weights come from the host, in PyTorch's order and the source's type; the rest passes through") {
-  bench b;
+  export_bench b;
   auto const w = make_weight({3, 4}), norm = make_weight({4}, 2);
   b.tensors.emplace_back("a.weight", w);
   b.tensors.emplace_back("b.weight", w);
@@ -180,7 +103,7 @@ TEST_CASE("weights come from the host, in PyTorch's order and the source's type;
 }
 
 TEST_CASE("an unquantized weight goes back to the source's narrower type") {
-  bench b;
+  export_bench b;
   auto const w = make_weight({2, 3});
   b.host.add("a", w);
   b.host.add("q", w);
@@ -203,7 +126,7 @@ TEST_CASE("an unquantized weight goes back to the source's narrower type") {
 }
 
 TEST_CASE("INT8 weights and inputs: W8A8_SQ_PER_CHANNEL without pre_quant_scale, and it is said") {
-  bench b;
+  export_bench b;
   b.add("fc", make_weight({3, 8}));
   b.quantize(
       [](auto& c) {
@@ -222,7 +145,7 @@ TEST_CASE("INT8 weights and inputs: W8A8_SQ_PER_CHANNEL without pre_quant_scale,
 }
 
 TEST_CASE("convolutions keep their axes") {
-  bench b;
+  export_bench b;
   auto const w = make_weight({4, 3, 3, 3});
   b.add("conv", w, "nn.Conv2d", layouts::conv);
   b.quantize([](auto& c) { turn_on(c, "conv.weight_quantizer", per_axis(8, 0)); });
@@ -238,7 +161,7 @@ TEST_CASE("2-D blocks: a regular scale by default, ModelOpt's 0-d on request; fu
     return std::max(*std::max_element(v.begin(), v.end()), -*std::min_element(v.begin(), v.end())) / 448.0f;
   };
   for (bool const share : {true, false}) {
-    bench b;
+    export_bench b;
     b.add("l.q_proj", wq);
     b.add("l.k_proj", wk);
     b.add("l.o_proj", make_weight({130, 4}, 3));
@@ -262,7 +185,7 @@ TEST_CASE("2-D blocks: a regular scale by default, ModelOpt's 0-d on request; fu
 }
 
 TEST_CASE("mixed precision: every layer's fields, a config group a format, notes before writing") {
-  bench b;
+  export_bench b;
   for (char const* name : {"l.q_proj", "l.k_proj", "l.v_proj", "head"}) b.add(name, make_weight({4, 64}));
   b.quantize([](auto& c) {
     turn_on(c, "l.*.weight_quantizer", blocks(4, {{-1, 32}}));
@@ -297,7 +220,7 @@ TEST_CASE("modules that stay as they are: the shortest patterns that match no qu
 }
 
 TEST_CASE("tables that the host does not walk are excluded, norms are not mentioned") {
-  bench b;
+  export_bench b;
   b.tensors.emplace_back("embed.weight", make_weight({5, 4}));
   b.tensors.emplace_back("model.norm.weight", make_weight({4}));
   b.add("model.fc", make_weight({3, 4}));
@@ -309,7 +232,7 @@ TEST_CASE("tables that the host does not walk are excluded, norms are not mentio
 
 TEST_CASE("a tied output layer: left out with the source, or untied when it is quantized") {
   for (bool const quantized : {false, true}) {
-    bench b;
+    export_bench b;
     b.config["tie_word_embeddings"] = true;
     b.tensors.emplace_back("embed_tokens.weight", make_weight({6, 4}));
     b.add("fc", make_weight({4, 4}));
@@ -323,7 +246,7 @@ TEST_CASE("a tied output layer: left out with the source, or untied when it is q
 }
 
 TEST_CASE("generation_config.json: the source's own byte for byte, else what the config says") {
-  bench b;
+  export_bench b;
   b.config["pad_token_id"] = 3;
   b.add("fc", make_weight({2, 4}));
   b.quantize([](auto& c) { turn_on(c, "*weight_quantizer", per_axis(8, 0)); });
@@ -335,7 +258,7 @@ TEST_CASE("generation_config.json: the source's own byte for byte, else what the
 }
 
 TEST_CASE("a model in which nothing is quantized is written as it is, and says so in both files") {
-  bench b;
+  export_bench b;
   auto const w = make_weight({2, 4});
   b.add("fc", w);
   b.write_source();
@@ -344,143 +267,4 @@ TEST_CASE("a model in which nothing is quantized is written as it is, and says s
   CHECK(b.file().read_as_float("fc.weight") == w.values);
   CHECK(b.json("config.json") == b.config);
   CHECK(b.json("hf_quant_config.json")["quantization"]["quant_algo"].is_null());
-}
-
-namespace {
-
-/// What export says, and whether the output folder is what it was.
-std::string refusal(bench& b, error_id id) {
-  std::filesystem::create_directories(b.out());
-  write_text(b.out() / "config.json", "earlier");
-  auto const text = error_text(id, [&] { b.run(); });
-  CHECK(listing(b.out()) == std::set<std::string>{"config.json"});
-  CHECK(read_text(b.out() / "config.json") == "earlier");
-  return text;
-}
-
-void one_int8_layer(bench& b) {
-  b.add("mlp.fc", make_weight({4, 32}));
-  b.quantize([](auto& c) { turn_on(c, "*weight_quantizer", per_axis(8, 0)); });
-}
-
-}  // namespace
-
-TEST_CASE("quantizers without a Hugging Face form are refused by name") {
-  struct {
-    char const* quantizer;
-    quantizer_attribute_config attributes;
-    char const* said;
-  } const cases[] = {{"weight", whole(8), "weight int8 per tensor, static with input not quantized"},
-                     {"weight", whole({4, 3}), "weight e4m3 per tensor, static with input not quantized"},
-                     {"weight", per_axis(4, 0), "weight int4 axis 0, static"},
-                     {"weight", per_axis(8, 1), "weight int8 axis 1, static"},
-                     {"weight", per_axis(6, 0), "weight int6 axis 0, static"},
-                     {"weight", blocks(4, {{-2, 2}}), "weight int4 in blocks -2:2, static"},
-                     {"weight", blocks({4, 3}, {{-1, 32}}), "weight e4m3 in blocks -1:32, static"},
-                     {"input", whole(8), "weight not quantized with input int8 per tensor, static"},
-                     {"output", whole(8), "mlp.fc.output_quantizer: no Hugging Face form exists"}};
-  for (auto const& c : cases) {
-    bench b;
-    b.add("mlp.fc", make_weight({4, 32}));
-    b.quantize([&](auto& config) { turn_on(config, std::string{"*"} + c.quantizer + "_quantizer", c.attributes); },
-               [&] { b.host.show("mlp.fc", 1.0f); });
-    auto const text = refusal(b, error_id::format_value);
-    CHECK_MESSAGE(says(text, "mlp.fc", "no Hugging Face form exists", c.said), text);
-  }
-}
-
-TEST_CASE("INT4 weights have a form with unquantized inputs only") {
-  bench b;
-  b.add("fc", make_weight({4, 32}));
-  b.quantize(
-      [](auto& c) {
-        turn_on(c, "*weight_quantizer", blocks(4, {{-1, 32}}));
-        turn_on(c, "*input_quantizer", whole({4, 3}));
-      },
-      [&] { b.host.show("fc", 1.0f); });
-  CHECK(says(refusal(b, error_id::format_value), "weight int4 in blocks -1:32, static with input e4m3 per tensor"));
-}
-
-TEST_CASE("2-D blocks of other axes than the last two are refused") {
-  bench b;
-  b.add("conv", make_weight({4, 4, 3, 3}), "nn.Conv2d", layouts::conv);
-  b.quantize([](auto& c) { turn_on(c, "conv.weight_quantizer", blocks({4, 3}, {{-1, 3}, {-3, 2}})); });
-  CHECK(says(refusal(b, error_id::format_value), "conv: no Hugging Face form exists", "blocks -1:3,-3:2"));
-}
-
-TEST_CASE("a sequence of quantizers is refused") {
-  bench b;
-  b.add("fc", make_weight({4, 32}));
-  b.quantize([](auto& c) {
-    turn_on(c, "*weight_quantizer", blocks(4, {{-1, 32}}));
-    c.entries.back().cfg->push_back(whole({4, 3}));
-  });
-  CHECK(says(refusal(b, error_id::format_value), "fc.weight_quantizer", "a sequence of 2 quantizers"));
-}
-
-TEST_CASE("folded and uncalibrated models are refused") {
-  bench folded, fresh;
-  one_int8_layer(folded);
-  fold_weight(*folded.m);
-  CHECK(says(refusal(folded, error_id::state_folded), "mlp.fc", "fold_weight"));
-  one_int8_layer(fresh);
-  set_quantizer_attributes(*fresh.m, "*weight_quantizer", per_axis(8, 0));
-  CHECK(says(refusal(fresh, error_id::state_not_calibrated), "mlp.fc.weight_quantizer", "saw no data"));
-}
-
-TEST_CASE("a source that does not fit is refused") {
-  bench missing, reshaped, quantized, sharded, clash, absent, unquantized;
-  for (bench* b : {&missing, &reshaped, &quantized, &sharded, &clash, &absent}) one_int8_layer(*b);
-  missing.tensors = {{"other.weight", make_weight({4, 32})}};
-  missing.write_source();
-  CHECK(says(refusal(missing, error_id::file_content), "'mlp.fc.weight'", "the module 'mlp.fc'", "model.safetensors"));
-  reshaped.tensors = {{"mlp.fc.weight", make_weight({32, 4})}};
-  reshaped.write_source();
-  CHECK(says(refusal(reshaped, error_id::file_content), "'mlp.fc.weight' is [32,4]", "weight is [4,32]"));
-  quantized.config["quantization_config"] = json_document::object();
-  quantized.write_source();
-  CHECK(says(refusal(quantized, error_id::file_content), "config.json", "quantization_config"));
-  clash.tensors.emplace_back("mlp.fc.weight_scale", make_weight({4}));
-  clash.write_source();
-  CHECK(says(refusal(clash, error_id::file_content), "'mlp.fc.weight_scale' already"));
-  std::filesystem::rename(sharded.source() / "model.safetensors", sharded.source() / "model-1-of-1.safetensors");
-  write_text(sharded.source() / "model.safetensors.index.json", "{}");
-  CHECK(says(refusal(sharded, error_id::file_content), "sharded"));
-  std::filesystem::remove_all(absent.source());
-  CHECK(says(refusal(absent, error_id::file_open), "config.json"));
-  unquantized.add("fc", make_weight({2, 4}));
-  unquantized.host.add("elsewhere", make_weight({2, 4}));
-  unquantized.quantize([](auto& c) { turn_on(c, "fc.weight_quantizer", per_axis(8, 0)); });
-  CHECK(says(refusal(unquantized, error_id::file_content), "'elsewhere'"));
-  unquantized.tensors.emplace_back("elsewhere.weight", make_weight({4, 2}));  // as many elements
-  unquantized.write_source();
-  CHECK(says(refusal(unquantized, error_id::file_content), "'elsewhere.weight' is [4,2]", "weight is [2,4]"));
-}
-
-TEST_CASE("a file that cannot be put in its place leaves all others as they were") {
-  bench b;
-  one_int8_layer(b);
-  std::filesystem::create_directories(b.out() / "model.safetensors");  // a folder where the file should go
-  write_text(b.out() / "config.json", "earlier");
-  CHECK(says(error_text(error_id::file_open, [&] { b.run(); }), "model.safetensors"));
-  CHECK(listing(b.out()) == std::set<std::string>{"config.json", "model.safetensors"});
-  CHECK(read_text(b.out() / "config.json") == "earlier");
-}
-
-TEST_CASE("an export into a folder of a larger output appears with the rest") {
-  bench b;
-  one_int8_layer(b);
-  staged_output out{b.out()};
-  export_hf_checkpoint(*b.m, b.source(), out, "checkpoint");
-  CHECK_FALSE(std::filesystem::exists(b.out() / "checkpoint"));
-  out.commit();
-  CHECK(std::filesystem::exists(b.out() / "checkpoint" / "model.safetensors"));
-}
-
-TEST_CASE("an export over its own source") {
-  bench b;
-  one_int8_layer(b);
-  export_hf_checkpoint(*b.m, b.source(), b.source());
-  CHECK(safetensors_file::open(b.source() / "model.safetensors").at("mlp.fc.weight").type == dtype::i8);
-  CHECK(says(refusal(b, error_id::file_content), "quantization_config"));
 }

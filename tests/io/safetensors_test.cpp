@@ -12,6 +12,7 @@
 
 #include "mixbit/io/safetensors.hpp"
 #include "support/error_text.hpp"
+#include "support/safetensors_bytes.hpp"
 #include "support/temporary_folder.hpp"
 
 namespace {
@@ -21,14 +22,12 @@ using mixbit::error_id;
 using mixbit::safetensors_file;
 using namespace mixbit::test;
 
-std::string file_of(std::string const& header, std::string const& data) {
-  std::uint64_t const length = header.size();
-  std::string file(sizeof length, '\0');
-  std::memcpy(file.data(), &length, sizeof length);
-  return file + header + data;
-}
+auto const& file_of = safetensors_bytes;
 
 std::string zeros(std::size_t count) { return std::string(count, '\0'); }
+
+/// One byte, at the start of the data.
+std::string const byte_entry = R"({"dtype":"U8","shape":[1],"data_offsets":[0,1]})";
 
 safetensors_file parse(std::string const& file) {
   return safetensors_file::from_bytes(std::as_bytes(std::span{file}), "'f'");
@@ -135,8 +134,8 @@ TEST_CASE("safetensors: headers that are not an object of tensors are refused") 
 }
 
 TEST_CASE("safetensors: keys that appear twice are refused where they stand") {
-  std::string const w = R"({"dtype":"U8","shape":[1],"data_offsets":[0,1]})";
-  CHECK(says(refusal(file_of("{\"w\":" + w + ",\"w\":" + w + "}", "x")), "'f'", "the key 'w' appears twice"));
+  CHECK(says(refusal(file_of("{\"w\":" + byte_entry + ",\"w\":" + byte_entry + "}", "x")), "'f'",
+             "the key 'w' appears twice"));
   CHECK(says(refusal(one_tensor(R"({"dtype":"U8","shape":[1],"shape":[1],"data_offsets":[0,1]})", 1)), "'f'",
              "the key 'shape' appears twice in 'w'"));
   CHECK(says(refusal(file_of(R"({"__metadata__":{"a":"1","a":"2"}})", "")), "'a' appears twice in '__metadata__'"));

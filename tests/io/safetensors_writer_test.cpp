@@ -16,6 +16,7 @@
 #include "mixbit/io/safetensors_writer.hpp"
 #include "support/error_text.hpp"
 #include "support/golden_file.hpp"
+#include "support/safetensors_bytes.hpp"
 #include "support/temporary_folder.hpp"
 
 namespace {
@@ -27,12 +28,6 @@ std::vector<named_tensor> everything_in(safetensors_file const& file) {
   std::vector<named_tensor> result;
   for (auto const& name : file.names()) result.push_back({name, file.at(name)});
   return result;
-}
-
-std::string header_of(std::string const& file) {
-  std::uint64_t length = 0;
-  std::memcpy(&length, file.data(), sizeof length);
-  return file.substr(8, length);
 }
 
 /// An element type and a shape over bytes that count up.
@@ -95,7 +90,7 @@ TEST_CASE("safetensors_writer: the order and the header are the reference implem
     tensors.push_back({names[i], {dense_geometry(types[i], {1}), bytes.data()}});
   write_safetensors(folder / "out", tensors, {{"k\xc3\xa9\x01/\x7f\"", "v"}});
   // what safetensors 0.8.0 wrote for the same tensors
-  CHECK(header_of(read_text(folder / "out")) ==
+  CHECK(safetensors_header(read_text(folder / "out")) ==
         "{\"__metadata__\":{\"k\xc3\xa9\\u0001/\x7f\\\"\":\"v\"},"
         R"("U64":{"dtype":"U64","shape":[1],"data_offsets":[0,8]},)"
         R"("I64":{"dtype":"I64","shape":[1],"data_offsets":[8,16]},)"

@@ -1,11 +1,12 @@
 // What the tests of the xtensor host share: its data, random tensors, comparison to the bit.
 #pragma once
 
-#include <cstring>
-
 #include "digits/training.hpp"
+#include "support/same_bits.hpp"
 
 namespace digits_test {
+
+using mixbit::test::same_bits;
 
 inline digits::split_set const& data() {
   static auto const all = digits::split(digits::read_digits(MIXBIT_DATA_DIR "/digits.csv"));
@@ -17,11 +18,6 @@ Tensor random_tensor(typename Tensor::shape_type const& shape, digits::random_so
   Tensor t = Tensor::from_shape(shape);
   for (float& v : t.storage()) v = random.uniform(1.0f);
   return t;
-}
-
-template <class Tensor>
-bool same_bits(Tensor const& a, Tensor const& b) {
-  return a.shape() == b.shape() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
 }  // namespace digits_test

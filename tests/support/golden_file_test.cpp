@@ -1,10 +1,10 @@
 #include <doctest/doctest.h>
 
-#include <cstring>
 #include <string>
 
 #include "support/error_text.hpp"
 #include "support/golden_file.hpp"
+#include "support/safetensors_bytes.hpp"
 #include "support/temporary_folder.hpp"
 
 namespace {
@@ -14,12 +14,8 @@ using namespace mixbit::test;
 
 TEST_CASE("golden_file: opens the cases and their tensors together, or the cases alone") {
   temporary_folder const folder;
-  std::uint64_t const length = 56;
   std::string const header = R"({"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})";
-  std::string head(8, '\0');
-  std::memcpy(head.data(), &length, 8);
-  write_text(folder / "suite.safetensors", head + header + std::string(length - header.size(), ' ') +
-                                               std::string{"\0\0\x80\x3f", 4});
+  write_text(folder / "suite.safetensors", safetensors_bytes(header, {"\0\0\x80\x3f", 4}));
   write_text(folder / "suite.json", R"({"cases":[{"input":"x"}]})");
   write_text(folder / "alone.json", "[]");
   golden_file const suite{folder.path(), "suite"};

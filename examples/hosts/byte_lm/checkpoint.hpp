@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <set>
 #include <string>
+#include <string_view>
 
 #include "mixbit/io/safetensors.hpp"
 #include "model.hpp"
@@ -11,6 +12,61 @@
 namespace byte_lm {
 
 namespace detail {
+
+/// Holds config.json to the checkpoint's header before memory is taken by it: a number that is far off is named here
+/// instead of ending as std::bad_alloc. Tensors are compared one by one when they are loaded.
+class shape_check {
+ public:
+  shape_check(std::string config_path, mixbit::safetensors_file const& file)
+      : config_{std::move(config_path)}, file_{file} {}
+
+  void run(config const& c) const {
+    std::string const embedding = "model.embed_tokens.weight", layer = "model.layers.0.";
+    size("vocab_size", c.vocab_size, embedding, 0);
+    size("hidden_size", c.hidden_size, embedding, 1);
+    if (auto const there = layers(); c.num_hidden_layers != there)
+      refuse("num_hidden_layers", c.num_hidden_layers,
+             mixbit::detail::concat(file_.label(), " has ", there, " layers"));
+    size("intermediate_size", c.intermediate_size, layer + "mlp.up_proj.weight", 0);
+    heads("num_attention_heads", c.num_attention_heads, c.head_dim, layer + "self_attn.q_proj.weight");
+    heads("num_key_value_heads", c.num_key_value_heads, c.head_dim, layer + "self_attn.k_proj.weight");
+  }
+
+ private:
+  /// Different N in the names model.layers.N.*
+  std::int64_t layers() const {
+    constexpr std::string_view prefix = "model.layers.";
+    std::set<std::string_view> numbers;
+    for (std::string_view const name : file_.names())
+      if (name.starts_with(prefix))
+        numbers.insert(name.substr(prefix.size(), name.find('.', prefix.size()) - prefix.size()));
+    return static_cast<std::int64_t>(numbers.size());
+  }
+
+  void size(char const* field, std::int64_t value, std::string const& tensor, int axis) const {
+    auto const there = file_.at(tensor);
+    if (there.rank != 2 || there.shape[axis] != value) refuse(field, value, is(tensor, there));
+  }
+
+  void heads(char const* field, std::int64_t value, std::int64_t head_dim, std::string const& tensor) const {
+    auto const there = file_.at(tensor);
+    if (there.rank != 2 || there.shape[0] != value * head_dim)
+      refuse(field, value,
+             mixbit::detail::concat("with head_dim ", head_dim, " that is ", value * head_dim, " rows, and ",
+                                    is(tensor, there)));
+  }
+
+  std::string is(std::string const& tensor, mixbit::const_tensor_ref const& there) const {
+    return mixbit::detail::concat("tensor '", tensor, "' of ", file_.label(), " is ", to_string(there));
+  }
+
+  [[noreturn]] void refuse(char const* field, std::int64_t value, std::string const& why) const {
+    mixbit::fail(mixbit::error_id::file_content, config_, ": field '", field, "' is ", value, ", but ", why);
+  }
+
+  std::string config_;
+  mixbit::safetensors_file const& file_;
+};
 
 inline void load_parameter(mixbit::safetensors_file const& file, std::string const& path, std::string const& name,
                            parameter& p) {
@@ -35,8 +91,10 @@ inline bool is_derived(std::string const& name, config const& c) {
 /// model is an error too, because the model would not be the one that was trained.
 inline language_model load_model(std::string const& folder, mixbit::executor_ref executor = {}) {
   std::string const path = folder + "/model.safetensors";
-  config const shapes = read_config(folder + "/config.json");
+  std::string const config_path = folder + "/config.json";
+  config const shapes = read_config(config_path);
   auto const file = mixbit::safetensors_file::open(path);
+  detail::shape_check{config_path, file}.run(shapes);
   language_model model{shapes, executor};
   std::set<std::string> known;
   model.for_each_parameter([&](std::string const& name, parameter& p) {

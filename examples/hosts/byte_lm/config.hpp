@@ -3,15 +3,15 @@
 
 #include <cmath>
 #include <cstdint>
-#include <fstream>
 #include <limits>
 #include <string>
 
-#include <nlohmann/json.hpp>
-
 #include "mixbit/core/error.hpp"
+#include "mixbit/io/json.hpp"
 
 namespace byte_lm {
+
+using mixbit::json_document;
 
 struct config {
   std::int64_t vocab_size = 0, hidden_size = 0, intermediate_size = 0;
@@ -26,7 +26,7 @@ namespace detail {
 /// Reads fields of one JSON object; every failure names the file and the field.
 class config_reader {
  public:
-  config_reader(nlohmann::json const& object, std::string file) : object_{object}, file_{std::move(file)} {}
+  config_reader(json_document const& object, std::string file) : object_{object}, file_{std::move(file)} {}
 
   bool has(char const* field) const { return object_.contains(field) && !object_[field].is_null(); }
 
@@ -55,7 +55,7 @@ class config_reader {
   }
 
   /// For what this host does not compute: refused rather than ignored.
-  void only(char const* field, nlohmann::json const& supported) const {
+  void only(char const* field, json_document const& supported) const {
     if (has(field) && object_[field] != supported)
       refuse(field, "is " + object_[field].dump() + ", and only " + supported.dump() + " is supported");
   }
@@ -65,12 +65,12 @@ class config_reader {
   }
 
  private:
-  nlohmann::json const& object_;
+  json_document const& object_;
   std::string file_;
 };
 
 /// transformers 5 writes rope_parameters.rope_theta, older ones rope_theta and perhaps rope_scaling.
-inline float read_rope_theta(nlohmann::json const& object, config_reader const& reader, std::string const& file) {
+inline float read_rope_theta(json_document const& object, config_reader const& reader, std::string const& file) {
   for (char const* field : {"rope_parameters", "rope_scaling"}) {
     if (!reader.has(field)) continue;
     if (!object[field].is_object()) reader.refuse(field, "is " + object[field].dump() + ", not an object");
@@ -85,7 +85,7 @@ inline float read_rope_theta(nlohmann::json const& object, config_reader const& 
 }  // namespace detail
 
 /// The config in a JSON object; `file` is for messages. Throws `file_content`.
-inline config parse_config(nlohmann::json const& object, std::string const& file) {
+inline config parse_config(json_document const& object, std::string const& file) {
   if (!object.is_object()) mixbit::fail(mixbit::error_id::file_content, file, ": holds no JSON object");
   detail::config_reader const read{object, file};
   read.only("model_type", "llama");
@@ -118,17 +118,7 @@ inline config parse_config(nlohmann::json const& object, std::string const& file
   return c;
 }
 
-/// Parses the JSON in a file. Throws `file_open` or `file_format`.
-inline nlohmann::json read_json(std::string const& path) {
-  std::ifstream in{path, std::ios::binary};
-  if (!in) mixbit::fail(mixbit::error_id::file_open, path, ": cannot be opened");
-  try {
-    return nlohmann::json::parse(in);
-  } catch (nlohmann::json::parse_error const& e) {
-    mixbit::fail(mixbit::error_id::file_format, path, ": is not JSON, byte ", e.byte);
-  }
-}
-
-inline config read_config(std::string const& path) { return parse_config(read_json(path), path); }
+/// Throws `file_open`, `file_format` or `file_content`, naming the file.
+inline config read_config(std::string const& path) { return parse_config(mixbit::read_json_file(path), path); }
 
 }  // namespace byte_lm

@@ -22,10 +22,11 @@ inline constexpr char const* usage_text =
   byte_lm --model DIR --out DIR --plan FILE [options]                            a plan found before, without a search
 
   --model DIR            folder with config.json and model.safetensors (Hugging Face Llama over bytes)
-  --out DIR              where results go; nothing is written there unless everything succeeds
+  --out DIR              where results go, apart from the model's folder; nothing is written there unless everything
+                         succeeds
   --text FILE            text to read; default: Debian's /usr/share/common-licenses, put together
   --windows FILE         JSON with window, calibration_windows, score_windows, validation_windows (byte offsets, one
-                         inner list a step); default: windows taken evenly from the text
+                         inner list a step); default: windows taken evenly from the text, of up to 512 tokens
   --formats A,B,..       recipes of the search: preset names (FP8_DEFAULT_CFG) or JSON files
   --effective-bits X     budget: bits a weight on average, a decimal above 0 and at most 16
   --preset NAME          a preset's name or a JSON file: quantize() with it instead of searching
@@ -38,7 +39,7 @@ inline constexpr char const* usage_text =
   --numerics WHICH       stored: what the checkpoint will compute (default); modelopt: what ModelOpt simulates
   --cost WHICH           exact: bits as stored, scales included (default); modelopt: elements times nominal bits
   --threads N            threads; default: all cores. Results do not depend on it
-  --help                 this text
+  --help                 this text; alone
 
 Writes candidate_stats.json, manifest.json, layer-sensitivity-report.md and plan.json (search), quantizers.json,
 evaluation.json and checkpoint/ (always). Exit status: 0, or 2 with one line on what is wrong.
@@ -144,6 +145,7 @@ inline options parse_options(int count, char const* const* arguments) {
   for (int i = 1; i < count; ++i) {
     std::string const name = arguments[i];
     if (name == "--help" || name == "-h") {
+      if (count != 2) detail::refuse(name + " takes no other arguments");
       o.help = true;
       return o;
     }

@@ -17,6 +17,10 @@ struct results {
   mixbit::measured_loss loss;
 };
 
+/// What of writing can be checked before there is anything to write: `out` is apart from the model's folder and can be
+/// written to, and the model's folder is one that a checkpoint can be made from. Leaves nothing behind.
+void check_folders(std::string const& model_folder, std::string const& out);
+
 /// Throws mixbit::error; the folder is then as it was. What loaders will not take is said on stderr.
 void write_results(mixbit::model<backend>& model, results const& r);
 

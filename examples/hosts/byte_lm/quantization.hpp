@@ -1,20 +1,23 @@
 // Everything byte_lm does with mixbit besides its layers' calls: the whole job, from a model to a checkpoint.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "checkpoint.hpp"
 #include "mixbit/autoquant/json.hpp"
+#include "mixbit/io/hf_form.hpp"
 #include "mixbit/mixbit.hpp"
 #include "mixbit/report/markdown.hpp"
 #include "options.hpp"
 #include "outputs.hpp"
 #include "progress.hpp"
+#include "search_steps.hpp"
 #include "text.hpp"
 
 namespace byte_lm {
@@ -28,8 +31,12 @@ struct data_windows {
 inline data_windows read_data(options const& o, config const& shapes) {
   std::string const text = o.text.empty() ? debian_licences() : read_text(o.text);
   auto const size = static_cast<std::int64_t>(text.size());
-  window_plan const plan = o.windows.empty() ? even_windows(size, shapes.max_position_embeddings + 1)
+  std::int64_t const context = shapes.max_position_embeddings;
+  window_plan const plan = o.windows.empty() ? even_windows(size, std::min(context, longest_even_window) + 1)
                                              : read_windows(o.windows, size);
+  if (plan.window - 1 > context)
+    mixbit::fail(mixbit::error_id::file_content, o.windows, ": field 'window' is ", plan.window, " bytes, that is ",
+                 plan.window - 1, " tokens, and max_position_embeddings of ", o.model, "/config.json is ", context);
   data_windows data;
   for (auto const& step : plan.calibration) data.calibration.push_back(cut_windows(text, step, plan.window));
   for (auto const& step : plan.score) data.score.push_back(cut_windows(text, step, plan.window));
@@ -61,21 +68,32 @@ class job {
                    {backend{executor}, o.numerics == "stored" ? mixbit::policy::stored : mixbit::policy::modelopt}} {}
 
   void run() {
-    std::optional<mixbit::search<backend>> search;
-    if (options_.searches()) search.emplace(quantized_, search_options());
+    auto const quantize = prepare();
     loss_.unquantized = evaluate(model_, data_.validation);
-    if (!options_.preset.empty())
-      mixbit::quantize(quantized_, mixbit::load_config(options_.preset), [&] { calibrate_all(); });
-    else if (!options_.plan.empty())
-      mixbit::apply_plan(quantized_, read_plan(), [&] { calibrate_all(); });
-    else
-      run_search(*search);
+    quantize();
     loss_.quantized = evaluate(model_, data_.validation);
-    write_results(quantized_, {options_.model, options_.out, search ? &search->stats() : nullptr, plan_, loss_});
+    write_results(quantized_, {options_.model, options_.out, search_ ? &search_->stats() : nullptr, plan_, loss_});
     std::printf("validation loss %.6f -> %.6f nats a byte\n", loss_.unquantized, loss_.quantized);
   }
 
  private:
+  /// Refuses what can be refused without a forward, which takes long; what it returns quantizes the model.
+  std::function<void()> prepare() {
+    if (options_.searches()) {
+      search_.emplace(quantized_, search_options());
+      mixbit::require_hf_forms(quantized_, *search_);
+      return [this] { run_search(); };
+    }
+    if (!options_.preset.empty()) {
+      auto const config = mixbit::load_config(options_.preset);
+      mixbit::require_hf_forms(quantized_, config);
+      return [this, config] { print_notes(mixbit::quantize(quantized_, config, [&] { calibrate_all(); }).notes); };
+    }
+    auto const plan = read_plan();
+    mixbit::require_hf_forms(quantized_, plan);
+    return [this, plan] { print_notes(mixbit::apply_plan(quantized_, plan, [&] { calibrate_all(); }).notes); };
+  }
+
   mixbit::search_options search_options() const {
     mixbit::search_options s;
     for (auto const& f : options_.formats) s.formats.push_back(mixbit::load_config(f));
@@ -85,12 +103,14 @@ class job {
     return s;
   }
 
-  void run_search(mixbit::search<backend>& search) {
+  void run_search() {
     progress bar;
+    auto& search = *search_;
     auto const start = std::chrono::steady_clock::now();
-    search.run({calib_steps_, score_steps_, [&](int i) { forward(calibration_[index_of(i)]); },
-                [&](int i) { forward_and_backward(data_.score[index_of(i)]); },
-                [&](std::string_view phase, int done, int total) { bar.show(phase, done, total); }});
+    auto steps = search_steps(model_, calibration_, calib_steps_, data_.score, score_steps_);
+    steps.progress = [&](std::string_view phase, int done, int total) { bar.show(phase, done, total); };
+    search.run(steps);
+    print_notes(search.notes());
     auto const chosen = search.choose(search.options().target);
     search.apply(chosen);
     double const seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -101,17 +121,14 @@ class job {
                 chosen.optimal ? "proven least" : "best found");
   }
 
-  static std::size_t index_of(int i) { return static_cast<std::size_t>(i); }
-
-  matrix forward(byte_windows const& batch) { return model_.logits(batch.inputs()); }
-
-  void forward_and_backward(byte_windows const& batch) {
-    matrix const logits = forward(batch);
-    model_.backward(cross_entropy_gradient(model_.executor(), logits, batch.targets()));
+  static void print_notes(std::vector<std::string> const& notes) {
+    for (auto const& note : notes) std::printf("note: %s\n", note.c_str());
   }
 
+  static std::size_t index_of(int i) { return static_cast<std::size_t>(i); }
+
   void calibrate_all() {
-    for (int i = 0; i < calib_steps_; ++i) (void)forward(calibration_[index_of(i)]);
+    for (int i = 0; i < calib_steps_; ++i) (void)model_.logits(calibration_[index_of(i)].inputs());
   }
 
   mixbit::quantization_plan read_plan() const {
@@ -134,6 +151,7 @@ class job {
   std::vector<byte_windows> const& calibration_;
   int calib_steps_, score_steps_;
   mixbit::model<backend> quantized_;
+  std::optional<mixbit::search<backend>> search_;
   mixbit::quantization_plan plan_;
   mixbit::measured_loss loss_;
 };

@@ -51,7 +51,7 @@ struct window_plan {
 namespace detail {
 
 /// A list of offsets, each with a whole window behind it in the text.
-inline std::vector<std::int64_t> read_offsets(nlohmann::json const& list, std::string const& where,
+inline std::vector<std::int64_t> read_offsets(json_document const& list, std::string const& where,
                                               std::int64_t window, std::int64_t text_size) {
   if (!list.is_array() || list.empty())
     mixbit::fail(mixbit::error_id::file_content, where, " is not a list of byte offsets");
@@ -68,13 +68,13 @@ inline std::vector<std::int64_t> read_offsets(nlohmann::json const& list, std::s
   return offsets;
 }
 
-inline nlohmann::json const& window_field(nlohmann::json const& object, std::string const& path, char const* key) {
+inline json_document const& window_field(json_document const& object, std::string const& path, char const* key) {
   if (!object.is_object() || !object.contains(key))
     mixbit::fail(mixbit::error_id::file_content, path, ": field '", key, "' is missing");
   return object[key];
 }
 
-inline std::vector<std::vector<std::int64_t>> read_steps(nlohmann::json const& object, std::string const& path,
+inline std::vector<std::vector<std::int64_t>> read_steps(json_document const& object, std::string const& path,
                                                          char const* key, std::int64_t window, std::int64_t text_size) {
   auto const& steps = window_field(object, path, key);
   std::string const where = path + ": field '" + key + "'";
@@ -91,7 +91,7 @@ inline std::vector<std::vector<std::int64_t>> read_steps(nlohmann::json const& o
 /// Reads the keys window, calibration_windows, score_windows and validation_windows; other keys are left alone.
 /// Throws `file_open`, `file_format` or `file_content`.
 inline window_plan read_windows(std::string const& path, std::int64_t text_size) {
-  auto const object = read_json(path);
+  auto const object = mixbit::read_json_file(path);
   auto const& window = detail::window_field(object, path, "window");
   if (!window.is_number_integer() || window.get<std::int64_t>() < 2)
     mixbit::fail(mixbit::error_id::file_content, path, ": field 'window' is ", window.dump(),
@@ -104,6 +104,10 @@ inline window_plan read_windows(std::string const& path, std::int64_t text_size)
                                          path + ": field 'validation_windows'", plan.window, text_size);
   return plan;
 }
+
+/// Tokens that a window taken evenly has at most: attention's memory grows with the square, and a config may promise
+/// any context.
+inline constexpr std::int64_t longest_even_window = 512;
 
 /// 256 windows evenly over a text: of each four in a row, two calibrate (16 steps of 8), one is scored (8 steps of 8)
 /// and one validates (64). They are apart from one another where the text has 256 windows or more.

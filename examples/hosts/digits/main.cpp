@@ -46,6 +46,7 @@ void write_results(options const& o, mixbit::candidate_stats const& stats, mixbi
 }
 
 void run(options const& o) {
+  { mixbit::staged_output const writable{o.out}; }  // not committed: only what it would refuse matters before training
   auto const data = split(read_digits(o.data));
   network net{o.seed};
   quantized_model model{net};

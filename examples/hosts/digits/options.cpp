@@ -22,7 +22,7 @@ char const* const usage_text =
   --effective-bits X   budget: bits a weight on average, scales included; default: 7.0
   --seed N             of the first weights and the order of images; default: 1
   --epochs N           times that training sees every image; default: 10
-  --help               this text
+  --help               this text; alone
 
 Writes candidate_stats.json, manifest.json, plan.json, layer-sensitivity-report.md and model.safetensors (the encoded
 weights with their scales). Exit status: 0, or 2 with one line on what is wrong.
@@ -72,6 +72,7 @@ options parse_options(int count, char const* const* arguments) {
   for (int i = 1; i < count; i += 2) {
     std::string const name = arguments[i], value = i + 1 < count ? arguments[i + 1] : "";
     if (name == "--help" || name == "-h") {
+      if (count != 2) refuse(name + " takes no other arguments");
       o.help = true;
       return o;
     }

@@ -16,8 +16,8 @@ mixbit::quantize_config int4_weight_only() {
 }
 
 mixbit::quantize_config format_named(std::string const& name) {
-  auto own = int4_weight_only();
-  return name == own.name ? own : mixbit::load_config(name);
+  if (auto own = int4_weight_only(); name == own.name) return own;
+  return mixbit::load_config(name);
 }
 
 std::vector<image_set> search_batches(image_set const& training) { return batches(training, 64, 8); }

@@ -16,7 +16,7 @@ using quantized_model = mixbit::model<backend>;
 /// the last axis of a 3×3 kernel would be 3 wide, and a scale for 3 weights costs more than the weights.
 mixbit::quantize_config int4_weight_only();
 
-/// That config by its name, a preset, or a JSON file.
+/// That config by its name, a preset, or a JSON file; what is wrong with a file is said with its path.
 mixbit::quantize_config format_named(std::string const& name);
 
 /// The batches that calibrate and that are scored: the first training images.

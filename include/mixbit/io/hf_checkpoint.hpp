@@ -23,6 +23,7 @@
 
 #include "mixbit/formats/check.hpp"
 #include "mixbit/io/hf_config.hpp"
+#include "mixbit/io/hf_form.hpp"
 #include "mixbit/io/hf_source.hpp"
 #include "mixbit/io/safetensors_writer.hpp"
 #include "mixbit/io/staged_output.hpp"
@@ -106,24 +107,13 @@ class hf_export {
     host_weights_[name] = canonical_weight(module);
   }
 
-  template <class Recipe>
-  void add_quantized(module_ref<B> const& module, Recipe& recipe) {
-    auto* const weight = recipe.find(quantizer_role::weight);
-    auto* const input = recipe.find(quantizer_role::input);
-    for (auto const& q : recipe.quantizers)
-      if (q.enabled() && (&q != weight && &q != input))
-        fail(error_id::format_value, q.path(), ": no Hugging Face form exists for this quantizer in this version; ",
-             "disable it to export");
-    auto const in = numerics_of(input), w = numerics_of(weight);
-    if (weight == nullptr || module.weight.data == nullptr) fail_form(module.name, w, in);
+  void add_quantized(module_ref<B> const& module, recipe_quantizers<B>& recipe) {
+    auto const form = hf_form_of(module, recipe);
     const_tensor_ref const view = canonical_weight(module);
-    auto const form = hf_format_of(*w, in, view.rank);
-    if (!form) fail_form(module.name, w, in);
     require_source(module.name, view);
-    auto& member = weight->members().front();
-    hf_layer layer{module.name, *form, view, member.grouping(view), module.layout.kind};
-    encodings_.push_back({view, file_format_of(*w), amax_of(member, view, layer.groups)});
-    add_tensors(layer, input == nullptr ? nullptr : &input->members().front());
+    hf_layer layer{module.name, form.format, view, form.weight->grouping(view), module.layout.kind};
+    encodings_.push_back({view, file_format_of(form.weight->numerics()), amax_of(*form.weight, view, layer.groups)});
+    add_tensors(layer, form.input);
     layers_.push_back(std::move(layer));
   }
 
@@ -183,14 +173,6 @@ class hf_export {
     items_[std::move(name)] = std::move(i);
   }
 
-  static std::optional<quantizer_numerics> numerics_of(sequential_quantizer<B>* q) {
-    if (q == nullptr) return std::nullopt;
-    if (q->members().size() != 1)
-      fail(error_id::format_value, q->path(), ": no Hugging Face form exists in this version for a sequence of ",
-           q->members().size(), " quantizers");
-    return q->members().front().numerics();
-  }
-
   /// Files hold `stored` codes with float32 scales whatever the model simulates.
   static format file_format_of(quantizer_numerics const& n) {
     return {n.how.element, policy::stored, dtype::f32, n.how.layout};
@@ -222,12 +204,6 @@ class hf_export {
     return amax;
   }
 
-  [[noreturn]] static void fail_form(std::string const& module, std::optional<quantizer_numerics> const& weight,
-                                     std::optional<quantizer_numerics> const& input) {
-    fail(error_id::format_value, module, ": no Hugging Face form exists for weight ", detail::hf::describe(weight),
-         " with input ", detail::hf::describe(input), "; forms exist for FP8 per tensor, FP8 per channel and token, ",
-         "FP8 2-D blocks, INT8 per channel and INT4 in blocks of the last axis");
-  }
   [[noreturn]] void fail_missing(std::string const& module) const {
     fail(error_id::file_content, source_.tensors().label(), ": has no tensor ", in_quotes(module + ".weight"),
          " for the module ", in_quotes(module));

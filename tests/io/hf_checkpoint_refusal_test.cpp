@@ -1,0 +1,151 @@
+// What an export refuses, and that the output folder is then what it was.
+#include <doctest/doctest.h>
+
+#include <set>
+#include <string>
+
+#include "mixbit/model/control.hpp"
+#include "support/error_text.hpp"
+#include "support/export_bench.hpp"
+
+using namespace mixbit;
+using namespace mixbit::test;
+
+namespace {
+
+/// What export says, and whether the output folder is what it was.
+std::string refusal(export_bench& b, error_id id) {
+  std::filesystem::create_directories(b.out());
+  write_text(b.out() / "config.json", "earlier");
+  auto const text = error_text(id, [&] { b.run(); });
+  CHECK(listing(b.out()) == std::set<std::string>{"config.json"});
+  CHECK(read_text(b.out() / "config.json") == "earlier");
+  return text;
+}
+
+void one_int8_layer(export_bench& b) {
+  b.add("mlp.fc", make_weight({4, 32}));
+  b.quantize([](auto& c) { turn_on(c, "*weight_quantizer", per_axis(8, 0)); });
+}
+
+}  // namespace
+
+TEST_CASE("quantizers without a Hugging Face form are refused by name") {
+  struct {
+    char const* quantizer;
+    quantizer_attribute_config attributes;
+    char const* said;
+  } const cases[] = {{"weight", whole(8), "weight int8 per tensor, static with input not quantized"},
+                     {"weight", whole({4, 3}), "weight e4m3 per tensor, static with input not quantized"},
+                     {"weight", per_axis(4, 0), "weight int4 axis 0, static"},
+                     {"weight", per_axis(8, 1), "weight int8 axis 1, static"},
+                     {"weight", per_axis(6, 0), "weight int6 axis 0, static"},
+                     {"weight", blocks(4, {{-2, 2}}), "weight int4 in blocks -2:2, static"},
+                     {"weight", blocks({4, 3}, {{-1, 32}}), "weight e4m3 in blocks -1:32, static"},
+                     {"input", whole(8), "weight not quantized with input int8 per tensor, static"},
+                     {"output", whole(8), "mlp.fc.output_quantizer: no Hugging Face form exists"}};
+  for (auto const& c : cases) {
+    export_bench b;
+    b.add("mlp.fc", make_weight({4, 32}));
+    b.quantize([&](auto& config) { turn_on(config, std::string{"*"} + c.quantizer + "_quantizer", c.attributes); },
+               [&] { b.host.show("mlp.fc", 1.0f); });
+    auto const text = refusal(b, error_id::format_value);
+    CHECK_MESSAGE(says(text, "mlp.fc", "no Hugging Face form exists", c.said), text);
+  }
+}
+
+TEST_CASE("INT4 weights have a form with unquantized inputs only") {
+  export_bench b;
+  b.add("fc", make_weight({4, 32}));
+  b.quantize(
+      [](auto& c) {
+        turn_on(c, "*weight_quantizer", blocks(4, {{-1, 32}}));
+        turn_on(c, "*input_quantizer", whole({4, 3}));
+      },
+      [&] { b.host.show("fc", 1.0f); });
+  CHECK(says(refusal(b, error_id::format_value), "weight int4 in blocks -1:32, static with input e4m3 per tensor"));
+}
+
+TEST_CASE("2-D blocks of other axes than the last two are refused") {
+  export_bench b;
+  b.add("conv", make_weight({4, 4, 3, 3}), "nn.Conv2d", layouts::conv);
+  b.quantize([](auto& c) { turn_on(c, "conv.weight_quantizer", blocks({4, 3}, {{-1, 3}, {-3, 2}})); });
+  CHECK(says(refusal(b, error_id::format_value), "conv: no Hugging Face form exists", "blocks -1:3,-3:2"));
+}
+
+TEST_CASE("a sequence of quantizers is refused") {
+  export_bench b;
+  b.add("fc", make_weight({4, 32}));
+  b.quantize([](auto& c) {
+    turn_on(c, "*weight_quantizer", blocks(4, {{-1, 32}}));
+    c.entries.back().cfg->push_back(whole({4, 3}));
+  });
+  CHECK(says(refusal(b, error_id::format_value), "fc.weight_quantizer", "a sequence of 2 quantizers"));
+}
+
+TEST_CASE("folded and uncalibrated models are refused") {
+  export_bench folded, fresh;
+  one_int8_layer(folded);
+  fold_weight(*folded.m);
+  CHECK(says(refusal(folded, error_id::state_folded), "mlp.fc", "fold_weight"));
+  one_int8_layer(fresh);
+  set_quantizer_attributes(*fresh.m, "*weight_quantizer", per_axis(8, 0));
+  CHECK(says(refusal(fresh, error_id::state_not_calibrated), "mlp.fc.weight_quantizer", "saw no data"));
+}
+
+TEST_CASE("a source that does not fit is refused") {
+  export_bench missing, reshaped, quantized, sharded, clash, absent, unquantized;
+  for (export_bench* b : {&missing, &reshaped, &quantized, &sharded, &clash, &absent}) one_int8_layer(*b);
+  missing.tensors = {{"other.weight", make_weight({4, 32})}};
+  missing.write_source();
+  CHECK(says(refusal(missing, error_id::file_content), "'mlp.fc.weight'", "the module 'mlp.fc'", "model.safetensors"));
+  reshaped.tensors = {{"mlp.fc.weight", make_weight({32, 4})}};
+  reshaped.write_source();
+  CHECK(says(refusal(reshaped, error_id::file_content), "'mlp.fc.weight' is [32,4]", "weight is [4,32]"));
+  quantized.config["quantization_config"] = json_document::object();
+  quantized.write_source();
+  CHECK(says(refusal(quantized, error_id::file_content), "config.json", "quantization_config"));
+  clash.tensors.emplace_back("mlp.fc.weight_scale", make_weight({4}));
+  clash.write_source();
+  CHECK(says(refusal(clash, error_id::file_content), "'mlp.fc.weight_scale' already"));
+  std::filesystem::rename(sharded.source() / "model.safetensors", sharded.source() / "model-1-of-1.safetensors");
+  write_text(sharded.source() / "model.safetensors.index.json", "{}");
+  CHECK(says(refusal(sharded, error_id::file_content), "sharded"));
+  std::filesystem::remove_all(absent.source());
+  CHECK(says(refusal(absent, error_id::file_open), "config.json"));
+  unquantized.add("fc", make_weight({2, 4}));
+  unquantized.host.add("elsewhere", make_weight({2, 4}));
+  unquantized.quantize([](auto& c) { turn_on(c, "fc.weight_quantizer", per_axis(8, 0)); });
+  CHECK(says(refusal(unquantized, error_id::file_content), "'elsewhere'"));
+  unquantized.tensors.emplace_back("elsewhere.weight", make_weight({4, 2}));  // as many elements
+  unquantized.write_source();
+  CHECK(says(refusal(unquantized, error_id::file_content), "'elsewhere.weight' is [4,2]", "weight is [2,4]"));
+}
+
+TEST_CASE("a file that cannot be put in its place leaves all others as they were") {
+  export_bench b;
+  one_int8_layer(b);
+  std::filesystem::create_directories(b.out() / "model.safetensors");  // a folder where the file should go
+  write_text(b.out() / "config.json", "earlier");
+  CHECK(says(error_text(error_id::file_open, [&] { b.run(); }), "model.safetensors"));
+  CHECK(listing(b.out()) == std::set<std::string>{"config.json", "model.safetensors"});
+  CHECK(read_text(b.out() / "config.json") == "earlier");
+}
+
+TEST_CASE("an export into a folder of a larger output appears with the rest") {
+  export_bench b;
+  one_int8_layer(b);
+  staged_output out{b.out()};
+  export_hf_checkpoint(*b.m, b.source(), out, "checkpoint");
+  CHECK_FALSE(std::filesystem::exists(b.out() / "checkpoint"));
+  out.commit();
+  CHECK(std::filesystem::exists(b.out() / "checkpoint" / "model.safetensors"));
+}
+
+TEST_CASE("an export over its own source") {
+  export_bench b;
+  one_int8_layer(b);
+  export_hf_checkpoint(*b.m, b.source(), b.source());
+  CHECK(safetensors_file::open(b.source() / "model.safetensors").at("mlp.fc.weight").type == dtype::i8);
+  CHECK(says(refusal(b, error_id::file_content), "quantization_config"));
+}
