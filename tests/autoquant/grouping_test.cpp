@@ -115,6 +115,10 @@ TEST_CASE("grouping: a later group may tie earlier ones together") {
   CHECK(all[1].members == std::vector<std::size_t>{4});
 }
 
+TEST_CASE("grouping: a rule without a function is refused by its label") {
+  CHECK(says(error_text(error_id::config_value, [] { grouping_rule{"mine", nullptr}; }), "grouping rule 'mine'"));
+}
+
 TEST_CASE("budget: a target is exactly the decimal that was written, floored once") {
   CHECK(effective_bits{8.0}.budget(770048) == 8 * 770048);
   CHECK(effective_bits{std::string_view{"4.8"}}.budget(770048) == 3696230);  // 3696230.4

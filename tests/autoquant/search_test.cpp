@@ -251,6 +251,8 @@ TEST_CASE("search: disabled layers stay unquantized, count in the budget, and ar
   auto const plan = s.plan(s.choose(12.0));
   CHECK(plan.modules[1].recipe == none_label);
   CHECK(plan.modules[1].rule == "disabled by 'sec*'");
+  o.disabled_layers = {"f*", "sec*"};
+  CHECK(says(error_text(error_id::search_input, [&] { search<cpu_backend> t{m, o}; }), "every layer", "'f*'", "first"));
   o.disabled_layers = {nothing_matches};
   CHECK(says(error_text(error_id::config_no_match, [&] { search<cpu_backend> t{m, o}; }), nothing_matches));
 }
@@ -303,6 +305,12 @@ TEST_CASE("search: steps that score nothing, and formats that quantize nothing, 
   auto steps = steps_of(net);
   steps.score = [&](int) { net.forward(batch); };
   CHECK(says(error_text(error_id::search_no_data, [&] { s.run(steps); }), "mixbit::score"));
+  steps.score = [&](int) {
+    net.forward(batch);
+    net.second.backward(matrix::Ones(6, 8));  // the first layer's backward has forgotten to score
+  };
+  auto const text = error_text(error_id::search_no_data, [&] { s.run(steps); });
+  CHECK(says(text, "nothing of first:", "mixbit::score"));
   steps.scoring = 0;
   CHECK(says(error_text(error_id::search_no_data, [&] { s.run(steps); }), "scoring step"));
   search_options o;
@@ -349,10 +357,12 @@ TEST_CASE("plan: one that does not fit is refused by name, and the model stays")
   auto const where = "plan.json";
   auto const parse = [&](char const* text) { return plan_from_json(nlohmann::ordered_json::parse(text), where); };
   auto const other =
-      parse(R"j({"version":1,"formats":{},"recipe":{},"modules":{"third":{"recipe":"NONE(effective-bits: 16.0)"}}})j");
+      parse(R"j({"version":1,"formats":{},"recipe":{"third.quant_recipe":"NONE(effective-bits: 16.0)"},
+                "modules":{"third":{"recipe":"NONE(effective-bits: 16.0)"}}})j");
   CHECK(says(error_text(error_id::search_plan, [&] { apply_plan(m, other, {}); }), "third"));
   auto const half =
-      parse(R"j({"version":1,"formats":{},"recipe":{},"modules":{"first":{"recipe":"NONE(effective-bits: 16.0)"}}})j");
+      parse(R"j({"version":1,"formats":{},"recipe":{"first.quant_recipe":"NONE(effective-bits: 16.0)"},
+                "modules":{"first":{"recipe":"NONE(effective-bits: 16.0)"}}})j");
   CHECK(says(error_text(error_id::search_plan, [&] { apply_plan(m, half, {}); }), "second"));
 }
 
@@ -369,6 +379,7 @@ TEST_CASE("plan: JSON that is no plan is refused with the member and its value")
       {R"({"version":1,"formats":{"F":3}})", "formats.F", "3"},
       {R"({"version":1,"formats":{"F":{}}})", "formats.F", "'nominal_bits'"},
       {R"({"version":1,"formats":{"F":{"nominal_bits":"four"}}})", "formats.F.nominal_bits", "\"four\""},
+      {R"({"version":1,"formats":{"F":{"nominal_bits":-5}}})", "formats.F.nominal_bits", "-5"},
       {R"({"version":1,"formats":{"F":{"nominal_bits":4}}})", "formats.F", "'config'"},
       {R"({"version":1,"formats":{"F":{"nominal_bits":4,"config":"x"}}})", "formats.F.config", "\"x\""},
       {R"({"version":1,"formats":{}})", "a plan", "'recipe'"},

@@ -369,6 +369,9 @@ TEST_CASE("solver: errors name the group, the candidate and the value") {
   CHECK(contains(tight, "group 1 alone needs 40"));
   CHECK(contains(message_of(problem{{}, {}, -1}, search_infeasible), "budget of -1"));
   CHECK(contains(message_of(problem{{{1, 1}}, {2}, 5}, search_input), "end at candidate 2 of 1"));
+  CHECK(contains(message_of(problem{{{1, 1}, {2, 2}}, {200000, 2}, 5}, search_input),
+                 "group 0 ends at candidate 200000 of 2"));
+  CHECK(contains(message_of(problem{{{1, 1}}, {}, 5}, search_input), "end at candidate 0 of 1"));
   CHECK(contains(message_of(make_problem({{{1, 1}}}, 5), search_input, {0, 0}), "limits of 0 states"));
   CHECK(contains(message_of(make_problem({{{1, 1}}}, 5), search_input, {9, -1}), "-1 seconds"));
 }

@@ -124,7 +124,10 @@ TEST_CASE("text that is no config is one clear error") {
   CHECK(test::says(refused(id, ""), "mine: not JSON"));
   CHECK(test::says(refused(id, "\xff"), "mine: not JSON"));
   CHECK(test::says(refused(id, "[]"), "quant_cfg"));
-  CHECK(test::says(refused(id, R"({"quant_cfg": {"*": {"num_bits": 8}, "*": {"num_bits": 4}}})"), "\"*\"", "twice"));
+  CHECK(test::says(refused(id, R"({"quant_cfg": {"*": {"num_bits": 8}, "*": {"num_bits": 4}}})"),
+                   "mine: the key '*' appears twice in 'quant_cfg'"));
+  CHECK(test::says(refused(id, std::string{R"({"quant_cfg": []})"} + '\0' + "more"),
+                   "mine: not JSON: a NUL at byte 17"));
 }
 
 TEST_CASE("an algorithm keeps its form") {

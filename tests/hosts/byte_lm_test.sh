@@ -14,7 +14,7 @@ check() {  # NAME CONDITION...
   if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAILED: $name"; fi
 }
 text=$work/text
-head -c 40000 /dev/urandom | base64 >"$text"  # any text will do: files and exits are tested, not losses
+cat LICENSE LICENSE LICENSE LICENSE LICENSE >"$text"  # any text will do: files and exits are tested, not losses
 model=(--model data/byte-lm --text "$text")
 quick=(--calib-steps 1 --score-steps 1)
 search=("${model[@]}" "${quick[@]}" --formats "FP8_DEFAULT_CFG,INT8_DEFAULT_CFG,examples/formats/int4_b32_weight_only.json")
@@ -33,6 +33,16 @@ check "a plan gives the same loss" cmp "$work/a/evaluation.json" "$work/c/evalua
 check "a plan gives the same checkpoint" diff -r "$work/a/checkpoint" "$work/c/checkpoint"
 "$bin" "${model[@]}" --calib-steps 1 --preset FP8_DEFAULT_CFG --out "$work/d" >/dev/null 2>&1
 check "a preset writes a checkpoint" test -s "$work/d/checkpoint/model.safetensors"
+cp -r "$work/a" "$work/stale"
+echo mine >"$work/stale/notes"
+"$bin" "${model[@]}" --calib-steps 1 --plan "$work/stale/plan.json" --out "$work/stale" >/dev/null 2>&1
+check "a plan in --out is kept, the search's other files go" \
+  test "$(ls "$work/stale" | tr '\n' ' ')" = "checkpoint evaluation.json notes plan.json quantizers.json "
+"$bin" "${model[@]}" --calib-steps 1 --preset FP8_DEFAULT_CFG --out "$work/stale" >/dev/null 2>&1
+check "a preset takes a search's files away" \
+  test "$(ls "$work/stale" | tr '\n' ' ')" = "checkpoint evaluation.json notes quantizers.json "
+"$bin" "${model[@]}" --calib-steps 1 --preset examples/formats/int4_b32_weight_only.json --out "$work/e" >/dev/null 2>&1
+check "the example format is a preset too" test -s "$work/e/checkpoint/model.safetensors"
 "$bin" --help >"$work/help"
 check "--help succeeds" test $? -eq 0
 for option in model out text windows formats effective-bits preset plan method disabled-layers calib-steps score-steps \
@@ -86,8 +96,11 @@ refused "smoothquant" "${model[@]}" "${out[@]}" --preset INT8_SMOOTHQUANT_CFG
 # files that are not there, or not what they should be: the path is in the line
 refused "$work/nowhere/config.json" --model "$work/nowhere" "${out[@]}" "${preset[@]}"
 refused "$work/no-text" --model data/byte-lm --text "$work/no-text" "${out[@]}" "${preset[@]}"
+refused "/dev/zero: is not a regular file" --model data/byte-lm --text /dev/zero "${out[@]}" "${preset[@]}"
 refused "$work/no-plan" "${model[@]}" "${out[@]}" --plan "$work/no-plan"
 refused "$work/a/manifest.json" "${model[@]}" "${out[@]}" --plan "$work/a/manifest.json"
+sed '/"recipe": *{/,/}/s/: *"[^"]*"/: "NONE(effective-bits: 16.0)"/' "$work/a/plan.json" >"$work/plan.json"
+refused "$work/plan.json: modules.model.layers.0." "${model[@]}" "${out[@]}" --plan "$work/plan.json"
 refused "$work/text" "${model[@]}" "${out[@]}" "${preset[@]}" --windows "$work/text"
 refused "$work/a'" "${model[@]}" "${out[@]}" "${preset[@]}" --windows "$work/a"
 for content in '{"quant_cfg": [{"quantizer_name": "*", "cfg": {"num_bits": 0.5}}]}' \
@@ -111,6 +124,13 @@ refused "mine: model.layers.0.self_attn.q_proj: no Hugging Face form" "${model[@
 refused "mine: model.layers.0.self_attn.q_proj: no Hugging Face form" "${model[@]}" "${out[@]}" \
   --preset "$work/mine.json"
 
+# and so is an entry of the user's that matches nothing
+cat >"$work/mine.json" <<<'{"quant_cfg": [{"quantizer_name": "*", "enable": false},
+  {"quantizer_name": "*weight_quantizer", "cfg": {"num_bits": 8, "axis": 0}},
+  {"quantizer_name": "*lm_haed*", "enable": false}], "algorithm": "max"}'
+refused 'mine: entry 2 ("*lm_haed*") matches none' "${model[@]}" "${out[@]}" --preset "$work/mine.json"
+refused 'mine: entry 2 ("*lm_haed*") matches none' "${model[@]}" "${out[@]}" "${budget[@]}" --formats "$work/mine.json"
+
 # checkpoints that are broken or do not fit
 broken() {  # WORD: the model in $work/broken is refused
   refused "$1" --model "$work/broken" --text "$text" "${out[@]}" "${preset[@]}"
@@ -123,6 +143,11 @@ head -c 3000000 data/byte-lm/model.safetensors >"$work/broken/model.safetensors"
 broken "$work/broken/model.safetensors': tensor"
 sed 's/"dtype"/"dtyqe"/' data/byte-lm/model.safetensors >"$work/broken/model.safetensors"
 broken "$work/broken/model.safetensors': tensor"
+cp data/byte-lm/model.safetensors "$work/broken"
+chmod u+w "$work/broken/model.safetensors"
+printf '\0\0\xc0\x7f' | dd of="$work/broken/model.safetensors" bs=1 conv=notrunc status=none \
+  seek=$(($(stat -c %s "$work/broken/model.safetensors") - 4))  # a float32 NaN
+broken "$work/broken/model.safetensors: tensor 'model.norm.weight' holds nan at element 127"
 cp data/byte-lm/model.safetensors "$work/broken"
 for change in "intermediate_size 352 353" "hidden_size 128 1000000000" "num_hidden_layers 4 1000000" \
   "vocab_size 256 2000000000" "num_attention_heads 4 2000000000" "head_dim 32 2000000000" \
@@ -144,7 +169,7 @@ done
 check "the model's folder is as it was" diff -r data/byte-lm "$work/model"
 echo before >"$work/file"
 refused "$work/file" "${model[@]}" --out "$work/file" "${preset[@]}"
-refused "$work/file'" "${model[@]}" --out "$work/file/x" "${preset[@]}"
+refused "$work/file': Not a directory" "${model[@]}" --out "$work/file/x" "${preset[@]}"
 check "a file named by --out is as it was" test "$(cat "$work/file")" = before
 refused "/proc/none" "${model[@]}" --out /proc/none "${preset[@]}"
 

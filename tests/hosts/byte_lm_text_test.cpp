@@ -38,7 +38,9 @@ TEST_CASE("licences: a folder that is missing or empty") {
   CHECK(error_text(error_id::file_open, [&] { read_text(folder / "none"); }) ==
         "[mixbit.501] " + (folder / "none").string() + ": cannot be opened");
   CHECK(error_text(error_id::file_open, [&] { read_text(folder.path()); }) ==
-        "[mixbit.501] " + folder.path().string() + ": cannot be opened");
+        "[mixbit.501] " + folder.path().string() + ": is not a regular file");
+  CHECK(error_text(error_id::file_open, [&] { read_text("/dev/zero"); }) ==
+        "[mixbit.501] /dev/zero: is not a regular file");
 }
 
 TEST_CASE("the golden's windows, cut from Debian 12's licences, are the golden's bytes") {

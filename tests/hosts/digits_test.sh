@@ -42,6 +42,21 @@ for content in '{"quant_cfg": 1e999}' '{' '{}' '{"quant_cfg": [{"quantizer_name"
   echo "$content" >"$work/mine.json"
   refuses "$work/mine.json" "${known[@]}" --formats "$work/mine.json"
 done
+# formats that the checkpoint has no form for, and too few images, are found before anything is trained
+unwritable() {  # TEXT ATTRIBUTES
+  echo "{\"quant_cfg\": [{\"quantizer_name\": \"*\", \"enable\": false},
+    {\"quantizer_name\": \"*weight_quantizer\", \"cfg\": {$2}}], \"algorithm\": \"max\"}" >"$work/mine.json"
+  refuses "mine: conv1.weight_quantizer: $1" "${known[@]}" --effective-bits 16 --formats "$work/mine.json"
+}
+unwritable "num_bits 12 can be simulated, but files hold at most 8 bits" '"num_bits": 12'
+unwritable "this checkpoint holds weights with calibrated scales only, not dynamic" '"num_bits": 8, "type": "dynamic"'
+unwritable "this checkpoint holds weights with calibrated scales only, not those of" '"num_bits": 8, "constant_amax": 1'
+unwritable "weights have both signs" '"num_bits": 8, "unsigned": true'
+for images in 1 4; do
+  head -n $((images + 1)) "$data" >"$work/few.csv"
+  refuses "few.csv: has $images image(s)" --data "$work/few.csv" --out "$work/none"
+done
+
 for value in six nan inf 0 -1 17 1e999; do refuses "'$value'" "${known[@]}" --effective-bits "$value"; done
 refuses "cannot be met" "${known[@]}" --effective-bits 3
 # a folder that cannot be written to is found before anything is trained, which prints a line an epoch
@@ -59,6 +74,12 @@ verdict $(($(grep -cE '^(conv1|conv2|fc1|fc2) ' "$work/stdout") == 4)) "a line f
 verdict $(($(grep -cE '^test accuracy 9[0-9]\.[0-9]+ % -> 9' "$work/stdout") == 1)) "the accuracy is shown"
 "$digits" --data "$data" --out "$work/again" --epochs 3 >/dev/null
 verdict $(($(diff -r "$work/out" "$work/again" >/dev/null; echo $?) == 0)) "a second run writes the same bytes"
+
+status=0
+full=(--data "$data" --out "$work/full" --epochs 1)
+(ulimit -f 1; trap - XFSZ; "$digits" "${full[@]}" >/dev/null 2>"$work/stderr") || status=$?
+verdict $((status == 2 && $(wc -l <"$work/stderr") == 1)) "a full disk: status $status: $(cat "$work/stderr")"
+verdict $(($([[ -e $work/full ]]; echo $?) != 0)) "a full disk: nothing is written"
 
 echo "$passed passed, $failed failed, 0 skipped"
 ((failed == 0))

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 
+#include "mixbit/autoquant/search.hpp"
 #include "mixbit/config/presets.hpp"
 #include "mixbit/model/control.hpp"
 #include "mixbit/model/quantize.hpp"
@@ -228,4 +229,37 @@ TEST_CASE("tape: training under fake quantization lowers the loss, with cached w
     CHECK(last < 0.5f * first);
     CHECK(std::isfinite(last));
   }
+}
+
+TEST_CASE("tape: scoring records nothing, for a layer or for a region, whose restoring call is no trial") {
+  network net;
+  tensor const x = waves(5, 8, 0.3f);
+  model<cpu> m{net};
+  search_options options;
+  options.formats = {preset("INT8_DEFAULT_CFG")};
+  options.target = 16.0;
+  options.grouping = {{"all", [](std::string_view) { return std::string{"all"}; }}};
+  search<cpu> s{m, options};
+  score_region<cpu> const region{{net.s1.shared_site(), net.s2.shared_site()}};
+  std::vector<bool> trials;
+  auto const forward = [&](tensor const& in) {
+    trials.push_back(net.s1.in_trial() && quantizer_slots<cpu>{}.in_trial());
+    return net.forward(in);
+  };
+  auto const calibrate = [&](int) {
+    tape::no_record const guard;
+    net.forward(x);
+  };
+  auto const score_once = [&](int) {
+    tensor const y = net.forward(x);
+    auto const recorded = tape::recorded.size();
+    CHECK(recorded > 0);
+    score(net.s1, x, net.w1, tape::matmul, waves(5, 16, 0.2f));
+    CHECK(tape::recorded.size() == recorded);
+    score(region, x, forward, y);
+    CHECK(tape::recorded.size() == recorded);
+    tape::recorded.clear();
+  };
+  s.run({1, 1, calibrate, score_once, {}});
+  CHECK(trials == std::vector<bool>{true, true, false});  // the active recipe, INT8, and the restoring call
 }

@@ -40,8 +40,8 @@ TEST_CASE("quantizers without a Hugging Face form are refused by name") {
                      {"weight", per_axis(4, 0), "weight int4 axis 0, static"},
                      {"weight", per_axis(8, 1), "weight int8 axis 1, static"},
                      {"weight", per_axis(6, 0), "weight int6 axis 0, static"},
-                     {"weight", blocks(4, {{-2, 2}}), "weight int4 in blocks -2:2, static"},
-                     {"weight", blocks({4, 3}, {{-1, 32}}), "weight e4m3 in blocks -1:32, static"},
+                     {"weight", blocks(4, {{-2, 2}}), "weight int4 blocks -2:2, static"},
+                     {"weight", blocks({4, 3}, {{-1, 32}}), "weight e4m3 blocks -1:32, static"},
                      {"input", whole(8), "weight not quantized with input int8 per tensor, static"},
                      {"output", whole(8), "mlp.fc.output_quantizer: no Hugging Face form exists"}};
   for (auto const& c : cases) {
@@ -63,7 +63,7 @@ TEST_CASE("INT4 weights have a form with unquantized inputs only") {
         turn_on(c, "*input_quantizer", whole({4, 3}));
       },
       [&] { b.host.show("fc", 1.0f); });
-  CHECK(says(refusal(b, error_id::format_value), "weight int4 in blocks -1:32, static with input e4m3 per tensor"));
+  CHECK(says(refusal(b, error_id::format_value), "weight int4 blocks -1:32, static with input e4m3 per tensor"));
 }
 
 TEST_CASE("2-D blocks of other axes than the last two are refused") {
@@ -101,7 +101,7 @@ TEST_CASE("a source that does not fit is refused") {
   CHECK(says(refusal(missing, error_id::file_content), "'mlp.fc.weight'", "the module 'mlp.fc'", "model.safetensors"));
   reshaped.tensors = {{"mlp.fc.weight", make_weight({32, 4})}};
   reshaped.write_source();
-  CHECK(says(refusal(reshaped, error_id::file_content), "'mlp.fc.weight' is [32,4]", "weight is [4,32]"));
+  CHECK(says(refusal(reshaped, error_id::file_content), "'mlp.fc.weight' is [32,4]", "'mlp.fc' is [4,32]"));
   quantized.config["quantization_config"] = json_document::object();
   quantized.write_source();
   CHECK(says(refusal(quantized, error_id::file_content), "config.json", "quantization_config"));
@@ -119,7 +119,31 @@ TEST_CASE("a source that does not fit is refused") {
   CHECK(says(refusal(unquantized, error_id::file_content), "'elsewhere'"));
   unquantized.tensors.emplace_back("elsewhere.weight", make_weight({4, 2}));  // as many elements
   unquantized.write_source();
-  CHECK(says(refusal(unquantized, error_id::file_content), "'elsewhere.weight' is [4,2]", "weight is [2,4]"));
+  CHECK(says(refusal(unquantized, error_id::file_content), "'elsewhere.weight' is [4,2]", "'elsewhere' is [2,4]"));
+}
+
+TEST_CASE("of a tied source only the output layer may be missing, whatever else has its shape") {
+  struct {
+    char const* name;
+    plain_tensor weight;
+    bool quantized;
+  } const cases[] = {{"model.fc", make_weight({4, 32}), true},      // the shape of mlp.fc
+                     {"model.fc", make_weight({4, 32}), false},
+                     {"model.fc", make_weight({6, 32}), true},      // the shape of the table
+                     {"model.fc", make_weight({6, 32}), false},
+                     {"model.fc", make_weight({3, 5}), false},
+                     {"lm_head", make_weight({4, 32}), true},       // a tensor has this shape, but is no table
+                     {"lm_head", make_weight({4, 32}), false}};
+  for (auto const& c : cases) {
+    export_bench b;
+    b.config["tie_word_embeddings"] = true;
+    b.tensors.emplace_back("embed_tokens.weight", make_weight({6, 32}));
+    b.add("mlp.fc", make_weight({4, 32}));
+    b.host.add(c.name, c.weight);
+    auto const pattern = std::string{c.quantized ? c.name : "mlp.fc"} + ".weight_quantizer";
+    b.quantize([&](auto& config) { turn_on(config, pattern, per_axis(8, 0)); });
+    CHECK(says(refusal(b, error_id::file_content), "has no tensor", "for the module '" + std::string{c.name} + "'"));
+  }
 }
 
 TEST_CASE("a file that cannot be put in its place leaves all others as they were") {
@@ -145,7 +169,17 @@ TEST_CASE("an export into a folder of a larger output appears with the rest") {
 TEST_CASE("an export over its own source") {
   export_bench b;
   one_int8_layer(b);
-  export_hf_checkpoint(*b.m, b.source(), b.source());
-  CHECK(safetensors_file::open(b.source() / "model.safetensors").at("mlp.fc.weight").type == dtype::i8);
+  auto const before = read_text(b.source() / "model.safetensors");
+  std::filesystem::create_directory_symlink(b.source(), b.folder / "link");
+  for (auto const& out : {b.source(), b.source() / "", b.source() / "sub" / "sub", b.folder.path(), b.folder / "link",
+                          b.folder / "none" / ".." / "source"})
+    CHECK(says(error_text(error_id::file_open, [&] { export_hf_checkpoint(*b.m, b.source(), out); }),
+               "lie in one another", b.source().string()));
+  staged_output staged{b.folder.path()};
+  CHECK(says(error_text(error_id::file_open, [&] { export_hf_checkpoint(*b.m, b.source(), staged, "source"); }),
+             "lie in one another"));
+  CHECK(listing(b.source()) == std::set<std::string>{"config.json", "model.safetensors"});
+  CHECK(read_text(b.source() / "model.safetensors") == before);
+  write_text(b.source() / "config.json", R"({"quantization_config": {}})");
   CHECK(says(refusal(b, error_id::file_content), "quantization_config"));
 }

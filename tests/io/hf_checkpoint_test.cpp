@@ -154,6 +154,31 @@ TEST_CASE("convolutions keep their axes") {
   CHECK(b.file().at("conv.weight_scale").same_shape(dense_geometry(dtype::f32, {4})));
 }
 
+TEST_CASE("flattened convolutions keep the source's shape, quantized or not") {
+  export_bench b;
+  auto const w = make_weight({4, 8, 3, 3});
+  for (char const* name : {"rows", "int4", "plain"}) b.add(name, w, "nn.Conv2d", layouts::conv.flattened());
+  auto const configure = [](quantize_config& c) {
+    turn_on(c, "rows.weight_quantizer", per_axis(8, 0));
+    turn_on(c, "int4.weight_quantizer", blocks(4, {{-1, 24}}));
+  };
+  b.quantize(configure);
+  auto config = nothing_on();
+  configure(config);
+  CHECK_NOTHROW(require_hf_forms(*b.m, config));
+  b.run();
+  auto const file = b.file();
+  CHECK(file.at("plain.weight").same_shape(w.shape));
+  CHECK(file.read_as_float("plain.weight") == w.values);
+  CHECK(file.at("rows.weight").same_shape(w.shape));
+  CHECK(file.at("rows.weight_scale").same_shape(dense_geometry(dtype::f32, {4})));
+  CHECK(file.at("int4.weight").same_shape(dense_geometry(dtype::u8, {2, 8, 3, 3})));
+  CHECK(file.at("int4.weight_scale").same_shape(dense_geometry(dtype::f32, {4, 3})));
+  auto const* const codes = file.at("rows.weight").as<std::int8_t>();
+  float const scale = file.read_as_float("rows.weight_scale")[3];
+  CHECK(codes[287] == static_cast<int>(std::nearbyint(w.values[287] / scale)));
+}
+
 TEST_CASE("2-D blocks: a regular scale by default, ModelOpt's 0-d on request; fused single blocks share") {
   auto const wq = make_weight({4, 16}, 1), wk = make_weight({2, 16}, 9);
   auto const scale_of = [](plain_tensor const& w) {
@@ -242,6 +267,57 @@ TEST_CASE("a tied output layer: left out with the source, or untied when it is q
     CHECK(b.file().contains("lm_head.weight") == quantized);
     CHECK(b.file().at("embed_tokens.weight").type == dtype::f32);
     CHECK(b.json("config.json")["tie_word_embeddings"] == !quantized);
+  }
+}
+
+TEST_CASE("a tied output layer that was trained is written, whether or not the embedding is walked and trained too") {
+  auto const table = make_weight({6, 4}), trained = make_weight({6, 4}, 2);
+  for (bool const in_source : {false, true})
+    for (bool const walked : {false, true})
+      for (bool const both : {false, true}) {
+        if (both && !walked) continue;
+        export_bench b;
+        b.config["tie_word_embeddings"] = true;
+        b.tensors.emplace_back("embed.weight", table);
+        if (in_source) b.tensors.emplace_back("lm_head.weight", table);
+        if (walked) b.host.add("embed", both ? trained : table, "nn.Embedding", layouts::lookup);
+        b.add("fc", make_weight({4, 4}));
+        b.host.add("lm_head", trained);
+        b.quantize([](auto& c) { turn_on(c, "fc.weight_quantizer", per_axis(8, 0)); });
+        CHECK(mentions(b.run(), "lm_head: was tied") == !both);
+        CHECK(b.json("config.json")["tie_word_embeddings"] == both);
+        CHECK(b.file().read_as_float("embed.weight") == (both ? trained.values : table.values));
+        REQUIRE(b.file().contains("lm_head.weight") == (in_source || !both));
+        if (!both) CHECK(b.file().read_as_float("lm_head.weight") == trained.values);
+      }
+}
+
+TEST_CASE("an output layer in the embedding's memory is tied to it under any name") {
+  for (bool const table_quantized : {false, true}) {
+    auto table = make_weight({6, 4});
+    struct {
+      plain_tensor& table;
+      quantizer_slots<cpu> rows, out;
+      void walk(module_visitor<cpu> const& visit) {
+        visit(embedding("wte", rows, table));
+        visit(linear("output", out, table));
+      }
+    } host{table, {}, {}};
+    export_bench b;
+    b.config["tie_word_embeddings"] = true;
+    b.tensors.emplace_back("other.weight", make_weight({6, 4}, 5));
+    b.tensors.emplace_back("wte.weight", make_weight({6, 4}, 3));
+    b.write_source();
+    b.m = std::make_unique<mixbit::model<cpu>>(host);
+    if (table_quantized) {
+      auto config = nothing_on();
+      turn_on(config, "wte.weight_quantizer", per_axis(8, 0));
+      quantize(*b.m, config);
+    }
+    b.run();
+    CHECK(b.json("config.json")["tie_word_embeddings"] == !table_quantized);
+    REQUIRE(b.file().contains("output.weight") == table_quantized);
+    CHECK(b.file().read_as_float(table_quantized ? "output.weight" : "wte.weight") == table.values);
   }
 }
 

@@ -61,7 +61,6 @@ TEST_CASE("hf forms: each format of a search is asked for, in each layer that ma
   formats.push_back(int8_per_tensor());
   CHECK(says(said(formats, {}), "MINE: mlp.up_proj" + reason));
   CHECK(says(said(formats, {"mlp*"}), "MINE: lm_head" + reason));
-  CHECK(said(formats, {"*"}) == "(no error)");
   CHECK(n.untouched());
 }
 

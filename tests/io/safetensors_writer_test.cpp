@@ -204,6 +204,7 @@ TEST_CASE("safetensors_writer: what no file can hold is refused, and nothing is 
   CHECK(says(refusal(error_id::file_content, {{"__metadata__", t}}), "'__metadata__' is reserved"));
   CHECK(says(refusal(error_id::file_content, {}, {{"k", "1"}, {"k", "2"}}), "metadata key 'k' appears twice"));
   CHECK(says(refusal(error_id::file_format, {{"\xff", t}}), "/out'", "not UTF-8"));
+  CHECK(says(refusal(error_id::file_content, {{"w", {t, nullptr}}}), "'w' of shape ", "has no data"));
   auto far_away = t;
   far_away.where = device::cuda;
   CHECK(says(refusal(error_id::tensor_layout, {{"w", far_away}}), "'w' is in device memory"));

@@ -50,6 +50,16 @@ TEST_CASE("staged_output: without commit, folders made for it vanish again") {
   CHECK(listing(folder.path()) == names{"a"});
 }
 
+TEST_CASE("staged_output: a file where a folder has to be is named as one, and stays") {
+  temporary_folder const folder;
+  write_text(folder / "file", "mine");
+  for (char const* const wanted : {"file", "file/x", "file/x/y"})
+    CHECK(says(error_text(error_id::file_open, [&] { staged_output{folder / wanted}; }),
+               "cannot write into '" + (folder / "file").string() + "': Not a directory"));
+  CHECK(read_text(folder / "file") == "mine");
+  CHECK(listing(folder.path()) == names{"file"});
+}
+
 TEST_CASE("staged_output: existing files stay without commit, and are replaced or kept by it") {
   temporary_folder const folder;
   write_text(folder / "plan.json", "old plan");
@@ -113,6 +123,38 @@ TEST_CASE("staged_output: paths that leave the folder are refused") {
   for (char const* const bad : {"../x", "/x", "a/../../x", ""})
     CHECK(says(error_text(error_id::file_open, [&] { out.path(bad); }), bad, "not a path inside the output folder"));
   CHECK(out.path("a/../x") == out.path("x"));
+}
+
+TEST_CASE("staged_output: stale files go with a commit, and come back where it fails") {
+  temporary_folder const folder;
+  write_text(folder / "manifest.json", "old manifest");
+  write_text(folder / "plan.json", "old plan");
+  write_text(folder / "notes", "the user's own");
+  auto const stage = [](staged_output& out) {
+    for (char const* name : {"manifest.json", "plan.json", "none", "checkpoint"}) out.remove_stale(name);
+    write_three(out);
+  };
+  std::filesystem::create_directories(folder / "report.md");  // where a file wants to go
+  auto const before = listing(folder.path());
+  {
+    staged_output out{folder.path()};
+    stage(out);
+    CHECK(says(error_text(error_id::file_open, [&] { out.commit(); }), "report.md"));
+  }
+  CHECK(listing(folder.path()) == before);
+  CHECK(read_text(folder / "manifest.json") == "old manifest");
+  std::filesystem::remove(folder / "report.md");
+  {
+    staged_output out{folder.path()};
+    stage(out);
+    CHECK(says(error_text(error_id::file_open, [&] { out.remove_stale("../x"); }), "'../x'"));
+  }
+  CHECK(read_text(folder / "manifest.json") == "old manifest");
+  staged_output out{folder.path()};
+  stage(out);
+  out.commit();
+  CHECK(listing(folder.path()) == names{"plan.json", "report.md", "notes", "checkpoint", "checkpoint/model"});
+  CHECK(read_text(folder / "plan.json") == "new plan");
 }
 
 }  // namespace

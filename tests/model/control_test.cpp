@@ -97,6 +97,8 @@ TEST_CASE("control: attributes are replaced, amaxes go, and nothing changes wher
   CHECK(
       says(error_text(error_id::config_conflict, [&] { set_quantizer_attributes(m, "*weight*", none); }), "*weight*"));
   CHECK(h.out_of_a().values == before.values);
+  CHECK(set_quantizer_attributes(m, "*weight_quantizer", {.num_bits = 8}) == 3);
+  CHECK(set_quantizer_attributes(m, "*weight_quantizer", {{.num_bits = 8}, {.num_bits = 4}}) == 3);
   CHECK(set_quantizer_attributes(m, "*weight_quantizer", int4) == 3);
   CHECK(says(error_text(error_id::state_not_calibrated, [&] { h.out_of_a(); }), "layers.0.fc.weight_quantizer"));
   calibrate(m, {}, [&] { h.forward(); });

@@ -414,3 +414,28 @@ TEST_CASE("quantize: a second handle finds what the first one made") {
   CHECK(summary(second).find("4 of 6 quantizers enabled") != std::string::npos);
   CHECK(net.forward(batch).values == quantized.values);
 }
+
+TEST_CASE("calibrate: a module that has joined the walk since stays unquantized") {
+  struct growing_host {
+    chain mlp;
+    quantizer_slots<cpu> attention;
+    bool grown = false;
+    void walk(module_visitor<cpu> const& visit) {
+      mlp.walk(visit);
+      if (grown) visit(module("self_attn", "attention", attention));
+    }
+  } net;
+  model<cpu> m{net};
+  quantize(m, preset("INT8_DEFAULT_CFG"), [&] { net.mlp.forward(batch); });
+  net.grown = true;
+  plain_tensor const raw = waves({2, 3, 4}, 0.37f);
+  plain_tensor k = raw;
+  calibrate(m, {}, [&] {
+    net.mlp.forward(batch);
+    apply(net.attention, k, 1);
+  });
+  CHECK(k.values == raw.values);
+  CHECK_FALSE(net.attention.live());
+  CHECK(net.mlp.s1.live());
+  CHECK(summary(m).find("self_attn.k_bmm_quantizer: disabled") != std::string::npos);
+}

@@ -8,15 +8,19 @@
 
 #include "mixbit/adapters/eigen.hpp"
 #include "mixbit/config/presets.hpp"
+#include "mixbit/core/executor.hpp"
 #include "mixbit/model/quantize.hpp"
 #include "mixbit/reference/scalar.hpp"
+#include "support/error_text.hpp"
 
 namespace {
 
 std::atomic<long> allocations{0};
+std::atomic<long> until_failure{-1};  // so many more succeed, then one fails
 
 void* counted(std::size_t bytes, std::size_t alignment) {
   ++allocations;
+  if (until_failure >= 0 && until_failure-- == 0) throw std::bad_alloc{};
   void* const p = std::aligned_alloc(alignment, (bytes + alignment) / alignment * alignment);
   if (p == nullptr) throw std::bad_alloc{};
   return p;
@@ -98,5 +102,18 @@ TEST_CASE("allocation: none with quantizers on: static, dynamic, in blocks, in s
     check_calls(l, x);
     l.slots.cache_weight(true);
     check_calls(l, x);
+  }
+}
+
+TEST_CASE("thread_pool: memory that runs out is an error by name, whatever had been started") {
+  for (long const allowed : {0, 1, 2}) {  // the list of threads, the first thread, the second
+    CAPTURE(allowed);
+    auto const text = test::error_text(error_id::memory_exhausted, [&] {
+      until_failure = allowed;
+      thread_pool const pool{3};
+    });
+    CHECK(until_failure == -1);
+    CHECK(test::says(text, "of 3 threads"));
+    until_failure = -1;
   }
 }

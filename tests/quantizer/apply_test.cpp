@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <memory>
 #include <type_traits>
 
 #include "support/error_text.hpp"
@@ -9,6 +10,23 @@
 
 using namespace mixbit;
 using namespace mixbit::test;
+
+namespace {
+
+/// Two kinds of tensor that share their elements, as a framework and its extension may.
+template <int Kind>
+struct shared_matrix {
+  std::shared_ptr<matrix> elements;
+};
+
+}  // namespace
+
+template <int Kind>
+struct mixbit::tensor_traits<shared_matrix<Kind>> {
+  static const_tensor_ref view(shared_matrix<Kind> const& m) { return read_view(*m.elements); }
+  static tensor_ref view(shared_matrix<Kind>& m) { return write_view(*m.elements); }
+  static shared_matrix<Kind> like(shared_matrix<Kind> const& m) { return {std::make_shared<matrix>(*m.elements)}; }
+};
 
 namespace {
 
@@ -88,7 +106,7 @@ TEST_CASE("apply: a result over scratch memory is refused, and nothing stays beh
     return map{const_cast<float*>(x.data()), x.rows(), x.cols()};
   };
   auto const text = error_text(error_id::tensor_alias, [&] { apply(net.first.slots, batch, net.first.weight, lazy); });
-  CHECK(says(text, "scratch", "own"));
+  CHECK(says(text, "first", "scratch", "own"));
   CHECK(m.scratch().scratch.used() == 0);
   CHECK(net.forward(batch).rows() == 6);
 }
@@ -217,4 +235,103 @@ TEST_CASE("backward: straight-through by default, masked where pass_through_bwd 
   matrix wrong = matrix::Ones(3, 3);
   CHECK(says(error_text(error_id::tensor_shape, [&] { input_backward(net.first.slots, batch, wrong); }), "first",
              "[3,3]"));
+}
+
+TEST_CASE("apply: within another layer's trial an op is told trial, quantized, not, or without a model (rule 6)") {
+  small_network net;
+  linear_layer bare;
+  bare.weight = random_matrix(4, 24, 5);
+  auto m = quantized(net, "INT8_DEFAULT_CFG");
+  SUBCASE("on") {}
+  SUBCASE("off") { disable_quantizer(m, "second.*"); }
+  int told[2] = {0, 0};
+  auto const op = [&](auto const& x, auto const& w, pass outer) -> matrix {
+    auto const inner = [&](auto const& a, auto const& b, pass p) -> matrix {
+      CHECK(p == outer);
+      CHECK(bare.slots.in_trial() == (p == pass::trial));
+      ++told[static_cast<int>(p)];
+      return a * b.transpose();
+    };
+    matrix const y = x * w.transpose();
+    apply(net.second.slots, y, net.second.weight, inner);
+    apply(bare.slots, y, bare.weight, inner);
+    matrix out(6, 4);
+    apply_into(bare.slots, y, bare.weight, out, [&](auto const& a, auto const& b, auto&& into, pass p) {
+      into = inner(a, b, p);
+    });
+    return y;
+  };
+  site_of(net.first).probed = false;  // its probe runs trials
+  apply(net.first.slots, batch, net.first.weight, op);
+  CHECK(told[0] == 3);
+  CHECK(told[1] >= 3);
+  lend(net.first.slots, batch, net.first.weight, [&](auto const&, auto const&) { CHECK_FALSE(bare.slots.in_trial()); });
+}
+
+TEST_CASE("slots: a cached weight is not used for a view with other strides, or for another type of tensor") {
+  using rows = Eigen::Map<matrix const>;
+  using columns = Eigen::Map<Eigen::MatrixXf const>;
+  small_network net;
+  net.second.weight = random_matrix(24, 24, 5);
+  auto m = quantized(net, "INT8_WEIGHT_ONLY_CFG");
+  auto& slots = net.second.slots;
+  matrix const x = random_matrix(3, 24, 6);
+  float const* const data = net.second.weight.data();
+  auto const as_columns = [&] { return apply(slots, x, columns{data, 24, 24}, linear_layer::product()); };
+  matrix const fresh = as_columns();
+  slots.cache_weight(true);
+  matrix const by_rows = apply(slots, x, rows{data, 24, 24}, linear_layer::product());
+  CHECK(same_bits(fresh, as_columns()));
+  CHECK_FALSE(same_bits(fresh, by_rows));
+
+  auto const elements = std::make_shared<matrix>(net.second.weight);
+  auto const op = [](auto const& a, auto const& w) -> matrix { return a * w.elements->transpose(); };
+  apply(slots, x, shared_matrix<0>{elements}, op);
+  std::shared_ptr<void> const first = site_of(net.second).cache.holder;
+  matrix const y = apply(slots, x, shared_matrix<1>{elements}, op);
+  CHECK(site_of(net.second).cache.holder != first);
+  CHECK(same_bits(y, by_rows));
+}
+
+TEST_CASE("apply: what a layer's tensors cannot be is said with the layer's name") {
+  using wide = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+  struct host {
+    matrix weight = random_matrix(8, 32, 1);
+    site_layout layout;
+    quantizer_slots<cpu_backend> slots;
+    void walk(module_visitor<cpu_backend> const& visit) { visit(linear("fc", slots, weight, layout)); }
+  } h;
+  model<cpu_backend> m{h};
+  auto const narrow = [](wide const& x, matrix const& w) -> matrix { return x.cast<float>() * w.transpose(); };
+  auto const forward = [&] { apply(h.slots, wide(batch.cast<double>()), h.weight, narrow); };
+  auto const calibrated = [&] { quantize(m, preset("INT8_DEFAULT_CFG"), forward); };
+  CHECK(says(error_text(error_id::tensor_dtype, calibrated), "fc: ", "float64"));
+  quantize(m, preset("FP8_PER_CHANNEL_PER_TOKEN_CFG"));
+  CHECK(says(error_text(error_id::tensor_dtype, forward), "fc.input_quantizer: ", "float64"));
+  struct wide_host {
+    wide weight = wide::Ones(8, 32);
+    quantizer_slots<cpu_backend> slots;
+    void walk(module_visitor<cpu_backend> const& visit) { visit(linear("wide", slots, weight)); }
+  } w;
+  model<cpu_backend> n{w};
+  CHECK(says(error_text(error_id::tensor_dtype, [&] { quantize(n, preset("INT8_WEIGHT_ONLY_CFG")); }),
+             "wide.weight_quantizer: ", "float64"));
+  h.layout.input = {0, 2, 1};
+  m.modules();
+  CHECK(says(error_text(error_id::tensor_layout, [&] { h.slots.shared_site()->probed = false; forward(); }), "fc: ",
+             "{0,2,1}"));
+  h.layout.weight = {2, 0, 1};
+  CHECK(says(error_text(error_id::tensor_layout, [&] { quantize(m, preset("INT8_WEIGHT_ONLY_CFG")); }), "fc: ",
+             "{2,0,1}"));
+}
+
+TEST_CASE("apply: one tensor of a module that has no quantizers yet is refused by name, inside a pass too") {
+  struct host {
+    quantizer_slots<cpu_backend> slots;
+    void walk(module_visitor<cpu_backend> const& visit) { visit(module("norm", "attention", slots)); }
+  } h;
+  model<cpu_backend> m{h};
+  max_calibration<cpu_backend> const pass{sites_of(m.modules())};
+  matrix x = batch;
+  CHECK(says(error_text(error_id::state_missing, [&] { apply(h.slots, x, 0); }), "norm", "quantizer 0", "has 0"));
 }

@@ -213,3 +213,21 @@ TEST_CASE("probe: no tokens prove nothing either") {
   CHECK_FALSE(l.passes(plain_tensor{0, 5}, multiply));
   CHECK(l.passes(filled({3, 5}, 0.3f), multiply));
 }
+
+TEST_CASE("probe: a layer whose axes are said anew, or whose weight has another shape, is probed anew") {
+  one_layer l{filled({5, 5}, 0.7f), layouts::linear};
+  plain_tensor const x = filled({3, 5}, 0.3f);
+  REQUIRE(l.passes(x, multiply));
+  model<cpu> m{l};
+  m.modules();
+  CHECK(l.probed());  // nothing has changed
+  l.layout = layouts::linear_in_out;
+  m.modules();
+  CHECK(says(l.refusal(x, multiply), "layer", "probe"));
+  l.layout = layouts::linear;
+  m.modules();
+  REQUIRE(l.passes(x, multiply));
+  l.weight = filled({4, 5}, 0.7f);
+  m.modules();
+  CHECK_FALSE(l.probed());
+}

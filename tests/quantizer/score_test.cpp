@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <thread>
 
 #include "mixbit/autoquant/sensitivity.hpp"
@@ -64,7 +65,7 @@ TEST_CASE("score: is the sum of squared gradient times output change") {
   CHECK(pass.calls() == 1);
 }
 
-TEST_CASE("score: gradients are clamped at 1e10 and infinities stay visible") {
+TEST_CASE("score: gradient times change is clamped at 1e10, infinities too; NaN stays visible") {
   scored_layer s;
   scoring_pass<cpu_backend> pass{s.sites(), s.m.device(), 1};
   pass.begin(0);
@@ -73,6 +74,16 @@ TEST_CASE("score: gradients are clamped at 1e10 and infinities stay visible") {
   double const count = 6 * 24;
   CHECK(pass.score(site_of(s.net.first), 0, 0) <= count * 1e20);
   CHECK(pass.score(site_of(s.net.first), 0, 0) > 0.9 * count * 1e20);
+  auto const score_of = [&](float gradient) {
+    scoring_pass<cpu_backend> alone{s.sites(), s.m.device(), 1};
+    alone.begin(0);
+    matrix one = matrix::Zero(6, 24);
+    one(2, 3) = gradient;
+    score(s.net.first.slots, batch, s.net.first.weight, linear_layer::product(), one);
+    return alone.score(site_of(s.net.first), 0, 0);
+  };
+  CHECK(score_of(-INFINITY) == doctest::Approx(1e20));
+  CHECK(std::isnan(score_of(NAN)));
 }
 
 TEST_CASE("score: kept differences and recomputing give the same bits, for a layer called twice (rule 7)") {
@@ -256,4 +267,87 @@ TEST_CASE("score: candidates leave a cached weight alone, which another thread m
   CHECK(calls == 3);
   CHECK(pass.score(site_of(layer), 0, 0) > 0);
   CHECK(same_bits(y, layer.forward(batch)));
+}
+
+TEST_CASE("score: differences of another pass are refused, and calls that keep nothing empty them") {
+  scored_layer s;
+  auto& layer = s.net.first;
+  pending<cpu_backend> kept;
+  auto const keep = [&](auto const& op) {
+    scoring_pass<cpu_backend> pass{s.sites(), s.m.device(), 1};
+    pass.begin(0);
+    apply(layer.slots, batch, layer.weight, op, &kept);
+    CHECK(kept.differences.size() == 2);
+  };
+  auto const plain = [&] { apply(layer.slots, batch, layer.weight, linear_layer::product(), &kept); };
+  keep(linear_layer::product());
+  site_of(layer).recipes.erase(site_of(layer).recipes.begin());  // a search with one format
+  site_of(layer).active = 1;
+  {
+    scoring_pass<cpu_backend> pass{s.sites(), s.m.device(), 1};
+    pass.begin(0);
+    matrix const grad = matrix::Ones(6, 24);
+    auto const text = error_text(error_id::state_missing, [&] { score(layer.slots, kept, grad); });
+    CHECK(says(text, "first", "another scoring pass"));
+    CHECK(pass.calls() == 0);
+    plain();
+    score(layer.slots, kept, grad);
+    CHECK(pass.calls() == 1);
+    plain();
+    REQUIRE(kept.differences.size() == 1);
+  }
+  SUBCASE("unquantized") { plain(); }
+  SUBCASE("quantized") {
+    site_of(layer).active = 0;
+    site_of(layer).refresh();
+    plain();
+  }
+  SUBCASE("while calibrating") {
+    max_calibration<cpu_backend> const pass{s.sites()};
+    plain();
+  }
+  CHECK(kept.differences.empty());
+}
+
+TEST_CASE("score: a call within another layer's trial leaves kept differences alone") {
+  scored_layer s;
+  scoring_pass<cpu_backend> pass{s.sites(), s.m.device(), 1};
+  pass.begin(0);
+  pending<cpu_backend> kept;
+  std::vector<void const*> seen;
+  auto const op = [&](auto const& x, auto const& w) -> matrix {
+    matrix const y = x * w.transpose();
+    apply(s.net.second.slots, y, s.net.second.weight, linear_layer::product(), &kept);
+    REQUIRE(kept.differences.size() == 2);
+    seen.push_back(kept.differences[0].data());
+    return y;
+  };
+  pending<cpu_backend> outer;
+  apply(s.net.first.slots, batch, s.net.first.weight, op, &outer);
+  CHECK(seen == std::vector<void const*>(3, seen.front()));  // the result and two candidates
+}
+
+TEST_CASE("score: a region refuses members without a site, and those that a search has disabled since") {
+  scored_layer s;
+  quantizer_slots<cpu_backend> none;
+  auto members = s.sites();
+  members.push_back(none.shared_site());
+  CHECK(says(error_text(error_id::state_missing, [&] { score_region<cpu_backend>{members}; }), "member 2", "no site"));
+  score_region<cpu_backend> const region{s.sites()};
+  auto const score_it = [&] {
+    score(region, batch, [&](matrix const& x) { return s.net.forward(x); }, matrix(matrix::Ones(6, 8)));
+  };
+  SUBCASE("the first of them") {
+    scoring_pass<cpu_backend> pass{{s.sites()[1]}, s.m.device(), 1};
+    pass.begin(0);
+    CHECK(says(error_text(error_id::search_input, score_it), "second has 3 recipe(s) and is scored", "first has 3 "));
+  }
+  SUBCASE("another") {
+    auto& second = site_of(s.net.second);
+    second.recipes.erase(second.recipes.begin(), second.recipes.end() - 1);
+    second.active = 0;
+    scoring_pass<cpu_backend> pass{s.sites(), s.m.device(), 1};
+    pass.begin(0);
+    CHECK(says(error_text(error_id::search_input, score_it), "second has 1 recipe", "first has 3 recipe"));
+  }
 }

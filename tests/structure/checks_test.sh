@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Tests the checks of scripts/ other than check-layering (which has a test of its own), on small trees made here:
-# check-headers, check-compile-fail, count-tests.awk, list-sources and install-deps.
+# check-headers, check-compile-fail, demo, the arguments of test, count-tests.awk, list-sources and install-deps.
 set -euo pipefail
 source_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 work=$(mktemp -d)
@@ -47,6 +47,25 @@ misuse 'a number is needed' 'static_assert(false, "a number is needed");' 'int x
 expect 'a corrected variant that is wrong' 1 'corrected variant does not compile with g\+\+' scripts/check-compile-fail
 printf 'int x = y;\n' >tests/compile_fail/case.cpp
 expect 'a case without its message' 1 "no line '// expect: regex'" scripts/check-compile-fail
+
+expect 'a header that does not exist' 2 'no header mixbit/none.hpp' scripts/check-headers g++ mixbit/none.hpp
+expect 'no compiler' 2 '^usage: scripts/check-headers' scripts/check-headers
+expect 'a misuse that does not exist' 2 'no file tests/none.cpp' scripts/check-compile-fail tests/none.cpp
+expect 'a second word for test' 2 '^usage: scripts/test' scripts/test --quick junk
+
+# demo, with a byte_lm that shows its arguments
+mkdir -p build/release/bin real
+mv scripts/install-deps scripts/build real
+printf '#!/bin/sh\necho "byte_lm $*"\n' >build/release/bin/byte_lm
+printf '#!/bin/sh\n' >scripts/build
+cp scripts/build scripts/install-deps
+chmod +x build/release/bin/byte_lm scripts/build scripts/install-deps
+expect 'demo' 0 '^byte_lm --model data/byte-lm --out build/demo --effective-bits 6.0 --formats FP8[^ ]*$' scripts/demo
+expect 'an option of the user wins' 0 '^byte_lm --model [^ ]* --out [^ ]* --formats [^ ]* --effective-bits 5$' \
+  scripts/demo --effective-bits 5
+expect 'a preset is no search' 0 '^byte_lm --model [^ ]* --out [^ ]* --preset X$' scripts/demo --preset X
+expect 'help alone' 0 '^byte_lm --help$' scripts/demo --help
+mv real/* scripts
 
 # count-tests.awk
 cat >ctest.log <<'LOG'

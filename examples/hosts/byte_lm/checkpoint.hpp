@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <set>
 #include <string>
 #include <string_view>
@@ -77,6 +78,10 @@ inline void load_parameter(mixbit::safetensors_file const& file, std::string con
     mixbit::fail(mixbit::error_id::file_content, path, ": tensor '", name, "' has the shape ",
                  mixbit::to_string(stored), ", and config.json asks for ", mixbit::to_string(expected));
   auto const values = file.read_as_float(name);
+  for (std::size_t i = 0; i < values.size(); ++i)
+    if (!std::isfinite(values[i]))
+      mixbit::fail(mixbit::error_id::file_content, path, ": tensor '", name, "' holds ", values[i], " at element ", i,
+                   "; a model with such a weight computes nothing");
   std::copy(values.begin(), values.end(), p.value.data());
 }
 

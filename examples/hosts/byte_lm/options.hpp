@@ -42,7 +42,8 @@ inline constexpr char const* usage_text =
   --help                 this text; alone
 
 Writes candidate_stats.json, manifest.json, layer-sensitivity-report.md and plan.json (search), quantizers.json,
-evaluation.json and checkpoint/ (always). Exit status: 0, or 2 with one line on what is wrong.
+evaluation.json and checkpoint/ (always). Without a search, an earlier search's files in DIR are removed, but for the
+plan that --plan names. Exit status: 0, or 2 with one line on what is wrong.
 )";
 
 struct options {

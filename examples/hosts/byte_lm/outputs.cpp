@@ -5,32 +5,14 @@
 #include <filesystem>
 
 #include "mixbit/autoquant/json.hpp"
+#include "mixbit/io/folders.hpp"
 #include "mixbit/io/hf_checkpoint.hpp"
 #include "mixbit/model/json.hpp"
 
 namespace byte_lm {
 
-namespace {
-
-/// Where a path leads, with links and ".." resolved as far as it exists.
-std::filesystem::path resolved(std::string const& path) {
-  std::error_code failure;
-  auto const result = std::filesystem::weakly_canonical(std::filesystem::absolute(path), failure);
-  if (failure) mixbit::fail_path("resolve", path, failure.value());
-  return result;
-}
-
-/// Also true where both are the same.
-bool is_inside(std::filesystem::path const& inner, std::filesystem::path const& outer) {
-  auto const way = inner.lexically_relative(outer);
-  return !way.empty() && *way.begin() != "..";
-}
-
-}  // namespace
-
 void check_folders(std::string const& model_folder, std::string const& out) {
-  auto const model = resolved(model_folder), target = resolved(out);
-  if (is_inside(target, model) || is_inside(model, target))
+  if (mixbit::lie_in_one_another(model_folder, out))
     mixbit::fail(mixbit::error_id::usage, "--out ", mixbit::in_quotes(out), " and --model ",
                  mixbit::in_quotes(model_folder), " lie in one another; results go to a folder apart from the model's");
   mixbit::hf_source const source{model_folder};
@@ -39,6 +21,9 @@ void check_folders(std::string const& model_folder, std::string const& out) {
 
 void write_results(mixbit::model<backend>& model, results const& r) {
   mixbit::staged_output out{r.out};
+  for (char const* of_a_search : {"candidate_stats.json", "manifest.json", "plan.json", "layer-sensitivity-report.md"})
+    if (std::error_code none; !std::filesystem::equivalent(out.folder() / of_a_search, r.plan_file, none))
+      out.remove_stale(of_a_search);
   for (auto const& line : mixbit::export_hf_checkpoint(model, r.model_folder, out, "checkpoint"))
     std::fprintf(stderr, "checkpoint: %s\n", line.c_str());
   if (r.stats != nullptr) {

@@ -11,7 +11,7 @@
 namespace byte_lm {
 
 struct results {
-  std::string model_folder, out;
+  std::string model_folder, out, plan_file;  ///< plan_file: what --plan names, or empty
   mixbit::candidate_stats const* stats;  ///< null where nothing was searched; then there is no plan either
   mixbit::quantization_plan const& plan;
   mixbit::measured_loss loss;
@@ -21,6 +21,7 @@ struct results {
 /// written to, and the model's folder is one that a checkpoint can be made from. Leaves nothing behind.
 void check_folders(std::string const& model_folder, std::string const& out);
 
+/// An earlier search's files that this run does not write are taken away, but for the plan that it applied.
 /// Throws mixbit::error; the folder is then as it was. What loaders will not take is said on stderr.
 void write_results(mixbit::model<backend>& model, results const& r);
 

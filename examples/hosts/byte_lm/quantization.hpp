@@ -72,7 +72,8 @@ class job {
     loss_.unquantized = evaluate(model_, data_.validation);
     quantize();
     loss_.quantized = evaluate(model_, data_.validation);
-    write_results(quantized_, {options_.model, options_.out, search_ ? &search_->stats() : nullptr, plan_, loss_});
+    write_results(quantized_, {options_.model, options_.out, options_.plan, search_ ? &search_->stats() : nullptr,
+                               plan_, loss_});
     std::printf("validation loss %.6f -> %.6f nats a byte\n", loss_.unquantized, loss_.quantized);
   }
 

@@ -15,11 +15,13 @@
 
 namespace byte_lm {
 
-/// A file's bytes. Throws `file_open`.
+/// A file's bytes. Throws `file_open`, also for what is no regular file: a device may have no end.
 inline std::string read_text(std::filesystem::path const& path) {
+  std::error_code failure;
+  if (std::filesystem::exists(path, failure) && !std::filesystem::is_regular_file(path, failure))
+    mixbit::fail(mixbit::error_id::file_open, path.string(), ": is not a regular file");
   std::ifstream in{path, std::ios::binary};
-  if (!in || std::filesystem::is_directory(path))
-    mixbit::fail(mixbit::error_id::file_open, path.string(), ": cannot be opened");
+  if (!in) mixbit::fail(mixbit::error_id::file_open, path.string(), ": cannot be opened");
   return {std::istreambuf_iterator<char>{in}, {}};
 }
 

@@ -1,4 +1,4 @@
-// write_checkpoint: encoded weights and their scales as one safetensors file.
+// require_forms and write_checkpoint: encoded weights and their scales as one safetensors file.
 #include <deque>
 
 #include "mixbit/formats/rules.hpp"
@@ -15,12 +15,9 @@ class checkpoint {
  public:
   explicit checkpoint(backend& device) : device_{device} {}
 
-  /// Codes and scales; the quantizer must be calibrated, and one alone.
+  /// Codes and scales, of a calibrated quantizer with a form.
   void add_encoded(std::string const& name, mixbit::const_tensor_ref weight, mixbit::sequential_quantizer<backend>& s) {
     auto& q = only_member(s);
-    if (!q.has_amax())
-      mixbit::fail(mixbit::error_id::state_not_calibrated, q.name(),
-                   ": this checkpoint holds weights with fixed scales only");
     auto const& how = q.numerics().how;
     auto const groups = q.grouping(weight);
     auto const size = storage_size_of(how, weight, groups);
@@ -50,6 +47,23 @@ class checkpoint {
   void add(std::string const& name, mixbit::const_tensor_ref values) { tensors_.push_back({name, values}); }
 
   void write(std::filesystem::path const& path) const { mixbit::write_safetensors(path, tensors_, metadata_); }
+
+  /// Throws where a layer's quantizers have no form in this checkpoint; calibration does not matter.
+  static void require_form(mixbit::recipe_quantizers<backend>& recipe) {
+    if (auto* const input = recipe.find(mixbit::quantizer_role::input)) only_member(*input);
+    auto* const weight = recipe.find(mixbit::quantizer_role::weight);
+    if (weight == nullptr) return;
+    auto const& q = only_member(*weight);
+    auto const& n = q.numerics();
+    if (n.amax_from != mixbit::amax_source::calibration)
+      mixbit::fail(mixbit::error_id::format_value, q.name(),
+                   ": this checkpoint holds weights with calibrated scales only, not ",
+                   n.amax_from == mixbit::amax_source::data ? "dynamic ones" : "those of a constant amax");
+    if (n.how.element.is_unsigned)
+      mixbit::fail(mixbit::error_id::format_unsigned, q.name(), ": weights have both signs, and the format ",
+                   name_of(n.how.element), " is unsigned");
+    check_encodable(n.how, q.name());
+  }
 
  private:
   static mixbit::tensor_quantizer<backend>& only_member(mixbit::sequential_quantizer<backend>& s) {
@@ -84,6 +98,19 @@ class checkpoint {
 
 }  // namespace
 
+void require_forms(quantized_model& model, mixbit::search<backend> const& search) {
+  auto const modules = model.modules();
+  for (auto const& f : search.formats())
+    for (auto const& module : modules) {
+      auto recipe = mixbit::search_recipe(model, f.config, module);
+      try {
+        checkpoint::require_form(recipe);
+      } catch (mixbit::error const& e) {
+        mixbit::fail(e.id(), f.config.name, ": ", e.message());
+      }
+    }
+}
+
 void write_checkpoint(std::filesystem::path const& path, quantized_model& model, network& net) {
   checkpoint file{model.device()};
   for (auto const& module : model.modules()) {
@@ -93,6 +120,7 @@ void write_checkpoint(std::filesystem::path const& path, quantized_model& model,
                    ": fold_weight has replaced this weight; export before folding");
     auto* const weight = s.recipes.empty() ? nullptr : s.quantizers().find(mixbit::quantizer_role::weight);
     auto* const input = s.recipes.empty() ? nullptr : s.quantizers().find(mixbit::quantizer_role::input);
+    if (!s.recipes.empty()) checkpoint::require_form(s.quantizers());
     if (weight != nullptr) file.add_encoded(module.name + ".weight", canonical_weight(module), *weight);
     else file.add(module.name + ".weight", canonical_weight(module));
     if (input != nullptr) file.add_scale(module.name + ".input_scale", *input);

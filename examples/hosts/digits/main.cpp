@@ -1,6 +1,7 @@
 // digits: from training to a mixed-precision checkpoint, on a network that was not made for it. See options.cpp for
 // the command line.
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 
 #include "mixbit/autoquant/json.hpp"
@@ -48,12 +49,16 @@ void write_results(options const& o, mixbit::candidate_stats const& stats, mixbi
 void run(options const& o) {
   { mixbit::staged_output const writable{o.out}; }  // not committed: only what it would refuse matters before training
   auto const data = split(read_digits(o.data));
+  if (data.test.size() == 0)
+    mixbit::fail(mixbit::error_id::file_content, o.data, ": has ", data.training.size(),
+                 " image(s), and every fifth is for testing: it needs 5 at least");
   network net{o.seed};
   quantized_model model{net};
   mixbit::search_options wanted;
   for (auto const& f : o.formats) wanted.formats.push_back(format_named(f));
   wanted.target = mixbit::effective_bits{std::string_view{o.effective_bits}};
-  mixbit::search<backend> search{model, wanted};  // a target out of reach is refused before anything is trained
+  mixbit::search<backend> search{model, wanted};  // a target out of reach is refused before anything is trained,
+  require_forms(model, search);                   // and so is a format that cannot be written
 
   double const training = seconds_of([&] { train(net, data.training, o); });
   auto const before = evaluate(net, data.test);
@@ -73,6 +78,7 @@ void run(options const& o) {
 }  // namespace digits
 
 int main(int argc, char** argv) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a file size limit is then an error like a full disk
   try {
     auto const options = digits::parse_options(argc, argv);
     if (options.help)

@@ -11,7 +11,10 @@ mixbit::quantize_config int4_weight_only() {
   return {.name = "INT4_B16_WEIGHT_ONLY",
           .entries = {{.quantizer_name = "*", .enable = false},
                       {.quantizer_name = "*weight_quantizer", .cfg = {{blocks}}},
-                      {.quantizer_name = "*weight_quantizer", .parent_class = "nn.Conv2d", .cfg = {{channels}}}},
+                      {.quantizer_name = "*weight_quantizer",
+                       .parent_class = "nn.Conv2d",
+                       .cfg = {{channels}},
+                       .origin = mixbit::entry_origin::preset}},  // a network without convolutions may use this, too
           .algorithm = "max"};
 }
 

@@ -26,11 +26,14 @@ std::vector<image_set> search_batches(image_set const& training);
 mixbit::quantization_plan run_search(mixbit::search<backend>& search, network& net,
                                      std::vector<image_set> const& steps);
 
+/// Throws where a format of the search makes weights that write_checkpoint has no form for: found before training.
+void require_forms(quantized_model& model, mixbit::search<backend> const& search);
+
 /// Writes the network: `NAME.weight` in codes with `NAME.weight_scale` and, where inputs have a fixed one,
 /// `NAME.input_scale`; float32 for what is not quantized. A scale tensor has an element for each group along each axis
 /// of its weight: value = code * scale. The metadata says each weight's element type; int4 holds rows 2i and 2i+1 of
 /// axis 0 in the low and high nibble.
-/// Written by checkpoint.cpp.
+/// Throws what require_forms throws. Both are in checkpoint.cpp.
 void write_checkpoint(std::filesystem::path const& path, quantized_model& model, network& net);
 
 }  // namespace digits

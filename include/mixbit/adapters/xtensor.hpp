@@ -1,7 +1,8 @@
 // xtensor containers as host tensors: xt::xtensor and xt::xarray, row- or column-major.
 //
-// Operands are handed to ops as fixed-rank adaptors over borrowed memory (xt::xtensor) or as xt::xarray adaptors.
-// xtensor gives axes of size 1 the stride 0; strides are computed here from the shape and the layout instead.
+// Operands are handed to ops as fixed-rank adaptors over borrowed memory (xt::xtensor) or as copies (xt::xarray), which
+// own their elements. The layout is part of the type: a container whose strides are chosen at run time does not
+// compile. xtensor gives axes of size 1 the stride 0; strides are computed here from the shape and the layout instead.
 #pragma once
 
 #if __has_include(<xtensor/containers/xadapt.hpp>)
@@ -22,6 +23,8 @@ namespace detail {
 
 template <class X>
 geometry xtensor_geometry(X const& x) {
+  static_assert(X::static_layout == xt::layout_type::row_major || X::static_layout == xt::layout_type::column_major,
+                "mixbit: an xtensor host needs a static layout");
   std::array<std::int64_t, max_rank> shape{};
   if (x.dimension() > static_cast<std::size_t>(max_rank))
     fail(error_id::tensor_shape, "an xtensor of rank ", x.dimension(), " is above the largest rank of ", max_rank);
@@ -48,8 +51,6 @@ auto xtensor_adapt(geometry const& g, Pointer* data) {
 
 template <class C, std::size_t Rank, xt::layout_type Layout, class Tag>
 struct tensor_traits<xt::xtensor_container<C, Rank, Layout, Tag>> {
-  static_assert(Layout == xt::layout_type::row_major || Layout == xt::layout_type::column_major,
-                "mixbit: an xtensor host needs a static layout");
   using host = xt::xtensor_container<C, Rank, Layout, Tag>;
   using value = typename host::value_type;
   static const_tensor_ref view(host const& x) { return {detail::xtensor_geometry(x), x.data()}; }

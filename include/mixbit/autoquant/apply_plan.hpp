@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -29,18 +30,21 @@ recipe_quantizers<B> planned_recipe(model<B>& m, quantization_plan const& plan, 
 
 }  // namespace detail
 
-/// Throws `search_plan` for a planned module that the model lacks and for a layer of the model that the plan does not
-/// name, `state_folded` for a planned module whose weight is folded, then what quantize() throws. The model is then as
-/// it was. Returns what calibration saw.
+/// Throws `search_plan` for a planned module that the model lacks or that is planned twice, and for a layer of the
+/// model that the plan does not name, `state_folded` for a planned module whose weight is folded, then what quantize()
+/// throws. The model is then as it was. Returns what calibration saw.
 template <backend B>
 calibration_report apply_plan(model<B>& m, quantization_plan const& plan, forward_loop const& loop) {
   auto const modules = m.modules();
   auto const named = [](auto const& all, std::string const& name) {
     return std::any_of(all.begin(), all.end(), [&](auto const& x) { return x.name == name; });
   };
-  for (auto const& p : plan.modules)
+  std::set<std::string> planned;
+  for (auto const& p : plan.modules) {
+    if (!planned.insert(p.name).second) fail(error_id::search_plan, "the plan names '", p.name, "' twice");
     if (!named(modules, p.name))
       fail(error_id::search_plan, "the plan names '", p.name, "', which the model does not have");
+  }
   for (auto const& module : modules)
     if (is_searchable(m, module) && !named(plan.modules, module.name))
       fail(error_id::search_plan, "the model's layer '", module.name, "' is not in the plan");

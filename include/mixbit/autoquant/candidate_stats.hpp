@@ -50,7 +50,8 @@ inline std::int64_t total_elements(candidate_stats const& stats) {
   return n;
 }
 
-/// The sensitivity of a group: the score of its cheapest candidate, which reports rank by.
+/// The sensitivity of a group, which reports rank by: the score of its first candidate, that of the fewest nominal
+/// bits. It need not be the one that costs least: scales are charged too.
 inline double sensitivity(group_stats const& g) { return g.candidates.empty() ? 0.0 : g.candidates.front().score; }
 
 /// Groups from the most to the least sensitive; equal ones in their own order.

@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <sstream>
 #include <string>
 #include <string_view>
 
@@ -56,9 +55,7 @@ std::int64_t cost_bits(cost_model model, recipe_quantizers<B>& q, const_tensor_r
 
 /// "INT4_BLOCKWISE_WEIGHT_ONLY_CFG(effective-bits: 4.0)": a whole number keeps one decimal, as in ModelOpt.
 inline std::string format_label(std::string const& name, double bits) {
-  std::ostringstream text;
-  text << bits;
-  std::string number = text.str();
+  std::string number = detail::concat(bits);
   if (number.find('.') == std::string::npos) number += ".0";
   return name + "(effective-bits: " + number + ")";
 }

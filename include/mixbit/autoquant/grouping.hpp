@@ -93,8 +93,10 @@ class grouping_rule {
     key_ = [pattern = label_](std::string_view module) { return match(pattern, module); };
   }
   grouping_rule(char const* pattern) : grouping_rule{std::string{pattern}} {}  // NOLINT
-  /// Any callable, with a label for the plan.
-  grouping_rule(std::string label, key_function key) : label_{std::move(label)}, key_{std::move(key)} {}
+  /// Any callable, with a label for the plan. Throws `config_value` for an empty one.
+  grouping_rule(std::string label, key_function key) : label_{std::move(label)}, key_{std::move(key)} {
+    if (!key_) fail(error_id::config_value, "grouping rule '", label_, "': its function is empty");
+  }
 
   std::string const& label() const { return label_; }
   std::optional<std::string> key(std::string_view module) const { return key_(module); }

@@ -3,7 +3,9 @@
 #pragma once
 
 #include <cmath>
+#include <map>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -136,6 +138,7 @@ class plan_reader {
     for (auto const& [name, m] : object(member(j_, "", "modules"), "modules").items())
       plan.modules.push_back(module(plan, name, m));
     if (j_.contains("notes")) plan.notes = notes(j_["notes"]);
+    require_agreement(plan);
     return plan;
   }
 
@@ -162,7 +165,7 @@ class plan_reader {
   search_format format(std::string const& label, json const& j) const {
     std::string const path = "formats." + label;
     auto const& bits = member(j, path, "nominal_bits");
-    if (!bits.is_number()) refuse(path + ".nominal_bits", "a number", bits);
+    if (!bits.is_number() || bits.get<double>() <= 0) refuse(path + ".nominal_bits", "a number above 0", bits);
     return {label, config_from_json(object(member(j, path, "config"), path + ".config").dump(), label),
             bits.get<double>()};
   }
@@ -177,6 +180,26 @@ class plan_reader {
     std::string const path = "modules." + name;
     auto recipe = label(plan, member(j, path, "recipe"), path + ".recipe");
     return {name, std::move(recipe), j.contains("rule") ? text(j["rule"], path + ".rule") : ""};
+  }
+  /// `recipe` says by group what `modules` says by module: a group is named after its first module, and its others
+  /// follow that one.
+  void require_agreement(quantization_plan const& plan) const {
+    std::map<std::string, std::string> open{plan.recipe.begin(), plan.recipe.end()};
+    std::string group, recipe;
+    for (auto const& m : plan.modules) {
+      if (auto const at = open.find(m.name + ".quant_recipe"); at != open.end()) {
+        std::tie(group, recipe) = *at;
+        open.erase(at);
+      }
+      if (group.empty())
+        fail(error_id::search_plan, where_, ": modules.", m.name, " is in no group: 'recipe' needs '", m.name,
+             ".quant_recipe'");
+      if (m.recipe != recipe)
+        fail(error_id::search_plan, where_, ": modules.", m.name, ".recipe is '", m.recipe, "', but recipe.", group,
+             " is '", recipe, "'");
+    }
+    if (!open.empty())
+      fail(error_id::search_plan, where_, ": recipe.", open.begin()->first, " is a group that 'modules' does not hold");
   }
   std::vector<std::string> notes(json const& j) const {
     if (!j.is_array()) refuse("notes", "a list of texts", j);

@@ -9,6 +9,7 @@
 // throw; the model is then as it was before.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <set>
@@ -45,8 +46,9 @@ struct search_steps {
 template <backend B>
 class search {
  public:
-  /// Plans. Throws `search_infeasible`, `config_no_match` for a disabled pattern that matches nothing, and what
-  /// interpreting the formats throws. Changes nothing.
+  /// Plans. Throws `search_infeasible`, `search_input` where every layer is disabled, `config_no_match` for a disabled
+  /// pattern or a user's entry of a format that matches nothing, `config_value` for a format without a name, and what
+  /// interpreting the formats throws. Quantizers stay as they are; slots that have no site get one.
   search(model<B>& m, search_options options) : model_{m}, options_{std::move(options)} {
     if (options_.formats.empty()) fail(error_id::search_input, "a search needs at least one format");
     std::tie(all_, searched_) = found_modules();
@@ -62,6 +64,8 @@ class search {
   /// Calibrates all recipes in one pass and scores them. Afterwards nothing is quantized until apply().
   void run(search_steps const& steps) {
     if (steps.scoring <= 0 || !steps.score) fail(error_id::search_no_data, "a search needs at least one scoring step");
+    if (steps.calibration < 0)
+      fail(error_id::search_no_data, "search_steps.calibration is ", steps.calibration, "; it is 0 or more");
     if (steps.calibration > 0 && !steps.calibrate)
       fail(error_id::search_no_data, "a search with calibration steps needs a calibrate function");
     walk_again();
@@ -71,11 +75,13 @@ class search {
     auto report = calibrate(steps);
     score(steps);
     change.commit();
-    notes_ = std::move(report.notes);
+    notes_ = entry_notes_;
+    notes_.insert(notes_.end(), report.notes.begin(), report.notes.end());
     has_run_ = true;
   }
 
-  /// What the calibration of the last run met: a line for each quantizer that saw NaN or infinities.
+  /// After a run: a line for each entry of a format that matched nothing (a model that is not strict), and for each
+  /// quantizer that saw NaN or infinities in calibration.
   std::vector<std::string> const& notes() const { return notes_; }
 
   /// The best choice for any target, from the scores of the last run. Throws `search_no_data` before the first, and
@@ -149,8 +155,12 @@ class search {
   void label_formats() {
     std::set<std::string> names;
     for (auto const& f : options_.formats) {
+      if (f.name.empty())
+        fail(error_id::config_value, "format ", names.size(), " of the search has no name; plans and reports need one");
       if (!names.insert(f.name).second)
         fail(error_id::state_duplicate, "two formats of the search are named '", f.name, "'");
+      auto const unmatched = check_search_entries(model_, all_, f);
+      entry_notes_.insert(entry_notes_.end(), unmatched.begin(), unmatched.end());
       auto q = recipe_for(f, searched_.front());
       double const bits = nominal_bits(q);
       formats_.push_back({format_label(f.name, bits), f, bits});
@@ -194,6 +204,9 @@ class search {
       if (!used[p])
         fail(error_id::config_no_match, "disabled layer pattern '", options_.disabled_layers[p].label(),
              "' matches no layer of the search");
+    if (std::none_of(stats_.begin(), stats_.end(), [](auto const& g) { return g.disabled_by.empty(); }))
+      fail(error_id::search_input, "nothing to search: disabled layer patterns disable every layer, '",
+           stats_.front().disabled_by, "' disables ", stats_.front().modules.front());
   }
 
   void add_candidates(group_stats& g, module_group const& group) {
@@ -251,10 +264,24 @@ class search {
       steps.score(i);
       if (steps.progress) steps.progress("score", i + 1, steps.scoring);
     }
-    if (pass.calls() == 0)
-      fail(error_id::search_no_data,
-           "the scoring steps scored no layer: call mixbit::score in the backward of each layer");
+    require_scored();
     collect(pass);
+  }
+
+  /// Throws where no member of a group was scored: zeros would give it the format of the fewest bits.
+  void require_scored() const {
+    std::string missed;
+    int count = 0;
+    for (std::size_t g = 0; g < groups_.size(); ++g) {
+      auto const scored = [&](std::size_t i) { return searched_[i].slots->shared_site()->scoring->calls > 0; };
+      auto const& members = groups_[g].members;
+      if (!stats_[g].disabled_by.empty() || std::any_of(members.begin(), members.end(), scored)) continue;
+      for (auto const& name : stats_[g].modules)
+        if (++count <= 5) missed += (missed.empty() ? "" : ", ") + name;
+    }
+    if (count != 0)
+      fail(error_id::search_no_data, "the scoring steps scored nothing of ", missed, count > 5 ? ", ..." : "",
+           ": call mixbit::score in the backward of each layer; a region's score is that of its first member's group");
   }
 
   std::vector<std::shared_ptr<site<B>>> active_sites() const {
@@ -287,7 +314,7 @@ class search {
   std::vector<search_format> formats_;
   std::vector<module_group> groups_;
   candidate_stats stats_;
-  std::vector<std::string> notes_;
+  std::vector<std::string> entry_notes_, notes_;
   bool has_run_ = false;
 };
 

@@ -42,7 +42,7 @@ class scoring_pass {
   }
   int steps() const { return steps_; }
 
-  /// Calls of `score` over all sites; zero means that no backward reached one.
+  /// Calls of `score`, summed over the sites that they scored.
   std::int64_t calls() const {
     std::int64_t n = 0;
     for (auto const& s : sites_) n += s->scoring->calls;

@@ -102,9 +102,9 @@ inline void check_candidate(candidate const& one, std::size_t g, std::size_t c) 
 
 /// Checks every group and candidate and returns the largest |score|.
 inline double check_input(problem const& input) {
-  if (!input.ends.empty() && input.ends.back() != input.candidates.size()) {
-    fail(error_id::search_input, "solver: groups end at candidate ", input.ends.back(), " of ",
-         input.candidates.size());
+  std::size_t const last = input.ends.empty() ? 0 : input.ends.back();
+  if (last != input.candidates.size()) {
+    fail(error_id::search_input, "solver: groups end at candidate ", last, " of ", input.candidates.size());
   }
   if (input.candidates.size() >= std::numeric_limits<std::uint32_t>::max()) {
     fail(error_id::search_input, "solver: ", input.candidates.size(), " candidates, at most 2^32 - 2 are possible");
@@ -115,6 +115,9 @@ inline double check_input(problem const& input) {
   for (std::size_t g = 0; g < input.groups(); ++g) {
     std::size_t const end = input.ends[g];
     if (end <= begin) fail(error_id::search_input, "solver: group ", g, " has no candidates");
+    if (end > last) {
+      fail(error_id::search_input, "solver: group ", g, " ends at candidate ", end, " of ", input.candidates.size());
+    }
     std::size_t dearest = begin;
     for (std::size_t i = begin; i < end; ++i) {
       check_candidate(input.candidates[i], g, i - begin);

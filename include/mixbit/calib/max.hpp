@@ -40,6 +40,13 @@ std::vector<observer_group<B>> observers_of(site<B>& s, Select&& selects) {
   return groups;
 }
 
+/// Shows a tensor to the first of a group. Throws `tensor_dtype` for one that kernels do not compute on.
+template <backend B>
+void observe_first(observer_group<B>& g, B& device, const_tensor_ref x) {
+  require_compute(x.type, g.front()->name());
+  g.front()->observe(device, x);
+}
+
 /// What one site observes during a max calibration pass.
 template <backend B>
 struct max_observers {
@@ -85,7 +92,7 @@ class max_calibration final : public apply_hook<B> {
     if (!s.probed) probe_layout(s, ws, o, op, y);
     std::lock_guard const committing{mutex_};  // a running max: the order of threads does not matter
     if (o.x.data) observe(ws, watching.input, s.canonical(operand_role::input, o.x));
-    observe(ws, watching.output, s.layout.output.apply(y));
+    observe(ws, watching.output, s.canonical_output(y));
   }
   void on_tensor(site<B>& s, workspace<B>& ws, std::size_t index, tensor_ref x) override {
     if (detail::trial_scope::is_on()) return;
@@ -106,7 +113,7 @@ class max_calibration final : public apply_hook<B> {
 
  private:
   static void observe(workspace<B>& ws, std::vector<observer_group<B>>& groups, const_tensor_ref x) {
-    for (auto& g : groups) g.front()->observe(ws.device, x);
+    for (auto& g : groups) observe_first<B>(g, ws.device, x);
   }
   static void adopt(workspace<B>& ws, observer_group<B>& g) {
     for (std::size_t i = 1; i < g.size(); ++i)
@@ -124,7 +131,7 @@ template <backend B>
 void observe_weight(site<B>& s, workspace<B>& ws, const_tensor_ref canonical) {
   auto groups = observers_of(s, [](auto& q, std::size_t) { return q.role() == quantizer_role::weight; });
   for (auto& g : groups) {
-    g.front()->observe(ws.device, canonical);
+    observe_first<B>(g, ws.device, canonical);
     for (std::size_t i = 1; i < g.size(); ++i) g[i]->adopt(ws.device, *g.front());
   }
 }

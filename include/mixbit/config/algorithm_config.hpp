@@ -1,5 +1,5 @@
 // Calibration algorithms as data: a method's name and its parameters, checked against one table. Names, defaults and
-// ranges are ModelOpt's (docs/numerics.md, "Calibration algorithms"). What the methods do is calib's.
+// ranges are ModelOpt's. What the methods do is calib's.
 #pragma once
 
 #include <cmath>

@@ -10,16 +10,15 @@
 #include <utility>
 #include <vector>
 
-#include <nlohmann/json.hpp>
-
 #include "mixbit/config/closest.hpp"
 #include "mixbit/config/quantizer_attribute_config.hpp"
+#include "mixbit/config/strict_json.hpp"
 #include "mixbit/core/error.hpp"
 
 namespace mixbit {
 
 /// Keeps the order of keys: in the legacy dictionary form the order of rules is the order of keys.
-using config_json = nlohmann::ordered_json;
+using config_json = json_document;
 
 /// `sparse` writes what differs from the defaults or was written in the file that it came from, `normal` every field.
 enum class json_form : std::uint8_t { sparse, normal };

@@ -1,5 +1,5 @@
 // The value types of a quantizer's attributes: bits, axes, blocks, bias, rotation. Plain data; names and meanings are
-// ModelOpt's (docs/numerics.md, "Around the cast"). Axes count as PyTorch's do, so negative ones from the end.
+// ModelOpt's. Axes count as PyTorch's do, so negative ones from the end.
 #pragma once
 
 #include <algorithm>

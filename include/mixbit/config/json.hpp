@@ -17,7 +17,6 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
-#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -130,29 +129,6 @@ inline config_json algorithm_step_to_json(algorithm_step const& step) {
   return j;
 }
 
-/// Text to JSON; a key given twice in one object is an error, since one of two rules would be lost without a word.
-inline config_json parse_config(std::string_view text, std::string const& where) {
-  std::vector<std::set<std::string>> open;
-  std::string twice;
-  auto const watch = [&](int, config_json::parse_event_t event, config_json& parsed) {
-    if (event == config_json::parse_event_t::object_start) open.emplace_back();
-    if (event == config_json::parse_event_t::object_end) open.pop_back();
-    if (event == config_json::parse_event_t::key && !open.back().insert(parsed.get<std::string>()).second)
-      twice = parsed.get<std::string>();
-    return true;
-  };
-  config_json j;
-  try {
-    j = config_json::parse(text, watch);
-  } catch (config_json::parse_error const& e) {
-    fail(error_id::config_json, where, ": not JSON at byte ", e.byte, " of ", text.size());
-  } catch (config_json::out_of_range const& e) {  // a number that no double holds
-    fail(error_id::config_json, where, ": ", e.what());
-  }
-  if (!twice.empty()) fail(error_id::config_json, where, ": the key \"", twice, "\" is given twice in one object");
-  return j;
-}
-
 }  // namespace detail
 
 /// Reads "quant_cfg" in any of its forms.
@@ -245,8 +221,8 @@ inline std::string config_to_text(quantize_config const& config) {
 /// `origin` says otherwise.
 inline quantize_config config_from_json(std::string_view text, std::string const& name,
                                         entry_origin origin = entry_origin::user) {
-  config_json const j = detail::parse_config(text, name.empty() ? "config" : name);
   std::string const where = name.empty() ? "config" : name;
+  config_json const j = parse_json_strict(text, where, error_id::config_json);
   if (!j.is_object() || !j.contains("quant_cfg"))
     fail(error_id::config_json, where, ": must be an object with \"quant_cfg\", got ", detail::excerpt(j));
   quantize_config config{.name = name};

@@ -103,15 +103,19 @@ inline resolution apply_entries(std::span<module_quantizers const> modules, quan
   return result;
 }
 
-/// Throws config_no_match where an entry of the user's own matched nothing (unless not `strict`), or where nothing is
-/// enabled in the end.
-inline void check_resolution(resolution const& result, quantize_config const& config, bool strict = true) {
-  for (std::size_t i = 0; strict && i < config.entries.size(); ++i)
+/// Throws config_no_match where an entry of the user's own matched nothing.
+inline void check_matches(resolution const& result, quantize_config const& config) {
+  for (std::size_t i = 0; i < config.entries.size(); ++i)
     if (result.matches[i] == 0 && config.entries[i].origin == entry_origin::user)
       fail(error_id::config_no_match, detail::name_prefix(config), detail::describe(config.entries[i], i),
            " matches none of ", result.quantizers.size(), " quantizers",
            result.quantizers.empty() ? std::string{} : ", which go from " + result.quantizers.front().name + " to " +
                                                            result.quantizers.back().name);
+}
+
+/// Throws what check_matches throws (unless not `strict`), and config_no_match where nothing is enabled in the end.
+inline void check_resolution(resolution const& result, quantize_config const& config, bool strict = true) {
+  if (strict) check_matches(result, config);
   if (result.enabled_count() == 0)
     fail(error_id::config_no_match, detail::name_prefix(config), "enables none of ", result.quantizers.size(),
          " quantizers: no entry turns one on, or later entries turn all off");

@@ -34,9 +34,10 @@ template <backend B, class T>
 class buffer {
  public:
   buffer() = default;
-  buffer(B& b, std::size_t n) : size_{n} {
+  buffer(B& b, std::size_t n) : buffer{} {  // whole from here on: where `zero` throws, the destructor gives it back
     if (n == 0) return;
     data_ = static_cast<T*>(B::memory().allocate(n * sizeof(T)));
+    size_ = n;
     b.zero(data_, n * sizeof(T));
   }
   buffer(buffer&& other) noexcept : data_{std::exchange(other.data_, nullptr)}, size_{std::exchange(other.size_, 0)} {}

@@ -103,7 +103,14 @@ constexpr std::string_view name_of(dtype t) {
   return names[static_cast<int>(t)];
 }
 
-/// Calls f with a default-constructed element of the compute type `t`; throws `tensor_dtype` for a storage type.
+/// Throws `tensor_dtype`, naming the layer or quantizer `where`, for a type that only files hold.
+inline void require_compute(dtype t, std::string_view where) {
+  if (t != dtype::f32 && t != dtype::f16 && t != dtype::bf16)
+    fail(error_id::tensor_dtype, where, ": quantizers compute on float32, float16 and bfloat16, not on ", name_of(t));
+}
+
+/// Calls f with a default-constructed element of the compute type `t`; throws `tensor_dtype` for a storage type. For
+/// kernels, which know no names: their callers have said require_compute.
 template <class F>
 decltype(auto) visit_compute(dtype t, F&& f) {
   switch (t) {

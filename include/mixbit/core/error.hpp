@@ -6,6 +6,7 @@
 #pragma once
 
 #include <array>
+#include <locale>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -70,9 +71,11 @@ class error : public std::runtime_error {
 };
 
 namespace detail {
+/// The parts as one text. Numbers look the same whatever locale the host has set: labels are keys.
 template <class... Parts>
 std::string concat(Parts const&... parts) {
   std::ostringstream out;
+  out.imbue(std::locale::classic());
   (out << ... << parts);
   return std::move(out).str();
 }
@@ -83,5 +86,17 @@ template <class... Parts>
 [[noreturn]] void fail(error_id id, Parts const&... parts) {
   throw error{id, detail::concat(parts...)};
 }
+
+namespace detail {
+/// f(); what it throws gets the name before it. For functions that see axes and numbers, and know of no layer.
+template <class F>
+decltype(auto) named(std::string_view name, F&& f) {
+  try {
+    return f();
+  } catch (error const& e) {
+    fail(e.id(), name, ": ", e.message());
+  }
+}
+}  // namespace detail
 
 }  // namespace mixbit

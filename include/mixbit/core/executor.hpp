@@ -8,10 +8,10 @@
 #include <atomic>
 #include <concepts>
 #include <condition_variable>
+#include <cstddef>
 #include <cstdint>
 #include <exception>
 #include <mutex>
-#include <system_error>
 #include <thread>
 #include <type_traits>
 #include <vector>
@@ -39,11 +39,12 @@ struct inline_executor {
 /// One loop at a time: a call from inside a loop runs on the calling thread.
 class thread_pool {
  public:
-  /// Throws `memory_exhausted` where the system starts no more threads; those that were started are gone then.
+  /// Throws `memory_exhausted` where memory or threads run out; those that were started are gone then.
   explicit thread_pool(int threads = static_cast<int>(std::thread::hardware_concurrency())) {
     try {
+      if (threads > 1) workers_.reserve(static_cast<std::size_t>(threads) - 1);
       for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
-    } catch (std::system_error const& e) {
+    } catch (std::exception const& e) {
       stop();
       fail(error_id::memory_exhausted, "thread pool: only ", workers_.size() + 1, " of ", threads,
            " threads start: ", e.what());

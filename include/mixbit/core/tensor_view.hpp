@@ -6,6 +6,7 @@
 #include <initializer_list>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "mixbit/core/dtype.hpp"
 
@@ -18,6 +19,8 @@ using extents = std::array<std::int64_t, max_rank>;
 
 /// Where the memory is.
 enum class device : std::uint8_t { cpu, cuda };
+
+constexpr std::string_view name_of(device d) { return d == device::cpu ? "CPU" : "CUDA"; }
 
 /// Element type, place, shape and strides (in elements). Axes beyond `rank` have size 1 and stride 0.
 struct geometry {
@@ -51,6 +54,14 @@ struct geometry {
     return true;
   }
 };
+
+/// Do two views of one memory show the same elements at the same places?
+constexpr bool same_view(geometry const& a, geometry const& b) {
+  if (a.type != b.type || !a.same_shape(b)) return false;
+  for (int axis = 0; axis < a.rank; ++axis)
+    if (a.shape[axis] != 1 && a.stride[axis] != b.stride[axis]) return false;
+  return true;
+}
 
 /// "[2,3,4]", for messages.
 inline std::string to_string(geometry const& g) {

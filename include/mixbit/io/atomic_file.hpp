@@ -53,7 +53,6 @@ class atomic_file {
       file_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     } while (file_ < 0 && errno == EEXIST);
     if (file_ < 0) fail_path("write", target_);
-    buffer_ = std::make_unique_for_overwrite<std::byte[]>(capacity);
   }
 
   atomic_file(atomic_file const&) = delete;
@@ -127,7 +126,8 @@ class atomic_file {
   }
 
   std::filesystem::path target_, temporary_;
-  std::unique_ptr<std::byte[]> buffer_;
+  std::unique_ptr<std::byte[]> buffer_ =
+      std::make_unique_for_overwrite<std::byte[]>(capacity);  // before the file opens
   std::size_t used_ = 0;
   int file_ = -1;
 };

@@ -7,12 +7,15 @@
 //   plan.write(staged);                                 // into a staged_output, or to a folder at once
 //
 // Contract: module names are those of the source checkpoint. `NAME.weight` is taken from the walk (the host may have
-// trained it); everything else of the source - norms, biases, modules that are not walked - passes through byte for
-// byte from its memory map. Codes and scales are those of policy `stored` whatever the model simulates: scale =
-// amax/bound in float32, code = round to even of clamp(x/scale). Weights are encoded one at a time when their turn in
-// the file comes, so a plan holds views: write it before weights move.
+// trained it) in the source's shape; everything else of the source - norms, biases, modules that are not walked -
+// passes through byte for byte from its memory map. Only the output layer of a source with tie_word_embeddings may be
+// missing there: it is left out while it equals the embedding, else written, and tie_word_embeddings becomes false.
+// Codes and scales are those of policy `stored` whatever the model simulates: scale = amax/bound in float32, code =
+// round to even of clamp(x/scale). Weights are encoded one at a time when their turn in the file comes, so a plan holds
+// views: write it before weights move.
 #pragma once
 
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
 #include <optional>
@@ -22,6 +25,7 @@
 #include <vector>
 
 #include "mixbit/formats/check.hpp"
+#include "mixbit/io/folders.hpp"
 #include "mixbit/io/hf_config.hpp"
 #include "mixbit/io/hf_form.hpp"
 #include "mixbit/io/hf_source.hpp"
@@ -48,9 +52,15 @@ class hf_export {
   /// quantizers no Hugging Face form exists for, `file_content` for one that the source has not, or in another shape.
   hf_export(model<B>& m, std::filesystem::path const& source, hf_export_options options = {})
       : model_{m}, options_{std::move(options)}, source_{source} {
-    for (auto& module : m.modules()) add_module(std::move(module));
+    auto const modules = m.modules();
+    for (auto const& module : modules) {
+      walked_.insert(module.name);
+      if (module.layout.kind == site_kind::lookup) embeddings_.push_back(module);
+    }
+    for (auto const& module : modules) add_module(module);
     for (auto const& name : source_.tensors().names())
       if (items_.try_emplace(name, item{source_.tensors().at(name), {}, {}}).second) note_unwalked(name);
+    for (auto const& head : heads_) add_head(head);
     fused_blocks();
     finish_notes();
   }
@@ -60,8 +70,12 @@ class hf_export {
   /// What loaders will not take, and what is unusual in the files; a line each.
   std::vector<std::string> const& notes() const { return notes_; }
 
-  /// Writes all files below `out`, which the caller commits; `inside` is a folder within it.
+  /// Writes all files below `out`, which the caller commits; `inside` is a folder within it. Throws `file_open` where
+  /// that folder and the source's lie in one another: the export would write over what it reads.
   void write(staged_output& out, std::filesystem::path const& inside = {}) {
+    if (lie_in_one_another(out.folder() / inside, source_.folder()))
+      fail(error_id::file_open, "cannot write a checkpoint to ", in_quotes(out.folder() / inside),
+           ": it and the source ", in_quotes(source_.folder()), " lie in one another; write to a folder apart from it");
     auto const quant = hf_quant_config(layers_, exclude(), options_.producer);
     write_tensors(out.path(inside / "model.safetensors"));
     write_json_file(out.path(inside / "hf_quant_config.json"), quant, 4);
@@ -83,8 +97,10 @@ class hf_export {
     std::vector<float> amax;
   };
 
-  void add_module(module_ref<B> module) {
-    walked_.insert(module.name);
+  /// As the file has it: in PyTorch's axes, and never flattened.
+  static const_tensor_ref file_weight(module_ref<B> const& module) { return module.layout.weight.apply(module.weight); }
+
+  void add_module(module_ref<B> const& module) {
     auto& s = *module.slots->shared_site();
     if (s.folded)
       fail(error_id::state_folded, module.name, ": fold_weight has replaced this weight by its quantized values; ",
@@ -93,33 +109,89 @@ class hf_export {
     if (recipe != nullptr && recipe->any_enabled()) return add_quantized(module, *recipe);
     if (module.weight.data == nullptr) return;
     unquantized_.push_back(module.name);
-    std::string const name = module.name + ".weight";
-    if (!source_.tensors().contains(name)) {
-      if (source_.is_tied()) return;  // its values are the embedding's
-      fail_missing(module.name);
-    }
-    require_shape(module.name, canonical_weight(module));
-    auto const type = source_.tensors().at(name).type;
-    if (!is_compute(type))
-      fail(error_id::file_content, source_.tensors().label(), ": tensor ", in_quotes(name), " is ", name_of(type),
-           "; weights that are not quantized are float32, float16 or bfloat16");
-    items_[name] = {source_.tensors().at(name), {}, {}};
-    host_weights_[name] = canonical_weight(module);
+    bool const there = source_.tensors().contains(module.name + ".weight");
+    if (is_tied_head(module)) heads_.push_back(module);
+    else if (!there) fail_missing(module.name);
+    if (there) add_unquantized(module, module.name + ".weight");
+  }
+
+  /// In the type of the source's tensor `like`, which is the module's own but for a head that was tied.
+  void add_unquantized(module_ref<B> const& module, std::string const& like) {
+    auto const there = source_.tensors().at(like);
+    const_tensor_ref const weight = file_weight(module);
+    require_shape(module.name, like, weight);
+    if (!is_compute(there.type))
+      fail(error_id::file_content, source_.tensors().label(), ": tensor ", in_quotes(like), " is ",
+           name_of(there.type), "; weights that are not quantized are float32, float16 or bfloat16");
+    items_[module.name + ".weight"] = {there, {}, {}};
+    host_weights_[module.name + ".weight"] = weight;
+  }
+
+  /// The output layer of a source whose file has that layer's weight once, as the embedding's. It is known by its name,
+  /// or because it lies in the memory of an embedding of the walk.
+  bool is_tied_head(module_ref<B> const& module) const {
+    return source_.is_tied() && module.layout.kind != site_kind::lookup &&
+           (module.name.ends_with("lm_head") ||
+            std::any_of(embeddings_.begin(), embeddings_.end(),
+                        [&](auto const& e) { return e.weight.data == module.weight.data; }));
+  }
+
+  /// The source's tensor that a head was tied to: of the embedding in its memory, else of one of its shape, else a
+  /// table of its shape that is not walked. Empty where there is none.
+  std::string table_of(module_ref<B> const& head) const {
+    auto const& file = source_.tensors();
+    auto const fits = [&](std::string const& name) {
+      return file.contains(name) && file.at(name).same_shape(file_weight(head));
+    };
+    for (bool const anywhere : {false, true})
+      for (auto const& e : embeddings_)
+        if ((anywhere || e.weight.data == head.weight.data) && fits(e.name + ".weight")) return e.name + ".weight";
+    for (auto const& name : file.names())
+      if (auto const module = module_of(name); module && !walked_.contains(*module) && fits(name)) return name;
+    return {};
+  }
+
+  /// An unquantized head that was tied, once it is known what the file has of its table.
+  void add_head(module_ref<B> const& head) {
+    std::string const table = table_of(head), name = head.name + ".weight";
+    bool const there = source_.tensors().contains(name);
+    if (table.empty() && !there) fail_missing(head.name);
+    if (!table.empty() && is_written_as(file_weight(head), table)) return;
+    if (!there) add_unquantized(head, table);
+    untie(head.name);
+  }
+
+  /// Will the tensor `name` have these values, as far as the narrower of both types tells?
+  bool is_written_as(const_tensor_ref const& weight, std::string const& name) {
+    if (items_.at(name).encode) return false;
+    auto const host = host_weights_.find(name);
+    auto const& other = host == host_weights_.end() ? items_.at(name).view : host->second;
+    if (weight.data == other.data && weight.type == other.type && weight.stride == other.stride) return true;
+    if (!is_compute(other.type)) return false;
+    dtype const type = size_of(weight.type) < size_of(other.type) ? weight.type : other.type;
+    return converted(weight, type) == converted(other, type);
+  }
+
+  void untie(std::string const& head) {
+    untied_ = true;
+    notes_.push_back(head + ": was tied to the embedding; it is now a tensor of its own, tie_word_embeddings false");
   }
 
   void add_quantized(module_ref<B> const& module, recipe_quantizers<B>& recipe) {
     auto const form = hf_form_of(module, recipe);
     const_tensor_ref const view = canonical_weight(module);
-    require_source(module.name, view);
+    require_source(module);
     hf_layer layer{module.name, form.format, view, form.weight->grouping(view), module.layout.kind};
-    encodings_.push_back({view, file_format_of(form.weight->numerics()), amax_of(*form.weight, view, layer.groups)});
-    add_tensors(layer, form.input);
+    format const how = file_format_of(form.weight->numerics());
+    check_encodable(how, form.weight->name());
+    encodings_.push_back({view, how, amax_of(*form.weight, view, layer.groups)});
+    add_tensors(layer, file_weight(module), form.input);
     layers_.push_back(std::move(layer));
   }
 
-  void add_tensors(hf_layer const& layer, tensor_quantizer<B>* input) {
+  void add_tensors(hf_layer const& layer, geometry const& shape, tensor_quantizer<B>* input) {
     auto const& e = encodings_.back();
-    add(layer.name + ".weight", {{hf_code_shape(layer.format, layer.weight), nullptr}, {}, layers_.size()});
+    add(layer.name + ".weight", {{hf_code_shape(layer.format, shape), nullptr}, {}, layers_.size()});
     add_scales(layer.name + ".weight_scale",
                hf_scale_shape(layer.format, layer.groups, options_.scalar_single_block), e.how, e.amax);
     if (!layer.format.has_input_scale()) return;
@@ -209,32 +281,33 @@ class hf_export {
          " for the module ", in_quotes(module));
   }
 
-  void require_shape(std::string const& module, const_tensor_ref const& weight) const {
-    auto const there = source_.tensors().at(module + ".weight");
+  void require_shape(std::string const& module, std::string const& tensor, const_tensor_ref const& weight) const {
+    auto const there = source_.tensors().at(tensor);
     if (!there.same_shape(weight))
-      fail(error_id::file_content, source_.tensors().label(), ": tensor ", in_quotes(module + ".weight"), " is ",
-           to_string(there), ", but the module's weight is ", to_string(weight));
+      fail(error_id::file_content, source_.tensors().label(), ": tensor ", in_quotes(tensor), " is ", to_string(there),
+           ", but the weight of the module ", in_quotes(module), " is ", to_string(weight));
   }
 
   /// A tied output layer that is quantized becomes a tensor of its own, and the config says so.
-  void require_source(std::string const& module, const_tensor_ref const& weight) {
-    auto const& file = source_.tensors();
-    bool const there = file.contains(module + ".weight");
-    if (there) require_shape(module, weight);
-    if (there && !(source_.is_tied() && module.ends_with("lm_head"))) return;
-    bool const twin = std::any_of(file.names().begin(), file.names().end(),
-                                  [&](auto const& name) { return file.at(name).same_shape(weight); });
-    if (!source_.is_tied() || !twin) fail_missing(module);
-    untied_ = true;
-    notes_.push_back(module + ": was tied to the embedding; it is now a tensor of its own, tie_word_embeddings false");
+  void require_source(module_ref<B> const& module) {
+    std::string const name = module.name + ".weight";
+    bool const there = source_.tensors().contains(name), tied = is_tied_head(module);
+    if (there) require_shape(module.name, name, file_weight(module));
+    else if (!tied || table_of(module).empty()) fail_missing(module.name);
+    if (tied) untie(module.name);
+  }
+
+  /// "a.b" of "a.b.weight".
+  static std::optional<std::string> module_of(std::string const& tensor) {
+    constexpr std::string_view suffix = ".weight";
+    if (!tensor.ends_with(suffix)) return std::nullopt;
+    return tensor.substr(0, tensor.size() - suffix.size());
   }
 
   /// Tables and matrices that the host does not walk stay unquantized, and loaders are told.
   void note_unwalked(std::string const& name) {
-    constexpr std::string_view suffix = ".weight";
-    if (!name.ends_with(suffix) || source_.tensors().at(name).rank < 2) return;
-    std::string module = name.substr(0, name.size() - suffix.size());
-    if (!walked_.contains(module)) unquantized_.push_back(std::move(module));
+    auto const module = module_of(name);
+    if (module && source_.tensors().at(name).rank >= 2 && !walked_.contains(*module)) unquantized_.push_back(*module);
   }
 
   void finish_notes() {
@@ -307,6 +380,7 @@ class hf_export {
   std::unordered_map<std::string, item> items_;
   std::unordered_map<std::string, const_tensor_ref> host_weights_;  ///< unquantized, from the walk
   std::unordered_set<std::string> walked_;
+  std::vector<module_ref<B>> embeddings_, heads_;  ///< of the walk; heads_: unquantized, and tied in the source
   std::vector<std::string> unquantized_, notes_;
   std::vector<hf_layer> layers_;
   std::vector<encoding> encodings_;  ///< of layers_
@@ -318,7 +392,8 @@ std::vector<std::byte> hf_export<B>::converted(const_tensor_ref const& w, dtype 
   std::int64_t reach = 1;  // elements from the first to the last in memory
   for (int a = 0; a < w.rank; ++a) reach += (w.shape[a] - 1) * w.stride[a];
   std::vector<std::byte> memory(w.size() == 0 ? 0 : static_cast<std::size_t>(reach) * size_of(w.type));
-  model_.device().copy_to_host(memory.data(), w.data, memory.size());
+  if (w.where == device::cpu) std::memcpy(memory.data(), w.data, memory.size());
+  else model_.device().copy_to_host(memory.data(), w.data, memory.size());
   std::vector<std::byte> dense(static_cast<std::size_t>(w.size()) * size_of(type));
   visit_compute(w.type, [&]<class From>(From) {
     visit_compute(type, [&]<class To>(To) {

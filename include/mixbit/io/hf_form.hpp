@@ -87,15 +87,9 @@ void require_form(std::string const& format, module_ref<B> const& module, recipe
 template <backend B>
 void require_hf_forms(model<B>& m, quantize_config const& config) {
   auto const modules = m.modules();
-  detail::require_known_algorithm(config.algorithm, config.name.empty() ? "algorithm" : config.name);
-  auto const resolved = resolve(detail::placements_of(m, modules), config, m.options().strict, m.options().classes);
-  std::vector<recipe_quantizers<B>> recipes(modules.size());
-  for (auto const& q : resolved.quantizers) {
-    std::string const leaf = q.name.substr(modules[q.module].name.empty() ? 0 : modules[q.module].name.size() + 1);
-    recipes[q.module].quantizers.push_back(detail::make_quantizer<B>(leaf, q.name, q.attributes, m.options().numerics));
-  }
+  auto made = configure(m, modules, config);
   for (std::size_t i = 0; i < modules.size(); ++i)
-    detail::hf::require_form(config.name, modules[i], std::move(recipes[i]));
+    detail::hf::require_form(config.name, modules[i], std::move(made.recipes[i]));
 }
 
 /// For every choice that the search may make: each format in each layer that is not disabled.

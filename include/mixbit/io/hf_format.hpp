@@ -22,6 +22,7 @@
 #include <utility>
 #include <vector>
 
+#include "mixbit/quantizer/describe.hpp"
 #include "mixbit/quantizer/layout.hpp"
 #include "mixbit/quantizer/numerics.hpp"
 
@@ -51,24 +52,11 @@ namespace detail::hf {
 
 using kind = grouping_scheme::kind;
 
-/// "int4 in blocks -1:32, static", for messages.
+/// "int4 blocks -1:32, static", for messages.
 inline std::string describe(std::optional<quantizer_numerics> const& n) {
   if (!n) return "not quantized";
-  std::string text = name_of(n->how.element);
-  char separator = ' ';
-  if (n->grouping.what == kind::tensor) text += " per tensor";
-  if (n->grouping.what == kind::axes)
-    for (int const axis : n->grouping.kept) {
-      text += (separator == ' ' ? " axis " : ",") + std::to_string(axis);
-      separator = ',';
-    }
-  if (n->grouping.what == kind::blocks)
-    for (auto const& b : n->grouping.blocks) {
-      text += (separator == ' ' ? " in blocks " : ",") + std::to_string(b.axis) + ":";
-      text += b.size ? std::to_string(*b.size) : "all";
-      separator = ',';
-    }
-  return text + (n->amax_from == amax_source::data ? ", dynamic" : ", static");
+  return concat(name_of(n->how.element), ' ', mixbit::describe(n->grouping),
+                n->amax_from == amax_source::data ? ", dynamic" : ", static");
 }
 
 inline bool is_int(quantizer_numerics const& n, int bits) {

@@ -19,6 +19,7 @@ class hf_source {
 
   json_document const& config() const { return config_; }
   safetensors_file const& tensors() const { return tensors_; }
+  std::filesystem::path const& folder() const { return folder_; }
   std::filesystem::path file(char const* name) const { return folder_ / name; }
 
   /// Does the output layer share the embedding's weight? Then the file has it once.

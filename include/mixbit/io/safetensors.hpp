@@ -173,7 +173,7 @@ class safetensors_file {
   }
 
   std::vector<entry> parse(std::string_view header) {
-    auto const document = parse_json_strict(header, label_ + ": header");
+    auto const document = parse_json_strict(header, label_ + ": header", error_id::file_format);
     std::vector<entry> entries;
     for (auto const& [name, value] : document.items()) {
       if (name == "__metadata__") read_metadata(value);

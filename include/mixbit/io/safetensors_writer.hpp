@@ -100,6 +100,8 @@ class safetensors_writer {
     if (tensor.type != expected.shape.type || !tensor.same_shape(expected.shape))
       refuse("tensor ", in_quotes(expected.name), " is ", name_of(tensor.type), " ", to_string(tensor),
              ", announced as ", name_of(expected.shape.type), " ", to_string(expected.shape));
+    if (tensor.data == nullptr && tensor.size() > 0)
+      refuse("tensor ", in_quotes(expected.name), " of shape ", to_string(tensor), " has no data: its pointer is null");
     detail::write_elements(file_, tensor);
     ++next_;
   }

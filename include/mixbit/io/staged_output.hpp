@@ -2,8 +2,9 @@
 //
 // Contract: files are written below a hidden folder inside the target (so that renames stay on one file system) and
 // moved to their places by commit(). Without commit(), or if commit() throws, the target holds what it held before, and
-// folders that were created for it are gone again. Files of the target that are not written stay in both cases. Each
-// move is one rename; a process killed between two of them leaves whole files of both generations, never half of one.
+// folders that were created for it are gone again. Files of the target that are not written stay in both cases, but for
+// those that commit() is told to take away. Each move is one rename; a process killed between two of them leaves whole
+// files of both generations, never half of one.
 #pragma once
 
 #include <algorithm>
@@ -25,7 +26,6 @@ class staged_output {
     folder_ = std::filesystem::absolute(folder, code).lexically_normal();
     if (code) fail_path("write into", folder, code.value());
     if (!folder_.has_filename()) folder_ = folder_.parent_path();
-    if (exists(folder_) && !std::filesystem::is_directory(folder_)) fail_path("write into", folder_, ENOTDIR);
     try {
       create_folders(folder_);
       do {
@@ -49,20 +49,23 @@ class staged_output {
   /// Where to write now what will be `folder()/relative`; folders on the way are made. Throws `file_open` for a path
   /// that is absolute or leaves the folder.
   std::filesystem::path path(std::filesystem::path const& relative) {
-    auto const inside = relative.lexically_normal();
-    if (inside.empty() || inside.is_absolute() || *inside.begin() == "..")
-      fail(error_id::file_open, "cannot write ", in_quotes(relative), ": not a path inside the output folder");
-    auto const result = fresh() / inside;
+    auto const result = fresh() / inside(relative);
     std::error_code code;
     std::filesystem::create_directories(result.parent_path(), code);
     if (code) fail_path("create", result.parent_path(), code.value());
     return result;
   }
 
+  /// Files of the target that commit() takes away unless this output writes them: what an earlier output left would
+  /// otherwise lie beside this one. Throws what path() throws.
+  void remove_stale(std::filesystem::path const& relative) { stale_.push_back(inside(relative)); }
+
   /// Moves everything to its place; all of it, or nothing and an error.
   void commit() {
     if (root_.empty()) fail(error_id::file_open, "cannot write ", in_quotes(folder_), ": already committed");
     try {
+      for (auto const& file : stale_)
+        if (!exists(fresh() / file)) take_away(folder_ / file);
       for (auto const& staged : contents()) place(staged);
     } catch (std::filesystem::filesystem_error const& problem) {
       roll_back();
@@ -84,6 +87,13 @@ class staged_output {
   std::filesystem::path fresh() const { return root_ / "new"; }
   std::filesystem::path replaced() const { return root_ / "old"; }
 
+  static std::filesystem::path inside(std::filesystem::path const& relative) {
+    auto const normal = relative.lexically_normal();
+    if (normal.empty() || normal.is_absolute() || *normal.begin() == "..")
+      fail(error_id::file_open, "cannot write ", in_quotes(relative), ": not a path inside the output folder");
+    return normal;
+  }
+
   /// Also true for a symbolic link that leads nowhere.
   static bool exists(std::filesystem::path const& path) {
     std::error_code ignored;
@@ -102,6 +112,7 @@ class staged_output {
   void create_folders(std::filesystem::path const& path) {
     std::error_code ignored;
     if (path.empty() || std::filesystem::is_directory(path, ignored)) return;
+    if (exists(path)) fail_path("write into", path, ENOTDIR);
     create_folders(path.parent_path());
     if (create_folder(path)) created_.push_back(path);
   }
@@ -130,6 +141,15 @@ class staged_output {
     rename(staged, target, target);
   }
 
+  /// Moves a file of the target aside, where commit() deletes it in the end; folders stay.
+  void take_away(std::filesystem::path const& target) {
+    std::error_code code;
+    if (!exists(target) || std::filesystem::is_directory(target, code)) return;
+    move const done{target, replaced() / std::to_string(moves_.size())};
+    rename(target, done.backup, target);
+    moves_.push_back(done);
+  }
+
   static void rename(std::filesystem::path const& from, std::filesystem::path const& to,
                      std::filesystem::path const& named) {
     if (::rename(from.c_str(), to.c_str()) != 0) fail_path("write", named);
@@ -153,7 +173,7 @@ class staged_output {
   }
 
   std::filesystem::path folder_, root_;
-  std::vector<std::filesystem::path> created_;
+  std::vector<std::filesystem::path> created_, stale_;
   std::vector<move> moves_;
 };
 

@@ -3,8 +3,10 @@
 #pragma once
 
 #include <algorithm>
+#include <initializer_list>
 #include <map>
 #include <set>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -92,7 +94,7 @@ int enable_quantizer(model<B>& m, pattern const& which) {
 /// enable_quantizer throws, and what is wrong with the attributes.
 template <backend B>
 int set_quantizer_attributes(model<B>& m, pattern const& which,
-                             std::vector<quantizer_attribute_config> const& attributes) {
+                             std::span<quantizer_attribute_config const> attributes) {
   if (attributes.empty()) fail(error_id::config_conflict, "pattern '", which.label(), "': no attributes given");
   auto const all = detail::match_quantizers(m, which);
   std::vector<sequential_quantizer<B>> next;
@@ -101,8 +103,8 @@ int set_quantizer_attributes(model<B>& m, pattern const& which,
     bool const any = std::any_of(attributes.begin(), attributes.end(), [](auto const& a) { return a.enable; });
     bool const on = any && !q.locked_off(m.options().classes);
     if (on) q.refuse_folded();
-    next.emplace_back(q.quantizer->leaf(), q.quantizer->path(), q.quantizer->role(), on, attributes,
-                      m.options().numerics);
+    next.emplace_back(q.quantizer->leaf(), q.quantizer->path(), q.quantizer->role(), on,
+                      std::vector(attributes.begin(), attributes.end()), m.options().numerics);
   }
   for (std::size_t i = 0; i < all.size(); ++i) *all[i].quantizer = std::move(next[i]);
   detail::refresh_sites(all);
@@ -111,18 +113,17 @@ int set_quantizer_attributes(model<B>& m, pattern const& which,
 
 template <backend B>
 int set_quantizer_attributes(model<B>& m, pattern const& which, quantizer_attribute_config const& attributes) {
-  return set_quantizer_attributes(m, which, std::vector{attributes});
+  return set_quantizer_attributes(m, which, std::span{&attributes, 1});
+}
+
+/// {{.num_bits = 4}, {.num_bits = 8}}
+template <backend B>
+int set_quantizer_attributes(model<B>& m, pattern const& which,
+                             std::initializer_list<quantizer_attribute_config> attributes) {
+  return set_quantizer_attributes(m, which, std::span{attributes.begin(), attributes.size()});
 }
 
 namespace detail {
-
-/// Do two views of one weight show the same elements at the same places? Per-channel scales depend on it.
-inline bool same_view(geometry const& a, geometry const& b) {
-  if (a.type != b.type || !a.same_shape(b)) return false;
-  for (int axis = 0; axis < a.rank; ++axis)
-    if (a.shape[axis] != 1 && a.stride[axis] != b.stride[axis]) return false;
-  return true;
-}
 
 template <backend B>
 void require_agreement(matched_quantizer<B> const& a, matched_quantizer<B> const& b) {
@@ -135,7 +136,7 @@ void require_agreement(matched_quantizer<B> const& a, matched_quantizer<B> const
     refuse("quantize it differently");
   if (qa == nullptr) return;
   geometry const ga = canonical_weight(a.owner), gb = canonical_weight(b.owner);
-  if (!same_view(ga, gb))
+  if (!same_view(ga, gb))  // per-channel scales depend on it
     refuse("see it differently (", name_of(ga.type), ' ', to_string(ga), " and ", name_of(gb.type), ' ', to_string(gb),
            ", or the same in another order of memory)");
 }

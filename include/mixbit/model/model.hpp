@@ -44,14 +44,20 @@ class model {
   mixbit::workspace<B>& scratch() { return *workspace_; }
   B& device() { return workspace_->device; }
 
-  /// Walks the host. Every module has a site afterwards. Throws `state_duplicate` for a name or slots seen twice, and
-  /// what the walk throws. Classes are looked up by the phases that need them.
+  /// Walks the host. Every module has a site afterwards. Throws `state_duplicate` for a name or slots seen twice,
+  /// `state_missing` for a module without slots, `tensor_layout` for a weight in memory that is not the backend's, and
+  /// what the walk throws. Classes are looked up by the phases that
+  /// need them.
   std::vector<module_ref<B>> modules() {
     std::vector<module_ref<B>> all;
     std::set<std::string> names;
     std::set<quantizer_slots<B> const*> seen;
     walk_([&](module_ref<B> m) {
       if (!names.insert(m.name).second) fail(error_id::state_duplicate, "two modules have the name '", m.name, "'");
+      if (m.slots == nullptr) fail(error_id::state_missing, m.name, ": this module of the walk has no slots (null)");
+      if (m.weight.data != nullptr && m.weight.where != B::place)
+        fail(error_id::tensor_layout, m.name, ": its weight is in ", name_of(m.weight.where),
+             " memory, and the backend computes in ", name_of(mixbit::device{B::place}), " memory");
       if (!seen.insert(m.slots).second)
         fail(error_id::state_duplicate, m.name, ": its slots belong to another module of the walk too");
       all.push_back(std::move(m));
@@ -69,8 +75,12 @@ class model {
     }
     s->name = m.name;
     s->class_name = m.class_name;
-    s->layout = m.layout;
     s->home = workspace_;
+    if (s->layout == m.layout && same_view(s->weight, m.weight)) return;
+    s->layout = m.layout;
+    s->weight = m.weight;
+    s->probed = false;  // of other axes: what the probe has shown, and the weight that was kept
+    s->cache.valid = false;
   }
 
   std::function<void(module_visitor<B> const&)> walk_;
@@ -78,10 +88,10 @@ class model {
   std::shared_ptr<mixbit::workspace<B>> workspace_;
 };
 
-/// The weight of a module as configs see it.
+/// The weight of a module as configs see it. Throws `tensor_layout`, naming the module, where its layout does not fit.
 template <backend B>
 tensor_ref canonical_weight(module_ref<B> const& m) {
-  return weight_view(m.layout, m.weight);
+  return detail::named(m.name, [&] { return weight_view(m.layout, m.weight); });
 }
 
 }  // namespace mixbit

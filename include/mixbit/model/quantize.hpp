@@ -27,13 +27,8 @@ inline quantizer_role role_of(std::string_view leaf) {
 template <backend B>
 std::vector<module_quantizers> placements_of(model<B>& m, std::vector<module_ref<B>> const& modules) {
   std::vector<module_quantizers> all;
-  for (auto const& module : modules) {
-    try {
-      all.push_back(m.options().classes.module(module.name, module.class_name));
-    } catch (error const& e) {
-      fail(e.id(), module.name, ": ", e.message());
-    }
-  }
+  for (auto const& module : modules)
+    all.push_back(named(module.name, [&] { return m.options().classes.module(module.name, module.class_name); }));
   return all;
 }
 
@@ -102,6 +97,9 @@ void require_calibrated(std::vector<std::shared_ptr<site<B>>> const& sites, bool
   int count = 0;
   for_each_quantizer(sites, [&](auto& q) {
     if (q.ready()) return;
+    if (q.role() == quantizer_role::weight)  // no loop shows it anything: its data is the walk's
+      fail(error_id::state_not_calibrated, q.path(), ": the walk gives a weight without elements or without data ",
+           "(null), so there is nothing to calibrate on");
     if (++count <= 5) missing += (missing.empty() ? "" : ", ") + q.path();
   });
   if (count == 0) return;
@@ -170,33 +168,61 @@ recipe_quantizers<B> uncalibrated_copy(recipe_quantizers<B> const& from, B& devi
 
 }  // namespace detail
 
+/// What a config makes of the modules: how each entry matched, and each module's quantizers, those that are off too.
+template <backend B>
+struct configured_recipes {
+  resolution resolved;
+  std::vector<recipe_quantizers<B>> recipes;  ///< one a module
+};
+
+/// Throws config_* and format_* errors; calibrates nothing and changes nothing.
+template <backend B>
+configured_recipes<B> configure(model<B>& m, std::vector<module_ref<B>> const& modules, quantize_config const& config) {
+  detail::require_known_algorithm(config.algorithm, config.name.empty() ? "algorithm" : config.name);
+  configured_recipes<B> made{
+      resolve(detail::placements_of(m, modules), config, m.options().strict, m.options().classes), {}};
+  made.recipes.resize(modules.size());
+  for (auto const& q : made.resolved.quantizers) {
+    std::string const leaf = q.name.substr(modules[q.module].name.empty() ? 0 : modules[q.module].name.size() + 1);
+    made.recipes[q.module].quantizers.push_back(
+        detail::make_quantizer<B>(leaf, q.name, q.attributes, m.options().numerics));
+  }
+  return made;
+}
+
+/// The module's quantizers, all off.
+template <backend B>
+recipe_quantizers<B> unquantized_recipe(model<B>& m, module_ref<B> const& module) {
+  recipe_quantizers<B> recipe{"NONE", {}};
+  for (auto const& p : m.options().classes.at(module.class_name))
+    recipe.quantizers.emplace_back(p.name, module.name + "." + p.name, detail::role_of(p.name), false, p.attributes,
+                                   m.options().numerics);
+  return recipe;
+}
+
 /// Inserts the quantizers that the config asks for and calibrates them. `loop` is needed only where a static quantizer
 /// of something other than a weight is on. Returns how each entry matched. Throws config_*, format_* and
 /// state_not_calibrated errors, and whatever the loop throws; the model is then as it was.
 template <backend B>
 resolution quantize(model<B>& m, quantize_config const& config, forward_loop const& loop = {}) {
   auto const modules = m.modules();
-  detail::require_known_algorithm(config.algorithm, config.name.empty() ? "algorithm" : config.name);
-  auto result = resolve(detail::placements_of(m, modules), config, m.options().strict, m.options().classes);
-  std::vector<recipe_quantizers<B>> next(modules.size());
-  for (auto const& q : result.quantizers) {
-    std::string const leaf = q.name.substr(modules[q.module].name.empty() ? 0 : modules[q.module].name.size() + 1);
-    next[q.module].quantizers.push_back(detail::make_quantizer<B>(leaf, q.name, q.attributes, m.options().numerics));
-  }
+  auto made = configure(m, modules, config);
   recipe_transaction<B> change{sites_of(modules)};
   for (std::size_t i = 0; i < modules.size(); ++i) {
     auto& s = *modules[i].slots->shared_site();
-    if (next[i].find(quantizer_role::weight) != nullptr) refuse_folded(modules[i]);
-    s.recipes.push_back(std::move(next[i]));
+    if (made.recipes[i].find(quantizer_role::weight) != nullptr) refuse_folded(modules[i]);
+    s.recipes.push_back(std::move(made.recipes[i]));
     s.refresh();
   }
   auto const report = max_calibrate(m, modules, loop);
-  result.notes.insert(result.notes.end(), report.notes.begin(), report.notes.end());
+  auto& notes = made.resolved.notes;
+  notes.insert(notes.end(), report.notes.begin(), report.notes.end());
   change.commit();
-  return result;
+  return std::move(made.resolved);
 }
 
-/// Calibrates the quantizers that are there anew, all recipes in one pass.
+/// Calibrates the quantizers that are there anew, all recipes in one pass. A module that has joined the walk since
+/// stays unquantized.
 template <backend B>
 calibration_report calibrate(model<B>& m, algorithm_config const& algorithm, forward_loop const& loop = {}) {
   auto const modules = m.modules();
@@ -208,6 +234,7 @@ calibration_report calibrate(model<B>& m, algorithm_config const& algorithm, for
   for (std::size_t i = 0; i < sites.size(); ++i) {
     for (auto const& r : change.before(i))
       sites[i]->recipes.push_back(detail::uncalibrated_copy(r, m.device(), m.options().numerics));
+    if (change.before(i).empty()) sites[i]->recipes.push_back(unquantized_recipe(m, modules[i]));
     sites[i]->active = active[i];
     sites[i]->refresh();
   }
@@ -228,6 +255,26 @@ bool is_searchable(model<B>& m, module_ref<B> const& module) {
   return has("weight_quantizer") && has("input_quantizer");
 }
 
+/// Holds the user's entries of a search's format to the model: each matches a quantizer by its full name, or by the
+/// leaf name that search_recipe shows it. Throws config_no_match for one that does not; where the model is not strict,
+/// returns a line for each.
+template <backend B>
+std::vector<std::string> check_search_entries(model<B>& m, std::vector<module_ref<B>> const& modules,
+                                              quantize_config const& config) {
+  auto const& classes = m.options().classes;
+  auto placements = detail::placements_of(m, modules);
+  auto full = apply_entries(placements, config, classes);
+  for (auto& p : placements) p.name.clear();
+  auto const leaves = apply_entries(placements, config, classes);
+  for (std::size_t i = 0; i < full.matches.size(); ++i) full.matches[i] += leaves.matches[i];
+  if (m.options().strict) check_matches(full, config);
+  std::vector<std::string> notes;
+  for (std::size_t i = 0; i < full.matches.size(); ++i)
+    if (full.matches[i] == 0 && config.entries[i].origin == entry_origin::user)
+      notes.push_back(detail::name_prefix(config) + detail::describe(config.entries[i], i) + " matches no quantizer");
+  return notes;
+}
+
 /// The quantizers of one module under a format of a search: the config's entries see leaf names alone, so name-based
 /// ones ("*lm_head*") do not apply, and output quantizers stay off - as in ModelOpt's search.
 template <backend B>
@@ -241,16 +288,6 @@ recipe_quantizers<B> search_recipe(model<B>& m, quantize_config const& config, m
     recipe.quantizers.push_back(
         detail::make_quantizer<B>(q.name, module.name + "." + q.name, q.attributes, m.options().numerics));
   }
-  return recipe;
-}
-
-/// The module's quantizers, all off.
-template <backend B>
-recipe_quantizers<B> unquantized_recipe(model<B>& m, module_ref<B> const& module) {
-  recipe_quantizers<B> recipe{"NONE", {}};
-  for (auto const& p : m.options().classes.at(module.class_name))
-    recipe.quantizers.emplace_back(p.name, module.name + "." + p.name, detail::role_of(p.name), false, p.attributes,
-                                   m.options().numerics);
   return recipe;
 }
 

@@ -1,4 +1,4 @@
-// print_quant_summary: one line a quantizer, as ModelOpt prints it.
+// print_quant_summary: one line a quantizer with its element type, how its tensor is divided, and its amax.
 #pragma once
 
 #include <algorithm>
@@ -6,23 +6,11 @@
 #include <string>
 
 #include "mixbit/model/model.hpp"
+#include "mixbit/quantizer/describe.hpp"
 
 namespace mixbit {
 
 namespace detail {
-
-template <backend B>
-std::string describe_grouping(tensor_quantizer<B> const& q) {
-  grouping_scheme const& g = q.numerics().grouping;
-  std::string text;
-  if (g.what == grouping_scheme::kind::axes)
-    for (int const axis : g.kept) text += (text.empty() ? "axis " : ",") + std::to_string(axis);
-  if (g.what == grouping_scheme::kind::blocks)
-    for (auto const& b : g.blocks)
-      text +=
-          (text.empty() ? "blocks " : ",") + std::to_string(b.axis) + ":" + (b.size ? std::to_string(*b.size) : "all");
-  return text.empty() ? "per tensor" : text;
-}
 
 template <backend B>
 std::string describe_amax(tensor_quantizer<B> const& q, B& device) {
@@ -55,7 +43,7 @@ int print_quant_summary(model<B>& m, std::ostream& out) {
       for (std::size_t i = 0; i < q.members().size(); ++i) {
         auto const& member = q.members()[i];
         out << (i ? " then " : "") << name_of(member.numerics().how.element) << ' '
-            << detail::describe_grouping(member) << ", " << detail::describe_amax(member, m.device());
+            << describe(member.numerics().grouping) << ", " << detail::describe_amax(member, m.device());
       }
       out << '\n';
     }

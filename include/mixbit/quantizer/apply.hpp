@@ -13,6 +13,7 @@
 #pragma once
 
 #include "mixbit/quantizer/probe.hpp"
+#include "mixbit/quantizer/score_state.hpp"
 #include "mixbit/quantizer/slots.hpp"
 
 namespace mixbit {
@@ -25,6 +26,12 @@ decltype(auto) invoke_op(Op& op, pass p, Operands&&... operands) {
     return op(std::forward<Operands>(operands)..., p);
   else
     return op(std::forward<Operands>(operands)...);
+}
+
+/// What an op is told: within a trial of another layer or of a region its result is only measured, too.
+template <backend B>
+pass told(quantizer_slots<B> const& slots, pass p) {
+  return slots.in_trial() ? pass::trial : p;
 }
 
 template <class Op, class... Operands>
@@ -85,7 +92,9 @@ auto apply_op(workspace<B>* ws, quantizer_slots<B> const& slots, X const& x, W c
   using Y = result_of<Op, operand_t<X>, operand_t<W>>;
   static_assert(writable_host_tensor<Y>,
                 "mixbit: op must return a tensor that owns its elements and has tensor_traits, not a lazy expression");
-  auto erased = [&op](operand_t<X> xq, operand_t<W> wq, pass p) -> Y { return invoke_op(op, p, xq, wq); };
+  auto erased = [&](operand_t<X> xq, operand_t<W> wq, pass p) -> Y { return invoke_op(op, told(slots, p), xq, wq); };
+  if (slots.in_trial()) kept = nullptr;  // what a layer saves belongs to the result
+  if (kept != nullptr) *kept = {};
   if (!slots.live()) return erased(host_operand(x), host_operand(w), pass::result);
   return apply_live<Y>(ws, slots, x, w, erased, kept);
 }
@@ -95,14 +104,15 @@ auto apply_lookup(workspace<B>* ws, quantizer_slots<B> const& slots, W const& w,
   using Y = result_of<Op, operand_t<W>>;
   static_assert(writable_host_tensor<Y>,
                 "mixbit: op must return a tensor that owns its elements and has tensor_traits, not a lazy expression");
-  auto erased = [&op](operand_t<W> wq, pass p) -> Y { return invoke_op(op, p, wq); };
+  auto erased = [&](operand_t<W> wq, pass p) -> Y { return invoke_op(op, told(slots, p), wq); };
   if (!slots.live()) return erased(host_operand(w), pass::result);
   return apply_live<Y>(ws, slots, w, erased);
 }
 
 }  // namespace detail
 
-/// y = op(Q(x), Q(w)) with a workspace of the caller's. `kept` holds the output differences of a scoring pass.
+/// y = op(Q(x), Q(w)) with a workspace of the caller's. `kept` gets the output differences while a scoring pass is on
+/// and is emptied by any other call; a call within a trial leaves it alone.
 template <backend B, operand_host X, operand_host W, class Op>
 auto apply(workspace<B>& ws, quantizer_slots<B> const& slots, X const& x, W const& w, Op&& op,
            pending<B>* kept = nullptr) {
@@ -133,7 +143,9 @@ void apply_into(workspace<B>& ws, quantizer_slots<B> const& slots, X const& x, W
   static_assert(!taping_host<X> && !taping_host<W> && !taping_host<Y>,
                 "mixbit: apply_into is not for hosts that record a tape (traits with no_grad or link); use apply");
   using target = typename bound_op_into<X, W, Y>::target;
-  auto call = [&op](operand_t<X> xq, operand_t<W> wq, target out, pass p) { detail::invoke_op(op, p, xq, wq, out); };
+  auto call = [&](operand_t<X> xq, operand_t<W> wq, target out, pass p) {
+    detail::invoke_op(op, detail::told(slots, p), xq, wq, out);
+  };
   if (!slots.live()) {
     call(detail::host_operand(x), detail::host_operand(w), traits_of<Y>::wrap(write_view(y)), pass::result);
     return;
@@ -147,7 +159,7 @@ void apply_into(workspace<B>& ws, quantizer_slots<B> const& slots, X const& x, W
 template <backend B, operand_host X, operand_host W, writable_host_tensor Y, class Op>
 void apply_into(quantizer_slots<B> const& slots, X const& x, W const& w, Y& y, Op&& op) {
   if (slots.live()) return apply_into(*slots.shared_site()->home, slots, x, w, y, std::forward<Op>(op));
-  detail::invoke_op(op, pass::result, detail::host_operand(x), detail::host_operand(w),
+  detail::invoke_op(op, detail::told(slots, pass::result), detail::host_operand(x), detail::host_operand(w),
                     traits_of<Y>::wrap(write_view(y)));
 }
 
@@ -157,15 +169,15 @@ template <backend B, writable_host_tensor X>
 void apply(workspace<B>& ws, quantizer_slots<B> const& slots, X& x, std::size_t index = 0) {
   if (!slots.live()) return;
   std::shared_ptr<site<B>> const s = slots.shared_site();
-  auto& all = s->quantizers().quantizers;
-  if (index >= all.size())
-    fail(error_id::state_missing, s->name, ": quantizer ", index, " of a module that has ", all.size());
+  std::size_t const count = s->recipes.empty() ? 0 : s->quantizers().quantizers.size();
+  if (index >= count)
+    fail(error_id::state_missing, s->name, ": quantizer ", index, " of a module that has ", count);
   workspace_lock<B> const held{ws};
-  tensor_ref const canonical = s->layout.input.apply(write_view(x));
+  tensor_ref const canonical = s->canonical(operand_role::input, write_view(x));
   if (s->hook != nullptr)
     s->hook->on_tensor(*s, ws, index, canonical);
-  else if (all[index].enabled())
-    all[index].quantize(ws.device, ws.scratch, canonical, canonical);
+  else if (auto& q = s->quantizers().quantizers[index]; q.enabled())
+    q.quantize(ws.device, ws.scratch, canonical, canonical);
 }
 
 template <backend B, writable_host_tensor X>
@@ -184,7 +196,7 @@ void lend(workspace<B>& ws, quantizer_slots<B> const& slots, X const& x, W const
   auto erased = [&f](operand_t<X> xq, operand_t<W> wq) { f(xq, wq); };
   workspace_lock<B> const held{ws};
   bound_loan<X, W> loan{x, w, erased};
-  s->run(ws, {read_view(x), read_view(w)}, loan, s->active, pass::trial);
+  s->run(ws, {read_view(x), read_view(w)}, loan, s->active, pass::result);
 }
 
 template <backend B, operand_host X, operand_host W, class F>

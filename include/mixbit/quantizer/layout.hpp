@@ -17,10 +17,14 @@ struct axis_order {
   std::array<std::int8_t, max_rank> order{};
 
   constexpr axis_order() = default;
+  /// Throws `tensor_layout` for more axes than a tensor has; in a constant expression it does not compile.
   constexpr axis_order(std::initializer_list<int> axes) : rank{static_cast<std::int8_t>(axes.size())} {
+    if (axes.size() > max_rank)
+      fail(error_id::tensor_layout, "an axis order of ", axes.size(), " axes: tensors have at most ", max_rank);
     int i = 0;
     for (int a : axes) order[i++] = static_cast<std::int8_t>(a);
   }
+  friend constexpr bool operator==(axis_order const&, axis_order const&) = default;
   template <class Ref>
   Ref apply(Ref const& t) const {
     return rank == 0 ? t : permuted(t, std::span{order.data(), static_cast<std::size_t>(rank)});
@@ -50,6 +54,7 @@ struct site_layout {
     l.flat_weight = true;
     return l;
   }
+  friend constexpr bool operator==(site_layout const&, site_layout const&) = default;
 };
 
 /// A weight as configs see it: PyTorch's axes, or [A, K]. Throws `tensor_layout` where the flattened axes do not lie

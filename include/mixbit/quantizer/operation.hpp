@@ -15,7 +15,8 @@
 namespace mixbit {
 
 /// An op is told why it is called where it takes this as its last argument: the first call yields the result, all
-/// others are trials whose output is only measured. What a layer saves for its backward belongs to `result`.
+/// others, and all within a trial of another layer, are trials whose output is only measured. What a layer saves for
+/// its backward belongs to `result`.
 enum class pass : std::uint8_t { result, trial };
 
 enum class operand_role : std::uint8_t { input, weight };
@@ -46,8 +47,12 @@ class erased_op {
   virtual tensor_ref scratch(operand_role role, arena& a) = 0;
   /// The same, kept by the caller between calls (the weight cache).
   virtual tensor_ref cached(operand_role role, std::shared_ptr<void>& holder, memory_source from) = 0;
+  /// Tells types of the host's weight apart: what `cached` made for one is nothing to another.
+  virtual void const* weight_type() const = 0;
   /// Runs the op on operands that are the host's own or came from `scratch` or `cached`.
-  virtual tensor_ref call(const_tensor_ref x, const_tensor_ref w, pass p, arena const& scratch_memory) = 0;
+  virtual tensor_ref call(const_tensor_ref x, const_tensor_ref w, pass p) = 0;
+  /// Is the memory that trials write into scratch? Otherwise every result must own its elements.
+  virtual bool writes_into_scratch() const { return false; }
   /// Does the host record a tape for its operands?
   virtual bool links(operand_role) const { return false; }
   /// For those hosts: the copy's gradient becomes the operand's through `backward` (in place).
@@ -64,6 +69,10 @@ concept taping_host = requires { typename traits_of<H>::no_grad; } ||
                                std::function<void(tensor_ref)> f) { traits_of<H>::link(x, xq, f); };
 
 namespace detail {
+
+/// Its address stands for the type.
+template <class H>
+inline constexpr char type_mark = 0;
 
 inline tensor_ref allocate_like(geometry const& g, arena& a) {
   geometry const dense = dense_like(g);
@@ -117,12 +126,6 @@ class bound_operand {
   std::shared_ptr<H> copy_;  // owning hosts only
 };
 
-inline void refuse_alias(const_tensor_ref result, arena const& scratch) {
-  if (scratch.owns(result.data))
-    fail(error_id::tensor_alias, "op returned a tensor over borrowed scratch memory; operands are lent until op ",
-         "returns, so the result must own its elements");
-}
-
 }  // namespace detail
 
 /// A host's op over an input and a weight, returning a tensor of its own.
@@ -138,14 +141,11 @@ class bound_op final : public erased_op {
   tensor_ref cached(operand_role role, std::shared_ptr<void>& holder, memory_source from) override {
     return role == operand_role::input ? x_.cached(holder, from) : w_.cached(holder, from);
   }
-  tensor_ref call(const_tensor_ref x, const_tensor_ref w, pass p, arena const& scratch_memory) override {
-    if (p == pass::result) {
-      result_.emplace(op_(x_.resolve(x), w_.resolve(w), p));
-      return checked(*result_, scratch_memory);
-    }
+  void const* weight_type() const override { return &detail::type_mark<W>; }
+  tensor_ref call(const_tensor_ref x, const_tensor_ref w, pass p) override {
+    if (p == pass::result) return write_view(result_.emplace(op_(x_.resolve(x), w_.resolve(w), p)));
     [[maybe_unused]] typename detail::no_grad_of<X>::type guard{};
-    trial_.emplace(op_(x_.resolve(x), w_.resolve(w), p));
-    return checked(*trial_, scratch_memory);
+    return write_view(trial_.emplace(op_(x_.resolve(x), w_.resolve(w), p)));
   }
   bool links(operand_role role) const override {
     return role == operand_role::input ? detail::bound_operand<X>::links : detail::bound_operand<W>::links;
@@ -156,12 +156,6 @@ class bound_op final : public erased_op {
   Y take() { return std::move(*result_); }
 
  private:
-  static tensor_ref checked(Y& y, arena const& scratch_memory) {
-    tensor_ref const view = write_view(y);
-    detail::refuse_alias(view, scratch_memory);
-    return view;
-  }
-
   detail::bound_operand<X> x_;
   detail::bound_operand<W> w_;
   function_ref<signature> op_;
@@ -181,7 +175,8 @@ class bound_loan final : public erased_op {
   tensor_ref cached(operand_role role, std::shared_ptr<void>& holder, memory_source from) override {
     return role == operand_role::input ? x_.cached(holder, from) : w_.cached(holder, from);
   }
-  tensor_ref call(const_tensor_ref x, const_tensor_ref w, pass, arena const&) override {
+  void const* weight_type() const override { return &detail::type_mark<W>; }
+  tensor_ref call(const_tensor_ref x, const_tensor_ref w, pass) override {
     f_(x_.resolve(x), w_.resolve(w));
     return {};
   }
@@ -203,12 +198,10 @@ class bound_lookup final : public erased_op {
   tensor_ref cached(operand_role, std::shared_ptr<void>& holder, memory_source from) override {
     return w_.cached(holder, from);
   }
-  tensor_ref call(const_tensor_ref, const_tensor_ref w, pass p, arena const& scratch_memory) override {
+  void const* weight_type() const override { return &detail::type_mark<W>; }
+  tensor_ref call(const_tensor_ref, const_tensor_ref w, pass p) override {
     std::optional<Y>& y = p == pass::result ? result_ : trial_;
-    y.emplace(op_(w_.resolve(w), p));
-    tensor_ref const view = write_view(*y);
-    detail::refuse_alias(view, scratch_memory);
-    return view;
+    return write_view(y.emplace(op_(w_.resolve(w), p)));
   }
   bool links(operand_role) const override { return detail::bound_operand<W>::links; }
   void link(operand_role, std::function<void(tensor_ref)> backward) override { w_.link(std::move(backward)); }
@@ -237,7 +230,9 @@ class bound_op_into final : public erased_op {
   tensor_ref cached(operand_role role, std::shared_ptr<void>& holder, memory_source from) override {
     return role == operand_role::input ? x_.cached(holder, from) : w_.cached(holder, from);
   }
-  tensor_ref call(const_tensor_ref x, const_tensor_ref w, pass p, arena const&) override {
+  void const* weight_type() const override { return &detail::type_mark<W>; }
+  bool writes_into_scratch() const override { return true; }
+  tensor_ref call(const_tensor_ref x, const_tensor_ref w, pass p) override {
     tensor_ref const result = write_view(y_);
     tensor_ref const y = p == pass::result ? result : detail::allocate_like(result, arena_);
     op_(x_.resolve(x), w_.resolve(w), traits_of<Y>::wrap(y), p);

@@ -56,11 +56,13 @@ std::pair<float, bool> largest_difference(workspace<B>& ws, const_tensor_ref a, 
 template <backend B>
 void probe_layout(site<B>& s, workspace<B>& ws, operands o, erased_op& op, const_tensor_ref raw) {
   if (s.probed || o.x.data == nullptr) return;
-  const_tensor_ref const x = s.canonical(operand_role::input, o.x), w = s.layout.weight.apply(o.w);
+  const_tensor_ref const x = s.canonical(operand_role::input, o.x);
+  const_tensor_ref const w = detail::named(s.name, [&] { return s.layout.weight.apply(o.w); });
   int const x_axis = input_channel_axis(s.layout, x.rank), w_axis = weight_channel_axis(s.layout, w.rank);
   if (x_axis < 0 || w_axis < 0) return;
   detail::check_channels(s.name, x.shape[x_axis], w.shape[w_axis], s.layout.kind);
   if (x.size() == 0 || w.size() == 0) return;
+  for (dtype const type : {x.type, w.type}) require_compute(type, s.name);
 
   std::int64_t const period = w.shape[w_axis];
   std::vector<float> up(static_cast<std::size_t>(period)), down(up.size());
@@ -74,7 +76,9 @@ void probe_layout(site<B>& s, workspace<B>& ws, operands o, erased_op& op, const
   ws.device.copy_from_host(scale_x, up.data(), bytes);
   ws.device.copy_from_host(scale_w, down.data(), bytes);
 
-  const_tensor_ref const y = raw.data ? raw : detail::kept_copy(ws, s.call(ws, op, o.x, o.w, pass::trial));
+  const_tensor_ref const first = raw.data ? raw : s.call(ws, op, o.x, o.w, pass::trial);
+  require_compute(first.type, s.name);
+  const_tensor_ref const y = raw.data ? raw : detail::kept_copy(ws, first);
   tensor_ref const xs = op.scratch(operand_role::input, ws.scratch), wsc = op.scratch(operand_role::weight, ws.scratch);
   ws.device.scale_channels({x, s.canonical(operand_role::input, xs), x_axis, period, scale_x});
   ws.device.scale_channels({w, s.layout.weight.apply(wsc), w_axis, period, scale_w});

@@ -14,54 +14,13 @@
 // recipes of its members, so nothing else may run them meanwhile.
 #pragma once
 
-#include <atomic>
+#include <algorithm>
 #include <optional>
-#include <thread>
 #include <vector>
 
 #include "mixbit/quantizer/apply.hpp"
 
 namespace mixbit {
-
-/// The candidates and sums of one site while a scoring pass is on.
-template <backend B>
-struct score_state {
-  score_state(B& device, std::vector<int> recipes, int step_count)
-      : candidates{std::move(recipes)}, sums{device, candidates.size() * static_cast<std::size_t>(step_count)},
-        steps{step_count} {}
-
-  std::vector<int> candidates;  ///< indices into site::recipes
-  buffer<B, double> sums;       ///< [steps, candidates]
-  int steps = 0;
-  int step = 0;                 ///< the step that runs
-  std::int64_t calls = 0;       ///< times it was scored
-  std::vector<double> on_host;  ///< the sums, read back after the pass
-  std::atomic<std::thread::id> scorer{};  ///< the thread whose order the step's sum has; none yet: no thread's id
-
-  void begin(int next) {
-    step = next;
-    scorer = std::thread::id{};
-  }
-  /// Throws `state_busy` where another thread has scored this site in this step.
-  void claim(std::string const& site_name) {
-    std::thread::id first{};
-    auto const me = std::this_thread::get_id();
-    if (!scorer.compare_exchange_strong(first, me) && first != me)
-      fail(error_id::state_busy, site_name, ": scored by two threads in step ", step,
-           "; the sum would depend on their order, so score a step's batches on one thread");
-  }
-  double* sum(std::size_t candidate) {
-    return sums.data() + static_cast<std::size_t>(step) * candidates.size() + candidate;
-  }
-};
-
-/// Output differences of one call of one site, kept from its forward to its backward. One per call.
-template <backend B>
-struct pending {
-  std::shared_ptr<site<B>> owner;
-  geometry shape;
-  std::vector<buffer<B, std::byte>> differences;  ///< dense, in the order of the site's candidates
-};
 
 namespace detail {
 
@@ -73,6 +32,7 @@ void require_gradient(site<B> const& s, geometry const& grad, geometry const& y)
   if (grad.type != y.type)
     fail(error_id::tensor_dtype, s.name, ": an output gradient of type ", name_of(grad.type), " for an output of type ",
          name_of(y.type));
+  require_compute(y.type, s.name);
 }
 
 /// Differences of all candidates in scratch memory; nothing is committed, so an op may throw.
@@ -110,8 +70,10 @@ class score_hook final : public apply_hook<B> {
     if (!s.probed) probe_layout(s, ws, o, op, {});
     s.quantize_output(ws, y, s.active);
     if (kept == nullptr || !s.scoring) return;
+    require_compute(y.type, s.name);
     pending<B> next;
     next.owner = s.shared_from_this();
+    next.pass = s.scoring;
     next.shape = dense_like(y);
     for (int const r : s.scoring->candidates) {
       tensor_ref const yr = s.run(ws, o, op, r, pass::trial);
@@ -144,8 +106,9 @@ void score(workspace<B>& ws, quantizer_slots<B> const& slots, X const& x, W cons
     s->quantize_output(ws, y, recipe);
     return y;
   };
-  const_tensor_ref const y = detail::kept_copy(ws, run(s->active));
-  detail::require_gradient(*s, read_view(grad_y), y);
+  tensor_ref const active = run(s->active);
+  detail::require_gradient(*s, read_view(grad_y), active);
+  const_tensor_ref const y = detail::kept_copy(ws, active);
   auto const differences = detail::differences_of<B>(ws, s->scoring->candidates.size(), y,
                                                      [&](std::size_t i) { return run(s->scoring->candidates[i]); });
   detail::commit_scores(ws, *s, read_view(grad_y), differences);
@@ -157,14 +120,17 @@ void score(quantizer_slots<B> const& slots, X const& x, W const& w, Op&& op, G c
   if (s && s->scoring) score(*s->home, slots, x, w, std::forward<Op>(op), grad_y);
 }
 
-/// From the differences that `apply(..., &kept)` kept; empties `kept`. Throws `tensor_shape` for another call's
-/// gradient, and `state_busy` as above.
+/// From the differences that `apply(..., &kept)` kept; empties `kept`. Throws `state_missing` for differences of
+/// another layer or pass, `tensor_shape` for another call's gradient, and `state_busy` as above.
 template <backend B, host_tensor G>
 void score(workspace<B>& ws, quantizer_slots<B> const& slots, pending<B>& kept, G const& grad_y) {
   std::shared_ptr<site<B>> const s = slots.shared_site();
   if (!s || !s->scoring || kept.differences.empty()) return;
   if (kept.owner != s)
     fail(error_id::state_missing, s->name, ": these differences were kept by a call of ", kept.owner->name);
+  if (kept.pass.lock() != s->scoring)
+    fail(error_id::state_missing, s->name, ": these differences were kept in another scoring pass, whose candidates ",
+         "were its own; keep them anew in each forward");
   detail::require_gradient(*s, read_view(grad_y), kept.shape);
   workspace_lock<B> const held{ws};
   std::vector<const_tensor_ref> differences;
@@ -183,18 +149,39 @@ void score(quantizer_slots<B> const& slots, pending<B>& kept, G const& grad_y) {
 ///
 /// Members are the region's sites; their layers leave their own `score` calls out. Every candidate recipe
 /// is run for all members at once. The op recomputes the region from its input; it is run as trials (members'
-/// in_trial() is true) and once more as the result at the end, so that what layers saved is what it was.
+/// in_trial() is true, on every thread) and once more as the result at the end, so that what layers saved is what it
+/// was. A tape records none of these calls.
 template <backend B>
 class score_region {
  public:
+  /// Throws `state_missing` for no members and for one without a site, and what require_same_recipes throws.
   explicit score_region(std::vector<std::shared_ptr<site<B>>> members) : members_{std::move(members)} {
     if (members_.empty()) fail(error_id::state_missing, "a score region needs at least one member");
-    for (auto const& m : members_)
-      if (m->recipes.size() != members_[0]->recipes.size())
-        fail(error_id::search_input, "score region: ", m->name, " has ", m->recipes.size(), " recipes, ",
-             members_[0]->name, " has ", members_[0]->recipes.size());
+    for (std::size_t i = 0; i < members_.size(); ++i)
+      if (!members_[i])
+        fail(error_id::state_missing, "score region: member ", i, " has no site yet; its slots get one when a model ",
+             "is walked (quantize, search)");
+    require_same_recipes();
   }
   std::vector<std::shared_ptr<site<B>>> const& members() const { return members_; }
+
+  /// Throws `search_input` where members differ in how many recipes they have or in whether a pass scores them: a
+  /// search may have disabled one of them after the region was made.
+  void require_same_recipes() const {
+    auto const scored = [](site<B> const& s) { return s.scoring != nullptr; };
+    auto const described = [&](site<B> const& s) {
+      return detail::concat(s.name, " has ", s.recipes.size(), " recipe(s)", scored(s) ? " and is scored" : "");
+    };
+    auto const& first = *members_.front();
+    for (auto const& m : members_)
+      if (m->recipes.size() != first.recipes.size() || scored(*m) != scored(first))
+        fail(error_id::search_input, "score region: ", described(*m), ", ", described(first),
+             "; disable all members of a region or none");
+  }
+  /// Is a scoring pass on for any member?
+  bool is_scored() const {
+    return std::any_of(members_.begin(), members_.end(), [](auto const& m) { return m->scoring != nullptr; });
+  }
 
   /// Runs every member under recipe `index` until it is destroyed.
   class switched {
@@ -226,24 +213,28 @@ class score_region {
   std::vector<std::shared_ptr<site<B>>> members_;
 };
 
-/// Scores a region in a backward: `op(x)` recomputes its output. The sums are kept by the first member. Uses the
-/// model's own workspace.
+/// Scores a region in a backward: `op(x)` recomputes its output. The sums are kept by the first member, so
+/// members belong to one group of a search. Uses the model's own workspace. Throws what require_same_recipes throws.
 template <backend B, operand_host X, class Op, host_tensor G>
 void score(score_region<B> const& region, X const& x, Op&& op, G const& grad_y) {
+  if (!region.is_scored()) return;
+  region.require_same_recipes();
   auto const& first = *region.members().front();
-  if (!first.scoring) return;
   using Y = std::remove_cvref_t<decltype(op(x))>;
   static_assert(writable_host_tensor<Y>, "mixbit: op must return a tensor that owns its elements");
   workspace<B>& ws = *first.home;
   workspace_lock<B> const held{ws};
+  [[maybe_unused]] typename detail::no_grad_of<X>::type unrecorded{};
   std::optional<Y> output;
   auto const run = [&](std::optional<int> recipe) {
     typename score_region<B>::switched const guard{region.members(), recipe};
+    detail::trial_scope const trial;
     output.emplace(op(x));
     return write_view(*output);
   };
-  const_tensor_ref const y = detail::kept_copy(ws, run(std::nullopt));
-  detail::require_gradient(first, read_view(grad_y), y);
+  tensor_ref const active = run(std::nullopt);
+  detail::require_gradient(first, read_view(grad_y), active);
+  const_tensor_ref const y = detail::kept_copy(ws, active);
   auto const differences = detail::differences_of<B>(ws, first.scoring->candidates.size(), y,
                                                      [&](std::size_t i) { return run(first.scoring->candidates[i]); });
   (void)op(x);

@@ -48,12 +48,14 @@ class sequential_quantizer {
 
   /// Calibration shows every member the raw tensor: while it runs, quantization is off.
   void observe(B& device, const_tensor_ref x) {
+    require_compute(x.type, path_);
     for (auto& m : members_)
       if (m.needs_calibration()) m.observe(device, x);
   }
 
-  /// y = members in order of x; y may be x.
+  /// y = members in order of x; y may be x. Throws `tensor_dtype` for a tensor that kernels do not compute on.
   void quantize(B& device, arena& scratch, const_tensor_ref x, tensor_ref y) {
+    require_compute(x.type, path_);
     const_tensor_ref from = x;
     for (auto& m : members_) {
       m.quantize(device, scratch, from, y);
@@ -62,6 +64,7 @@ class sequential_quantizer {
   }
 
   void mask_backward(B& device, arena& scratch, const_tensor_ref x, tensor_ref grad) {
+    require_compute(x.type, path_);
     for (auto& m : members_) m.mask_backward(device, scratch, x, grad);
   }
 

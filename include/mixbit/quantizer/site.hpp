@@ -5,6 +5,7 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -67,6 +68,7 @@ struct weight_cache {
   int recipe = -1;
   void const* source = nullptr;
   geometry shape;
+  void const* made_for = nullptr;  // erased_op::weight_type
   std::shared_ptr<void> holder;  // scratch memory or a tensor of the host's own kind
 };
 
@@ -74,6 +76,7 @@ template <backend B>
 struct site : std::enable_shared_from_this<site<B>> {
   std::string name, class_name;
   site_layout layout;
+  geometry weight;                            ///< of the host's weight, as the last walk showed it
   std::shared_ptr<workspace<B>> home;         ///< used where the host passes no workspace
   std::vector<recipe_quantizers<B>> recipes;  ///< one outside a search
   int active = 0;                             ///< the recipe that runs
@@ -90,11 +93,16 @@ struct site : std::enable_shared_from_this<site<B>> {
   /// To be called after recipes, active or hook changed.
   void refresh() { live = hook != nullptr || (!recipes.empty() && quantizers().any_enabled()); }
 
-  const_tensor_ref canonical(operand_role role, const_tensor_ref t) const {
-    return role == operand_role::input ? layout.input.apply(t) : weight_view(layout, t);
+  /// An operand or output in PyTorch's axis order. Throws `tensor_layout`, naming the site, for a layout that does not
+  /// fit.
+  template <class Ref>
+  Ref canonical(operand_role role, Ref const& t) const {
+    return detail::named(name,
+                         [&] { return role == operand_role::input ? layout.input.apply(t) : weight_view(layout, t); });
   }
-  tensor_ref canonical(operand_role role, tensor_ref t) const {
-    return role == operand_role::input ? layout.input.apply(t) : weight_view(layout, t);
+  template <class Ref>
+  Ref canonical_output(Ref const& y) const {
+    return detail::named(name, [&] { return layout.output.apply(y); });
   }
 
   /// Runs the op on operands quantized under recipe `index`, as result or as a trial.
@@ -108,16 +116,20 @@ struct site : std::enable_shared_from_this<site<B>> {
   /// The output through recipe `index`'s output quantizer, in place.
   void quantize_output(workspace<B>& ws, tensor_ref y, int index) {
     if (auto* const q = recipes[static_cast<std::size_t>(index)].find(quantizer_role::output)) {
-      tensor_ref const canonical_y = layout.output.apply(y);
+      tensor_ref const canonical_y = canonical_output(y);
       q->quantize(ws.device, ws.scratch, canonical_y, canonical_y);
     }
   }
 
-  /// Runs the op on operands that are ready.
+  /// Runs the op on operands that are ready. Throws `tensor_alias` for a result over the memory they were lent in.
   tensor_ref call(workspace<B>& ws, erased_op& op, const_tensor_ref x, const_tensor_ref w, pass p) {
-    if (p == pass::result) return op.call(x, w, p, ws.scratch);
-    detail::trial_scope const trial;
-    return op.call(x, w, p, ws.scratch);
+    std::optional<detail::trial_scope> trial;
+    if (p == pass::trial) trial.emplace();
+    tensor_ref const y = op.call(x, w, p);
+    if (!op.writes_into_scratch() && ws.scratch.owns(y.data))
+      fail(error_id::tensor_alias, name, ": op returned a tensor over borrowed scratch memory; operands are lent ",
+           "until op returns, so the result must own its elements");
+    return y;
   }
 
   /// The operand through its quantizer, in scratch memory; the host's own where there is none.
@@ -157,8 +169,8 @@ struct site : std::enable_shared_from_this<site<B>> {
     if (q == nullptr || !cache.enabled || index != active || op.links(operand_role::weight))
       return quantized(ws, op, operand_role::weight, w, q, p);
     std::lock_guard const filling{cache_mutex};
-    bool const fresh = cache.valid && cache.recipe == index && cache.source == w.data && cache.shape.type == w.type &&
-                       cache.shape.same_shape(w);
+    bool const fresh = cache.valid && cache.recipe == index && cache.source == w.data && same_view(cache.shape, w) &&
+                       cache.made_for == op.weight_type();
     if (!fresh) {
       cache.valid = false;
       cache.holder.reset();
@@ -170,6 +182,7 @@ struct site : std::enable_shared_from_this<site<B>> {
       cache.recipe = index;
       cache.source = w.data;
       cache.shape = w;
+      cache.made_for = op.weight_type();
     }
     return kept;
   }

@@ -17,9 +17,9 @@ class quantizer_slots {
   quantizer_slots(quantizer_slots const&) = delete;
   quantizer_slots& operator=(quantizer_slots const&) = delete;
 
-  /// True while this thread runs an op whose output is only measured: a layer must then not save anything for its
-  /// backward.
-  bool in_trial() const { return site_ && (site_->in_trial || detail::trial_scope::is_on()); }
+  /// True while this thread runs an op whose output is only measured, this layer's or one around it: a layer must then
+  /// not save anything for its backward. It need not be quantized itself.
+  bool in_trial() const { return detail::trial_scope::is_on() || (site_ && site_->in_trial); }
 
   /// True where `apply` does more than call the op.
   bool live() const { return site_ && site_->live; }

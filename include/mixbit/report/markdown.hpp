@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <iomanip>
+#include <locale>
 #include <optional>
 #include <sstream>
 #include <string>
@@ -20,15 +21,11 @@ struct measured_loss {
 namespace detail {
 
 inline std::string scientific(double value) {
-  std::ostringstream out;
-  out << std::scientific << std::setprecision(3) << value;
-  return out.str();
+  return concat(std::scientific, std::setprecision(3), value);
 }
 
 inline std::string decimals(double value, int places) {
-  std::ostringstream out;
-  out << std::fixed << std::setprecision(places) << value;
-  return out.str();
+  return concat(std::fixed, std::setprecision(places), value);
 }
 
 inline std::string group_name(group_stats const& g) {
@@ -83,15 +80,18 @@ inline void write_sensitivities(std::ostream& out, candidate_stats const& stats,
 
 }  // namespace detail
 
-/// The whole report as markdown.
+/// The whole report as markdown. Throws `search_input` for a plan without the choice that was made from these
+/// statistics: one that was read from JSON has none.
 inline std::string sensitivity_report(candidate_stats const& stats, quantization_plan const& plan,
                                       std::optional<measured_loss> const& loss = {}) {
+  require_choice(stats, plan.achieved);
   std::ostringstream out;
+  out.imbue(std::locale::classic());
   out << "# Layer sensitivity report\n\n";
   detail::write_summary(out, stats, plan, loss);
   out << "\n## Groups by sensitivity\n\nScore: Σ over scoring steps of (∂L/∂y · Δy)², ± its standard error over the "
          "steps. A group's\n"
-         "sensitivity is the score of its cheapest format.\n\n";
+         "sensitivity is the score of its format of the fewest nominal bits.\n\n";
   detail::write_sensitivities(out, stats, plan);
   out << "\n## Modules\n\n| module | recipe | rule |\n|---|---|---|\n";
   for (auto const& m : plan.modules) out << "| " << m.name << " | " << m.recipe << " | " << m.rule << " |\n";

@@ -63,7 +63,6 @@ class state_search {
   }
 
   wide best_score() const noexcept { return best_score_; }
-  bool limited() const noexcept { return limited_; }
   std::size_t generated() const noexcept { return generated_; }
   core const& problem() const noexcept { return core_; }
 
