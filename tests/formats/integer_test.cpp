@@ -42,7 +42,7 @@ TEST_CASE("stored: the quotient is divided, not multiplied by a reciprocal, and 
   int wrong = 0, ties = 0;
   for (float const amax : {1.0f, 0.3f, 2.7182817f, 127.0f, 1e-3f, 448.0f, 6.1f}) {
     for (int const bits : {2, 3, 4, 8}) {
-      formats::integer_rule<policy::stored, float> const rule{integer_element(bits), dtype::f32};
+      formats::integer_rule<policy::stored> const rule{format{integer_element(bits)}};
       auto const s = rule.prepare(amax);
       int const high = (1 << (bits - 1)) - 1, low = -high - 1;
       for (int k = low; k < high; ++k) {
@@ -64,7 +64,7 @@ TEST_CASE("stored: the quotient is divided, not multiplied by a reciprocal, and 
 
 TEST_CASE("stored: zeros are +0, NaN is code 0, infinities saturate, a zero scale gives +0") {
   float const nan = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
-  formats::integer_rule<policy::stored, float> const rule{integer_element(4), dtype::f32};
+  formats::integer_rule<policy::stored> const rule{format{integer_element(4)}};
   auto const s = rule.prepare(7.0f);
   CHECK(fp::bits(rule.fake_quantize(s, -0.3f)) == 0);
   CHECK(fp::bits(rule.fake_quantize(s, -0.0f)) == 0);
@@ -78,22 +78,22 @@ TEST_CASE("stored: zeros are +0, NaN is code 0, infinities saturate, a zero scal
 }
 
 TEST_CASE("modelopt: scale multiplies and divides, tiny amax keeps the sign of zero") {
-  formats::integer_rule<policy::modelopt, float> const rule{integer_element(8), dtype::f32};
+  formats::integer_rule<policy::modelopt> const rule{format{integer_element(8)}};
   CHECK(rule.prepare(2.0f).forward == 63.5f);
   CHECK(fp::bits(rule.fake_quantize(rule.prepare(0x1p-24f), -5.0f)) == 0x80000000u);
   CHECK(rule.fake_quantize(rule.prepare(std::nextafter(0x1p-24f, 1.0f)), -5.0f) < 0.0f);
   CHECK(fp::bits(rule.fake_quantize(rule.prepare(127.0f), -0.25f)) == 0x80000000u);
   CHECK(std::isnan(rule.fake_quantize(rule.prepare(1.0f), std::numeric_limits<float>::quiet_NaN())));
-  formats::integer_rule<policy::modelopt, float> const wide{integer_element(24), dtype::f32};
+  formats::integer_rule<policy::modelopt> const wide{format{integer_element(24)}};
   CHECK(wide.fake_quantize(wide.prepare(8388607.0f), 8388606.5f) == 8388606.0f);
   CHECK(wide.fake_quantize(wide.prepare(8388607.0f), -1e9f) == -8388608.0f);
 }
 
 TEST_CASE("modelopt_pack: INT4 keeps bound/amax, INT8 amax/bound, both rounded to the input's type") {
-  formats::integer_rule<policy::modelopt_pack, bfloat16> const int4{integer_element(4), dtype::bf16};
-  formats::integer_rule<policy::modelopt_pack, bfloat16> const int8{integer_element(8), dtype::bf16};
+  formats::integer_rule<policy::modelopt_pack> const int4{format{integer_element(4)}, {dtype::bf16}};
+  formats::integer_rule<policy::modelopt_pack> const int8{format{integer_element(8)}, {dtype::bf16}};
   CHECK(int4.file_scale(3.0f) == to_float(from_float<bfloat16>(7.0f * to_float(from_float<bfloat16>(1.0f / 3.0f)))));
   CHECK(int8.file_scale(3.0f) == to_float(from_float<bfloat16>(3.0f / 127.0f)));
-  CHECK(to_float(int4.decode(2.0f, 3)) == 1.5f);
-  CHECK(to_float(int8.decode(2.0f, 3)) == 6.0f);
+  CHECK(int4.decode(2.0f, 3) == 1.5f);
+  CHECK(int8.decode(2.0f, 3) == 6.0f);
 }

@@ -14,9 +14,16 @@ namespace {
 std::vector<packing> layouts_of(element_type const& e) {
   std::vector<packing> all{packing::bytes, packing::dense_rows};
   if (e.bits == 4) all.push_back(packing::nibbles_row_pairs);
-  if (e.bits == 4 && !e.is_unsigned) all.push_back(packing::nibbles_high_first);
+  bool const integer = e.kind == element_kind::integer && !e.is_unsigned;
+  if (e.bits == 4 && (integer || e == nf4_element)) all.push_back(packing::nibbles_high_first);
   return all;
 }
+
+std::vector<element_type> const stored_elements = [] {
+  auto all = all_elements;
+  all.push_back(nf4_element);
+  return all;
+}();
 
 /// The number of bytes that encode writes: a byte was written where it differs from at least one of two backgrounds.
 std::int64_t bytes_written(encode_args a, std::size_t room, std::size_t scale_room, std::int64_t& scale_bytes) {
@@ -44,7 +51,7 @@ TEST_CASE("storage size is what encode writes, in awkward shapes, for every elem
     tensor<float> x{make_geometry<float>(shape, layout::row_major)};
     fill(x, 1, false);
     for (auto const& part : partitions_of(x.g))
-      for (auto const& element : all_elements)
+      for (auto const& element : stored_elements)
         for (packing const how_packed : layouts_of(element))
           for (dtype const scale_type : {dtype::f32, dtype::bf16}) {
             format const how{element, policy::stored, scale_type, how_packed};
@@ -93,4 +100,20 @@ TEST_CASE("the shape of an amax is ModelOpt's") {
   CHECK(shape_of(act, {{-1, std::nullopt}}) == list{2, 9, 1});
   CHECK(shape_of(matrix, {{-1, 16}, {-2, 4}}) == list{6, 1, 6, 1});
   CHECK(shape_of(act, {{-1, 16}, {-2, 8}}) == list{2, 2, 1, 4, 1});
+}
+
+TEST_CASE("block formats: a byte a block, and once a tensor what two levels hold") {
+  geometry const g = dense_geometry(dtype::f32, {3, 40});
+  std::vector<axis_block> const sixteen{{-1, 16}}, thirty_two{{-1, 32}};
+  format const nvfp4{e2m1_element, policy::stored, dtype::f8_e4m3, packing::dense_rows, scale_rule::two_level};
+  CHECK(storage_size_of(nvfp4, g, blocks_of(g, sixteen)) == storage_size{3 * 20, 3 * 3, 4});
+  format const mxfp6{e3m2_element, policy::stored, dtype::f8_e8m0, packing::dense_rows, scale_rule::mx_nv};
+  CHECK(storage_size_of(mxfp6, g, blocks_of(g, thirty_two)) == storage_size{3 * 30, 3 * 2, 0});
+  geometry const whole = dense_geometry(dtype::f32, {64, 1024});
+  auto const bits = [&](format const& how, std::vector<axis_block> const& b) {
+    return static_cast<double>(storage_size_of(how, whole, blocks_of(whole, b)).bits()) / (64.0 * 1024.0);
+  };
+  CHECK(bits(nvfp4, sixteen) == 4.5 + 32.0 / (64.0 * 1024.0));
+  format const mxfp4{e2m1_element, policy::stored, dtype::f8_e8m0, packing::dense_rows, scale_rule::mx_nv};
+  CHECK(bits(mxfp4, thirty_two) == 4.25);
 }

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "golden_suites/blocks.hpp"
 #include "golden_suites/export.hpp"
 #include "golden_suites/fake_quant.hpp"
 #include "golden_suites/lm.hpp"
@@ -32,6 +33,7 @@ std::vector<suite> suites() {
           {"validation", {"validation.json"}, run_validation},
           {"resolved", {"resolved.json"}, run_resolved},
           {"fake_quant", {"fake_quant.json", "fake_quant.safetensors"}, run_fake_quant},
+          {"blocks", {"blocks.json", "blocks.safetensors"}, run_blocks},
           {"pack", {"pack.json", "pack.safetensors"}, run_pack},
           {"lm", {"lm.json", "lm.safetensors"}, [=](path const& dir) { return run_lm(dir, data); }},
           {"lm_autoquant", {"lm_autoquant.json", "lm.json", "lm.safetensors"},

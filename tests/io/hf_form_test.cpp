@@ -58,6 +58,8 @@ TEST_CASE("hf forms: each format of a search is asked for, in each layer that ma
   };
   auto formats = exportable();
   CHECK(said(formats, {}) == "(no error)");
+  auto const mxfp8 = said({preset("MXFP8_DEFAULT_CFG")}, {});  // E4M3 too, but not with FP8's scales
+  CHECK_MESSAGE(says(mxfp8, "no Hugging Face form", "e4m3 mx_nv"), mxfp8);
   formats.push_back(int8_per_tensor());
   CHECK(says(said(formats, {}), "MINE: mlp.up_proj" + reason));
   CHECK(says(said(formats, {"mlp*"}), "MINE: lm_head" + reason));

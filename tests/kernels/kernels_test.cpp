@@ -7,6 +7,7 @@
 #include <doctest/doctest.h>
 
 #include "mixbit/formats/check.hpp"
+#include "mixbit/formats/scale_types.hpp"
 #include "mixbit/formats/storage.hpp"
 #include "mixbit/reference/scalar.hpp"
 #include "support/kernel_data.hpp"
@@ -74,11 +75,11 @@ template <class T>
 std::vector<std::uint32_t> expected_fake(tensor<T>& x, partition const& groups, std::vector<float> const& amax,
                                          format const& how) {
   std::vector<std::uint32_t> bits;
-  formats::visit_rule<T>(how, [&](auto const& rule) {
+  formats::visit_rule(how, {dtype_of<T>::value}, [&](auto const& rule) {
     for (std::int64_t i = 0; i < x.g.size(); ++i) {
       auto const s =
           amax.empty() ? formats::scaling{} : rule.prepare(amax[static_cast<std::size_t>(group_of(groups, x.g, i))]);
-      bits.push_back(bits_of(rule.fake_quantize(s, x[i])));
+      bits.push_back(bits_of(from_float<T>(rule.fake_quantize(s, to_float(x[i])))));
     }
   });
   return bits;
@@ -152,14 +153,31 @@ std::vector<std::uint8_t> expected_codes(tensor<T>& x, partition const& groups, 
                                          format const& how) {
   auto const m = formats::code_matrix_of(how.layout, x.g);
   std::vector<std::uint8_t> bytes(static_cast<std::size_t>(storage_size_of(how, x.g, groups).payload), 0);
-  formats::visit_rule<T>(how, [&](auto const& rule) {
+  formats::visit_rule(how, {dtype_of<T>::value}, [&](auto const& rule) {
     for (std::int64_t i = 0; i < x.g.size(); ++i) {
-      int const code = rule.encode(rule.prepare(amax[static_cast<std::size_t>(group_of(groups, x.g, i))]), x[i]);
+      auto const group = static_cast<std::size_t>(group_of(groups, x.g, i));
+      int const code = rule.encode(rule.prepare(amax[group]), to_float(x[i]));
       auto const place = formats::place_of(how.layout, how.element.bits, m, i / m.columns, i % m.columns);
       formats::write_code(bytes.data(), how.layout, how.element, place, code);
     }
   });
   if (how.layout == packing::nibbles_high_first && x.g.size() % 2) bytes.back() |= 8;  // the code 0 where nothing is
+  return bytes;
+}
+
+/// Scales by their definition, as bytes.
+template <class T>
+std::vector<std::uint8_t> expected_scales(std::vector<float> const& amax, format const& how) {
+  std::vector<std::uint8_t> bytes;
+  formats::visit_rule(how, {dtype_of<T>::value}, [&](auto const& rule) {
+    formats::visit_scale(how.scale_type, [&]<class S>(S) {
+      for (float const a : amax) {
+        S const scale = formats::scale_as<S>(rule.file_scale(a));
+        auto const* const first = reinterpret_cast<std::uint8_t const*>(&scale);
+        bytes.insert(bytes.end(), first, first + sizeof scale);
+      }
+    });
+  });
   return bytes;
 }
 
@@ -190,9 +208,9 @@ struct kernel_test<kernel_encode> {
           std::vector<std::uint8_t> codes(static_cast<std::size_t>(size.payload), 0xee);
           std::vector<std::uint8_t> scales(static_cast<std::size_t>(size.scales));
           cpu.encode({x.view(), g, amax.data(), how, codes.data(), scales.data(), nullptr});
-          return codes;
+          return std::pair{codes, scales};
         });
-        if (written != expected_codes(x, part.groups, amax, how))
+        if (written != std::pair{expected_codes(x, part.groups, amax, how), expected_scales<T>(amax, how)})
           FAIL_CHECK(to_string(x.g), " ", part.name, " ", name_of(how.element), " layout ",
                      static_cast<int>(how.layout));
       }

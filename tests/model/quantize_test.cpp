@@ -188,8 +188,11 @@ TEST_CASE("quantize: a preset that enables nothing, an unknown class, and an alg
              "enables none of 3"));
   CHECK(says(error_text(error_id::config_value, [&] { quantize(m, preset("INT4_AWQ_CFG")); }), "INT4_AWQ_CFG",
              "awq_lite"));
-  CHECK(says(error_text(error_id::format_value, [&] { quantize(m, preset("NVFP4_DEFAULT_CFG"), [] {}); }), "mlp.up.",
-             "scale_bits"));
+  quantizer_attribute_config rotated;
+  rotated.rotate = true;
+  auto rotating = nothing_on();
+  turn_on(rotating, "*weight_quantizer", rotated);
+  CHECK(says(error_text(error_id::format_value, [&] { quantize(m, rotating, [] {}); }), "mlp.up.", "rotate"));
   checkpoint_host strange;
   strange.add("x", waves({2, 2}, 0.5f), "my.Linear");
   model<cpu> s{strange};
@@ -212,6 +215,34 @@ TEST_CASE("quantize: per-token scales of the data need no loop") {
     quantizer(net.s1, quantizer_role::weight).quantize(device, scratch, read_view(net.w1), write_view(wq));
     CHECK(apply(net.s1, x, net.w1, multiply).values == multiply(xq, wq).values);
   }
+}
+
+TEST_CASE("quantize: MX formats calibrate nothing, NVFP4 the amax of the tensor") {
+  for (char const* name : {"MXFP8_DEFAULT_CFG", "MXFP6_DEFAULT_CFG", "MXFP4_DEFAULT_CFG", "MXINT8_DEFAULT_CFG"}) {
+    chain net;
+    model<cpu> m{net};
+    quantize(m, preset(name));  // no loop
+    auto const& numerics = quantizer(net.s1, quantizer_role::input).numerics();
+    CHECK(numerics.how.scaling == scale_rule::mx_nv);
+    CHECK(numerics.groups_from_data);
+    CHECK(net.forward(batch).values != multiply(multiply(batch, net.w1), net.w2).values);
+  }
+  chain net;
+  model<cpu> m{net};
+  CHECK(says(error_text(error_id::state_not_calibrated, [&] { quantize(m, preset("NVFP4_DEFAULT_CFG")); }), "mlp.up."));
+  quantize(m, preset("NVFP4_DEFAULT_CFG"), [&] { net.forward(batch); });
+  auto& weight = quantizer(net.s1, quantizer_role::weight);
+  cpu device;
+  CHECK(weight.amax(device) == std::vector<float>{largest(net.w1)});
+  arena scratch;
+  plain_tensor wq{6, 8}, expected{6, 8};
+  weight.quantize(device, scratch, read_view(net.w1), write_view(wq));
+  auto const amax = largest(net.w1);
+  partition const blocks = weight.grouping(read_view(net.w1));
+  CHECK(blocks.block[1] == 8);  // 8 inputs have one ragged block of 16
+  device.fake_quantize({read_view(net.w1), write_view(expected), blocks, nullptr, weight.numerics().how, nullptr, &amax,
+                        amax_use::data});
+  CHECK(wq.values == expected.values);
 }
 
 TEST_CASE("quantize: a sequential weight runs its quantizers in order; both are calibrated on the raw weight") {
@@ -241,7 +272,7 @@ TEST_CASE("quantize: one of a sequence that is off does not run") {
   quantizer_attribute_config int4, off;
   int4.num_bits = 4;
   off.enable = false;
-  off.num_bits = {2, 1};  // not computed by this version, and not asked for
+  off.rotate = true;  // not computed by this version, and not asked for
   auto sequence = nothing_on(), alone = nothing_on();
   sequence.entries.push_back({"*weight_quantizer", std::nullopt, std::vector{int4, off}, true});
   turn_on(alone, "*weight_quantizer", int4);

@@ -6,9 +6,41 @@
 #include <vector>
 
 #include "mixbit/reference/scalar.hpp"
+#include "support/error_text.hpp"
 
 using namespace mixbit;
 using cpu = reference::scalar;
+
+TEST_CASE("tensor_quantizer: calibrated NVFP4 blocks take the tensor's amax from theirs") {
+  cpu device;
+  arena scratch;
+  quantizer_attribute_config a;
+  a.num_bits = {2, 1};
+  a.block_sizes = block_config{{{-1, 4}}, quantizer_type::static_type, bit_spec{4, 3}};
+  tensor_quantizer<cpu> q{"w", a, policy::stored};
+  std::vector<float> const x{0.1f, -0.2f, 0.3f, 0.4f, 5.0f, -6.0f, 1.0f, 2.0f};
+  std::vector<float> y(8), expected(8);
+  auto const view = dense_view(x.data(), {2, 4});
+  q.observe(device, view);
+  CHECK(q.amax(device) == std::vector<float>{0.4f, 6.0f});
+  q.quantize(device, scratch, view, dense_view(y.data(), {2, 4}));
+  float const amax[] = {0.4f, 6.0f}, tensor_amax = 6.0f;
+  device.fake_quantize({view, dense_view(expected.data(), {2, 4}), q.grouping(view), amax, q.numerics().how, nullptr,
+                        &tensor_amax});
+  CHECK(y == expected);
+}
+
+TEST_CASE("tensor_quantizer: as many groups in another shape are refused") {
+  cpu device;
+  quantizer_attribute_config a;
+  a.num_bits = 4;
+  a.block_sizes = block_config{{{-1, 2}, {-2, 2}}};
+  tensor_quantizer<cpu> q{"w", a, policy::stored};
+  std::vector<float> const x(64, 1.0f);
+  q.observe(device, dense_view(x.data(), {16, 4}));
+  auto const other = [&] { q.observe(device, dense_view(x.data(), {4, 16})); };
+  CHECK_MESSAGE(test::says(test::error_text(error_id::tensor_shape, other), "w: ", "8x2", "2x8"), "");
+}
 
 TEST_CASE("tensor_quantizer: what is adopted is the running max and the count of what was left out") {
   cpu device;

@@ -34,7 +34,7 @@ class checkpoint {
     auto& q = only_member(s);
     if (!q.has_amax()) return;
     auto& memory = memory_.emplace_back();
-    mixbit::formats::visit_rule<float>(q.numerics().how, [&](auto const& rule) {
+    mixbit::formats::visit_rule(q.numerics().how, {}, [&](auto const& rule) {
       for (float const amax : q.amax(device_)) {
         float const scale = rule.file_scale(amax);
         auto const* const bytes = reinterpret_cast<std::uint8_t const*>(&scale);
@@ -70,6 +70,11 @@ class checkpoint {
     if (s.members().size() != 1)
       mixbit::fail(mixbit::error_id::format_value, s.path(),
                    ": this checkpoint has no form for a sequence of quantizers");
+    auto const& how = s.members().front().numerics().how;
+    bool const has_form = how.element == mixbit::e4m3_element || how.element.kind == mixbit::element_kind::integer;
+    if (!has_form || how.scaling != mixbit::scale_rule::ratio)
+      mixbit::fail(mixbit::error_id::format_value, s.path(), ": this checkpoint has no form for ",
+                   name_of(how.element), " with scales by ", name_of(how.scaling));
     return s.members().front();
   }
 

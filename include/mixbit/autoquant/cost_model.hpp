@@ -48,7 +48,7 @@ std::int64_t cost_bits(cost_model model, recipe_quantizers<B>& q, const_tensor_r
   for (std::size_t i = 0; i < quantizer->members().size(); ++i) {
     auto const& m = quantizer->members()[i];
     storage_size const size = storage_size_of(m.numerics().how, weight, m.grouping(weight));
-    bits += 8 * (size.scales + (i == 0 ? size.payload : 0));
+    bits += 8 * (size.scales + size.tensor + (i == 0 ? size.payload : 0));
   }
   return bits;
 }

@@ -1,7 +1,7 @@
 // Max calibration: amax is the largest |x| seen, over all batches.
 //
 // One pass over the data serves every recipe of every site: while it is on, the host's op runs unquantized once a
-// call, and each static quantizer of each recipe observes the operand. Quantizers that divide the operand alike share
+// call, and each static quantizer of each recipe observes the operand. Quantizers that divide the operand alike for their amax share
 // one observation. Weights are observed from the walk, so a layer that sees no data still gets its weight's amax.
 #pragma once
 
@@ -15,7 +15,7 @@
 
 namespace mixbit {
 
-/// Quantizers of one operand that divide it alike: the first observes, the others adopt.
+/// Quantizers of one operand that divide it alike for their amax: the first observes, the others adopt.
 template <backend B>
 using observer_group = std::vector<tensor_quantizer<B>*>;
 
@@ -29,7 +29,7 @@ std::vector<observer_group<B>> observers_of(site<B>& s, Select&& selects) {
       if (!q.enabled() || !selects(q, i)) continue;
       for (auto& member : q.members()) {
         if (!member.needs_calibration()) continue;
-        auto const same = [&](auto const& g) { return g.front()->numerics().same_grouping(member.numerics()); };
+        auto const same = [&](auto const& g) { return g.front()->numerics().same_calibration(member.numerics()); };
         auto const at = std::find_if(groups.begin(), groups.end(), same);
         if (at == groups.end())
           groups.push_back({&member});

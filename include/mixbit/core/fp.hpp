@@ -57,18 +57,4 @@ MIXBIT_HD constexpr float copy_sign(float magnitude, float sign) {
   return from_bits((bits(magnitude) & 0x7fffffffu) | (bits(sign) & 0x80000000u));
 }
 
-/// Round half to even to an integer-valued float; keeps the sign of zero, NaN and infinities.
-/// Exact in every rounding the definition needs: values of 2^23 and above are integers already.
-MIXBIT_HD constexpr float round_half_even(float x) {
-#if defined(__CUDA_ARCH__)
-  return ::rintf(x);
-#else
-  float const magnitude = abs(x);
-  if (!(magnitude < 8388608.0f)) return x;
-  // (m + 2^23) - 2^23 rounds m to an integer in the current mode, which is half to even
-  float const rounded = (magnitude + 8388608.0f) - 8388608.0f;
-  return copy_sign(rounded, x);
-#endif
-}
-
 }  // namespace mixbit::fp

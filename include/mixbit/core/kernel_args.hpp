@@ -24,14 +24,22 @@ struct amax_args {
   data_flags* flags = nullptr;  ///< may be null
 };
 
+/// Where a kernel takes the amax of its groups from.
+enum class amax_use : std::uint8_t {
+  given,  ///< the array; null casts without a scale (minifloats with scale_rule::ratio only)
+  data    ///< x itself, in the same pass; groups then lie along one axis (`lines_of`)
+};
+
 /// y = Q(x): quantized and back, in x's type. `y` may be `x` itself.
 struct fake_quantize_args {
   const_tensor_ref x;
   tensor_ref y;
   partition groups;
-  float const* amax = nullptr;  ///< [group_count]; null: a cast without a scale (minifloats only)
+  float const* amax = nullptr;  ///< [group_count]
   format how;
-  data_flags* flags = nullptr;  ///< may be null
+  data_flags* flags = nullptr;         ///< may be null
+  float const* tensor_amax = nullptr;  ///< [1], for two-level scales
+  amax_use use = amax_use::given;
 };
 
 /// codes and scales of x as a file holds them. `scales` has group_count elements of how.scale_type.
@@ -43,6 +51,9 @@ struct encode_args {
   std::uint8_t* codes = nullptr;  ///< [storage_size(...).payload] bytes
   void* scales = nullptr;
   data_flags* flags = nullptr;
+  float const* tensor_amax = nullptr;  ///< [1], for two-level scales
+  float* tensor_scale = nullptr;       ///< [1], written for two-level scales
+  amax_use use = amax_use::given;
 };
 
 /// y from codes and scales. Under policy `stored` equal to fake_quantize bit for bit.
@@ -52,6 +63,7 @@ struct decode_args {
   partition groups;
   format how;
   tensor_ref y;
+  float const* tensor_scale = nullptr;  ///< [1], for two-level scales
 };
 
 /// grad = 0 where |x| > amax of its group: the clipped straight-through estimator. In place.

@@ -7,8 +7,10 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "mixbit/core/tensor_view.hpp"
@@ -27,6 +29,18 @@ struct partition {
   }
   friend constexpr bool operator==(partition const&, partition const&) = default;
 };
+
+/// The one axis along which a group has more than one element; no value where there are several. Groups of single
+/// elements lie along any axis: the last.
+inline std::optional<int> line_axis(partition const& p) {
+  std::optional<int> found;
+  for (int a = 0; a < p.rank; ++a)
+    if (p.block[a] != 1) {
+      if (found) return std::nullopt;
+      found = a;
+    }
+  return found ? found : p.rank - 1;
+}
 
 namespace detail {
 inline int normal_axis(int axis, int rank) {
@@ -71,8 +85,11 @@ inline partition blocks_of(geometry const& g, std::span<axis_block const> blocks
   partition p;
   p.rank = g.rank;
   for (int a = 0; a < g.rank; ++a) detail::set_block(p, g, a, 1);
+  std::array<bool, max_rank> named{};
   for (auto const& b : blocks) {
     int const axis = detail::normal_axis(b.axis, g.rank);
+    if (std::exchange(named[static_cast<std::size_t>(axis)], true))
+      fail(error_id::format_value, "axis ", b.axis, " is given twice for a tensor of rank ", int{g.rank});
     if (b.size && *b.size <= 0)
       fail(error_id::format_value, "block size ", *b.size, " along axis ", b.axis, " is not positive");
     detail::set_block(p, g, axis, b.size ? std::min(*b.size, std::max<std::int64_t>(g.shape[axis], 1)) : g.shape[axis]);

@@ -15,42 +15,68 @@ namespace detail {
 inline void check_integer(element_type const& e, std::string_view where) {
   if (!e.is_unsigned && e.bits == 1)
     fail(error_id::format_value, where, ": num_bits 1 is too few for a signed integer, whose largest value would be 0");
-  if (e.bits < 1 || e.bits > formats::widest_integer)
-    fail(error_id::format_value, where, ": num_bits ", int{e.bits}, " is not within 1 and ", formats::widest_integer);
+  int const widest = formats::widest_integer - (e.is_unsigned ? 1 : 0);
+  if (e.bits < 1 || e.bits > widest)
+    fail(error_id::format_value, where, ": num_bits ", int{e.bits}, " is not within 1 and ", widest);
 }
 
 inline void check_minifloat(element_type const& e, std::string_view where) {
-  if (e == e4m3_element) return;
+  for (element_type const& known : {e4m3_element, e5m2_element, e3m2_element, e2m3_element, e2m1_element, e1m2_element,
+                                    e0m3_element, e3m0_element})
+    if (e == known) return;
   fail(error_id::format_value, where, ": num_bits (", int{e.exponent_bits}, ",", int{e.mantissa_bits},
-       ") is no minifloat that this version has; it has (4,3)");
+       ") is none of the minifloats (4,3), (5,2), (3,2), (2,3), (2,1), (1,2), (0,3), (3,0)");
 }
 
+/// ModelOpt's tensor classes are int4, int8, e4m3 and nf4 with a ratio, e2m1 and e4m3 in MX blocks, and NVFP4.
 inline void check_pack_policy(format const& how, std::string_view where) {
+  if (how.numerics != policy::modelopt_pack) return;
   element_type const& e = how.element;
-  if (how.numerics != policy::modelopt_pack || e.kind != element_kind::integer) return;
-  if ((e.bits != 4 && e.bits != 8) || e.is_unsigned || e.narrow_range)
+  bool const has_class = is_two_level(how.scaling) || e == e4m3_element ||
+                         (is_mx(how.scaling) ? e == e2m1_element
+                                             : e == nf4_element || e == integer_element(4) || e == integer_element(8));
+  if (!has_class)
     fail(error_id::format_value, where, ": policy modelopt_pack has no ", name_of(e),
-         e.narrow_range ? " narrow_range" : "", "; ModelOpt's tensor classes are int4, int8 and e4m3");
+         e.narrow_range ? " narrow_range" : "", " with scale rule ", name_of(how.scaling),
+         "; ModelOpt's tensor classes are int4, int8, e4m3, nf4, MXFP4, MXFP8 and NVFP4");
 }
 
 inline void check_layout(format const& how, std::string_view where) {
   bool const nibbles = how.layout == packing::nibbles_high_first || how.layout == packing::nibbles_row_pairs;
-  bool const is_signed = how.element.kind == element_kind::integer && !how.element.is_unsigned;
+  bool const high_first = how.element == nf4_element ||
+                          (how.element.kind == element_kind::integer && !how.element.is_unsigned);
   if (nibbles && how.element.bits != 4)
     fail(error_id::format_value, where, ": a layout of nibbles holds 4 bits, not num_bits ", int{how.element.bits});
-  if (how.layout == packing::nibbles_high_first && !is_signed)
-    fail(error_id::format_value, where, ": nibbles_high_first stores an offset of 8, which ", name_of(how.element),
-         " does not have");
+  if (how.layout == packing::nibbles_high_first && !high_first)
+    fail(error_id::format_value, where, ": nibbles_high_first holds signed int4 and nf4, not ", name_of(how.element));
+}
+
+/// Which scale rule goes with which element and which type of scale.
+inline void check_scaling(format const& how, std::string_view where) {
+  auto const refuse = [&](auto... why) {
+    fail(error_id::format_value, where, ": scale rule ", name_of(how.scaling), ' ', why...);
+  };
+  element_type const& e = how.element;
+  if (is_two_level(how.scaling)) {
+    if (e != e2m1_element) refuse("scales e2m1, not ", name_of(e));
+    if (how.scale_type != dtype::f8_e4m3) refuse("holds its scales as float8_e4m3, not ", name_of(how.scale_type));
+  } else if (is_mx(how.scaling)) {
+    bool const int8 = e.kind == element_kind::integer && e.bits == 8 && !e.is_unsigned;
+    if (e.kind != element_kind::minifloat && !int8) refuse("scales minifloats and int8, not ", name_of(e));
+    if (how.scale_type != dtype::f8_e8m0) refuse("holds its scales as float8_e8m0, not ", name_of(how.scale_type));
+  } else if (!is_compute(how.scale_type)) {
+    refuse("holds the scales of ", name_of(e), " as float32, float16 or bfloat16, not ", name_of(how.scale_type));
+  }
 }
 }  // namespace detail
 
-/// Element, policy, scale type and layout: throws `format_value` for what does not exist or does not go together.
+/// Element, policy, scale rule and layout: throws `format_value` for what does not exist or does not go together.
 inline void check_format(format const& how, std::string_view where) {
   if (how.element.kind == element_kind::integer) detail::check_integer(how.element, where);
-  else detail::check_minifloat(how.element, where);
-  if (!is_compute(how.scale_type))
-    fail(error_id::format_value, where, ": scales of ", name_of(how.element), " are float32, float16 or bfloat16, not ",
-         name_of(how.scale_type));
+  else if (how.element.kind == element_kind::minifloat) detail::check_minifloat(how.element, where);
+  if (how.element.kind == element_kind::lookup && how.numerics == policy::modelopt)
+    fail(error_id::format_value, where, ": ModelOpt simulates no nf4; its policies are stored and modelopt_pack");
+  detail::check_scaling(how, where);
   detail::check_pack_policy(how, where);
   detail::check_layout(how, where);
 }
@@ -58,23 +84,9 @@ inline void check_format(format const& how, std::string_view where) {
 /// What encode needs beyond check_format: codes that fit a byte.
 inline void check_encodable(format const& how, std::string_view where) {
   check_format(how, where);
-  if (how.element.bits > formats::widest_code)
+  if (!formats::has_codes(how.element.bits))
     fail(error_id::format_value, where, ": num_bits ", int{how.element.bits},
-         " can be simulated, but files hold at most ", formats::widest_code, " bits an element");
-}
-
-/// Throws `format_value` where a partition does not fit a shape.
-inline void check_partition(partition const& groups, geometry const& g, std::string_view where) {
-  if (groups.rank != g.rank)
-    fail(error_id::format_value, where, ": groups of rank ", int{groups.rank}, " do not fit the shape ", to_string(g));
-  for (int a = 0; a < g.rank; ++a) {
-    std::int64_t const block = groups.block[a], expected = block > 0 ? (g.shape[a] + block - 1) / block : 1;
-    if (block <= 0 && g.shape[a] != 0)
-      fail(error_id::format_value, where, ": block size ", block, " along axis ", a, " is not positive");
-    if (groups.groups[a] != expected)
-      fail(error_id::format_value, where, ": ", groups.groups[a], " groups along axis ", a, " do not fit blocks of ",
-           block, " in the shape ", to_string(g));
-  }
+         " can be simulated, but files hold integers of up to 8 bits, or of 16");
 }
 
 /// Throws `format_amax` for an amax that is negative, NaN or infinite, or whose scale overflows the type in which the
@@ -83,14 +95,12 @@ inline void check_amax(std::span<float const> amax, format const& how, dtype ele
   for (std::size_t i = 0; i < amax.size(); ++i)
     if (!(amax[i] >= 0.0f) || !fp::is_finite(amax[i]))
       fail(error_id::format_amax, where, ": amax[", i, "] is ", amax[i], "; it must be finite and not negative");
-  if (how.scale_type == dtype::f32 && (how.numerics != policy::modelopt_pack || element == dtype::f32)) return;
-  visit_compute(element, [&]<class T>(T) {
-    formats::visit_rule<T>(how, [&](auto const& rule) {
-      for (std::size_t i = 0; i < amax.size(); ++i)
-        if (amax[i] > 0.0f && !fp::is_finite(formats::through(how.scale_type, rule.file_scale(amax[i]))))
-          fail(error_id::format_amax, where, ": amax[", i, "] is ", amax[i], ", and its scale overflows ",
-               name_of(how.scale_type == dtype::f32 ? element : how.scale_type));
-    });
+  if (how.scaling != scale_rule::ratio) return;  // exponents and E4M3 scales saturate
+  formats::visit_rule(how, {element}, [&](auto const& rule) {
+    for (std::size_t i = 0; i < amax.size(); ++i)
+      if (amax[i] > 0.0f && !fp::is_finite(formats::through(how.scale_type, rule.file_scale(amax[i]))))
+        fail(error_id::format_amax, where, ": amax[", i, "] is ", amax[i], ", and its scale overflows ",
+             name_of(how.scale_type == dtype::f32 ? element : how.scale_type));
   });
 }
 

@@ -1,16 +1,18 @@
-// Integers of 1 to 24 bits: the one definition of what happens to a value (docs/numerics.md).
+// Integers of 1 to 24 bits, unsigned ones to 23: the one definition of what happens to a value (docs/numerics.md).
 //
-// A rule is made from an element and holds its bounds. `prepare` turns a group's amax into a scaling once;
-// `fake_quantize`, `encode` and `decode` then treat one value each. Codes are the integers themselves. Fake
-// quantization is exact up to 24 bits (the bound 2^23 is where float32 stops holding every integer); files hold 8.
+// A rule is made from a format and holds its bounds. `prepare` turns a group's amax into a scaling once;
+// `fake_quantize`, `encode` and `decode` then treat one value each. Codes are the integers themselves. Rounding adds
+// and subtracts 2^23, which is exact up to bounds of that size; files hold codes of up to 8 bits, or 16.
 #pragma once
 
 #include "mixbit/formats/rounding.hpp"
 
 namespace mixbit::formats {
 
-inline constexpr int widest_integer = 24;  ///< bits, for fake quantization
-inline constexpr int widest_code = 8;      ///< bits, for encode
+inline constexpr int widest_integer = 24;  ///< bits, for fake quantization; unsigned: one fewer
+
+/// Widths that files hold.
+MIXBIT_HD constexpr bool has_codes(int bits) { return bits <= 8 || bits == 16; }
 
 /// The largest code. Signed integers of 1 bit have none: check_format refuses them.
 MIXBIT_HD constexpr float integer_bound(element_type const& e) {
@@ -48,28 +50,27 @@ class integer_grid {
   float low_, high_;
 };
 
-template <policy P, class T>
+template <policy P>
 class integer_rule;
 
 /// `stored`: the scale of the file is the only one, so fake_quantize is decode(encode) by construction.
-template <class T>
-class integer_rule<policy::stored, T> {
+template <>
+class integer_rule<policy::stored> : public one_level {
  public:
-  MIXBIT_HD constexpr integer_rule(element_type const& e, dtype scale_type) : grid_{e}, scale_type_{scale_type} {}
+  MIXBIT_HD constexpr explicit integer_rule(format const& how, rule_inputs const& = {})
+      : grid_{how.element}, scale_type_{how.scale_type} {}
 
   MIXBIT_HD constexpr float file_scale(float amax) const { return through(scale_type_, fp::div(amax, grid_.bound())); }
   MIXBIT_HD constexpr scaling prepare(float amax) const { return stored_scaling(file_scale(amax)); }
-  MIXBIT_HD constexpr T fake_quantize(scaling const& s, T x) const {
-    return from_float<T>(fp::mul(quantize(s, x), s.backward));
+  MIXBIT_HD constexpr float fake_quantize(scaling const& s, float x) const {
+    return fp::mul(quantize(s, x), s.backward);
   }
-  MIXBIT_HD constexpr int encode(scaling const& s, T x) const { return static_cast<int>(quantize(s, x)); }
-  MIXBIT_HD constexpr T decode(float scale, int code) const {
-    return from_float<T>(fp::mul(static_cast<float>(code), scale));
-  }
+  MIXBIT_HD constexpr int encode(scaling const& s, float x) const { return static_cast<int>(quantize(s, x)); }
+  MIXBIT_HD constexpr float decode(float scale, int code) const { return fp::mul(static_cast<float>(code), scale); }
 
  private:
-  MIXBIT_HD constexpr float quantize(scaling const& s, T x) const {
-    return grid_.round_to_code(masked(fp::div(to_float(x), s.forward), s.keep));
+  MIXBIT_HD constexpr float quantize(scaling const& s, float x) const {
+    return grid_.round_to_code(masked(fp::div(x, s.forward), s.keep));
   }
   integer_grid grid_;
   dtype scale_type_;
@@ -77,10 +78,11 @@ class integer_rule<policy::stored, T> {
 
 /// `modelopt`: scale = bound/amax multiplies and then divides (torch's tensor_quant on every device). Files hold the
 /// same codes with amax/bound, so decoding may differ from fake quantization in the last bit.
-template <class T>
-class integer_rule<policy::modelopt, T> {
+template <>
+class integer_rule<policy::modelopt> : public one_level {
  public:
-  MIXBIT_HD constexpr integer_rule(element_type const& e, dtype scale_type) : grid_{e}, scale_type_{scale_type} {}
+  MIXBIT_HD constexpr explicit integer_rule(format const& how, rule_inputs const& = {})
+      : grid_{how.element}, scale_type_{how.scale_type} {}
 
   MIXBIT_HD constexpr float file_scale(float amax) const { return through(scale_type_, fp::div(amax, grid_.bound())); }
   MIXBIT_HD constexpr scaling prepare(float amax) const {
@@ -88,30 +90,30 @@ class integer_rule<policy::modelopt, T> {
     float const scale = fp::div(grid_.bound(), amax);
     return {scale, scale};
   }
-  MIXBIT_HD constexpr T fake_quantize(scaling const& s, T x) const {
-    return from_float<T>(fp::div(grid_.round(fp::mul(to_float(x), s.forward)), s.backward));
+  MIXBIT_HD constexpr float fake_quantize(scaling const& s, float x) const {
+    return fp::div(grid_.round(fp::mul(x, s.forward)), s.backward);
   }
-  MIXBIT_HD constexpr int encode(scaling const& s, T x) const {
-    return static_cast<int>(grid_.round_to_code(fp::mul(to_float(x), s.forward)));
+  MIXBIT_HD constexpr int encode(scaling const& s, float x) const {
+    return static_cast<int>(grid_.round_to_code(fp::mul(x, s.forward)));
   }
-  MIXBIT_HD constexpr T decode(float scale, int code) const {
-    return from_float<T>(fp::mul(static_cast<float>(code), scale));
-  }
+  MIXBIT_HD constexpr float decode(float scale, int code) const { return fp::mul(static_cast<float>(code), scale); }
 
  private:
   integer_grid grid_;
   dtype scale_type_;
 };
 
-/// `modelopt_pack`: what INT8QTensor and INT4QTensor write. Every operation rounds to T, and so does the scale.
-template <class T>
-class integer_rule<policy::modelopt_pack, T> {
+/// `modelopt_pack`: what INT8QTensor and INT4QTensor write. Every operation rounds to the tensor's type, and so does
+/// the scale.
+template <>
+class integer_rule<policy::modelopt_pack> : public one_level {
  public:
-  MIXBIT_HD constexpr integer_rule(element_type const& e, dtype) : grid_{e}, inverse_{packs_inverse_scale(e)} {}
+  MIXBIT_HD constexpr integer_rule(format const& how, rule_inputs const& in)
+      : grid_{how.element}, type_{in.type}, inverse_{packs_inverse_scale(how.element)} {}
 
   MIXBIT_HD constexpr float file_scale(float amax) const {
-    if (!inverse_) return through<T>(fp::div(amax, grid_.bound()));
-    return through<T>(fp::mul(grid_.bound(), through<T>(fp::div(1.0f, amax))));
+    if (!inverse_) return through(type_, fp::div(amax, grid_.bound()));
+    return through(type_, fp::mul(grid_.bound(), through(type_, fp::div(1.0f, amax))));
   }
   MIXBIT_HD constexpr scaling prepare(float amax) const {
     if (amax == 0.0f) return {1.0f, 1.0f, 0u};
@@ -119,19 +121,19 @@ class integer_rule<policy::modelopt_pack, T> {
     if (!inverse_) return stored_scaling(scale);
     return {scale, scale, fp::is_finite(scale) ? 0xffffffffu : 0u};
   }
-  MIXBIT_HD constexpr T fake_quantize(scaling const& s, T x) const { return decode(s.backward, encode(s, x)); }
-  MIXBIT_HD constexpr int encode(scaling const& s, T x) const {
-    float const v = to_float(x);
-    float const scaled = inverse_ ? fp::mul(v, s.forward) : fp::div(v, s.forward);
-    return static_cast<int>(grid_.round_to_code(masked(through<T>(scaled), s.keep)));
+  MIXBIT_HD constexpr float fake_quantize(scaling const& s, float x) const { return decode(s.backward, encode(s, x)); }
+  MIXBIT_HD constexpr int encode(scaling const& s, float x) const {
+    float const scaled = inverse_ ? fp::mul(x, s.forward) : fp::div(x, s.forward);
+    return static_cast<int>(grid_.round_to_code(masked(through(type_, scaled), s.keep)));
   }
-  MIXBIT_HD constexpr T decode(float scale, int code) const {
+  MIXBIT_HD constexpr float decode(float scale, int code) const {
     float const q = static_cast<float>(code);
-    return from_float<T>(inverse_ ? fp::div(q, scale) : fp::mul(q, scale));
+    return inverse_ ? fp::div(q, scale) : fp::mul(q, scale);
   }
 
  private:
   integer_grid grid_;
+  dtype type_;
   bool inverse_;
 };
 

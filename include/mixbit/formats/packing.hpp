@@ -3,7 +3,7 @@
 // An encoded tensor is a matrix of codes: its rows are the leading axes together and its columns the last axis, but
 // for nibbles_row_pairs, whose rows are axis 0 and whose columns the rest. Codes are numbered in row-major order of
 // the *logical* axes, whatever the strides of the tensor were. Bits that no element owns are zero, but for the last
-// nibble of nibbles_high_first, which holds the code 0 (as 8).
+// nibble of nibbles_high_first, which holds the code of 0.
 #pragma once
 
 #include <cstdint>
@@ -28,9 +28,14 @@ MIXBIT_HD constexpr code_matrix code_matrix_of(packing layout, geometry const& g
   return {leading, g.shape[g.rank - 1]};
 }
 
+/// Does a layout add 8 to a code before it is stored?
+MIXBIT_HD constexpr bool stores_offset(packing layout, element_type const& e) {
+  return layout == packing::nibbles_high_first && e.kind == element_kind::integer;
+}
+
 /// Bytes from one row (for row pairs: one pair) to the next; the flat layout of nibbles_high_first has no rows.
 MIXBIT_HD constexpr std::int64_t row_bytes(packing layout, int bits, std::int64_t columns) {
-  return layout == packing::dense_rows ? (columns * bits + 7) / 8 : columns;
+  return layout == packing::dense_rows ? (columns * bits + 7) / 8 : columns * (bits > 8 ? 2 : 1);
 }
 
 /// Bytes of all codes of a matrix.
@@ -60,22 +65,22 @@ MIXBIT_HD constexpr code_place place_of(packing layout, int bits, code_matrix co
       return {index / 2, index % 2 == 0 ? 4 : 0};
     }
     case packing::nibbles_row_pairs: return {row / 2 * m.columns + column, row % 2 == 0 ? 0 : 4};
-    default: return {row * m.columns + column, 0};
+    default: return {(row * m.columns + column) * (bits > 8 ? 2 : 1), 0};
   }
 }
 
-/// The bits that stand for a code: two's complement, or with an offset of 8 in nibbles_high_first.
-MIXBIT_HD constexpr std::uint32_t stored_bits(packing layout, int bits, int code) {
-  if (layout == packing::bytes) return static_cast<std::uint32_t>(code) & 0xffu;
-  int const shifted = layout == packing::nibbles_high_first ? code + 8 : code;
-  return static_cast<std::uint32_t>(shifted) & ((1u << bits) - 1u);
+/// The bits that stand for a code: two's complement, or with an offset of 8.
+MIXBIT_HD constexpr std::uint32_t stored_bits(packing layout, element_type const& e, int code) {
+  if (layout == packing::bytes) return static_cast<std::uint32_t>(code) & (e.bits > 8 ? 0xffffu : 0xffu);
+  int const shifted = stores_offset(layout, e) ? code + 8 : code;
+  return static_cast<std::uint32_t>(shifted) & ((1u << e.bits) - 1u);
 }
 
 /// The code that `stored` stands for; `stored` may have further bits above.
 MIXBIT_HD constexpr int code_of_bits(packing layout, element_type const& e, std::uint32_t stored) {
-  int const width = layout == packing::bytes ? 8 : e.bits;
+  int const width = layout == packing::bytes && e.bits < 8 ? 8 : e.bits;
   std::uint32_t const own = stored & ((1u << width) - 1u);
-  if (layout == packing::nibbles_high_first) return static_cast<int>(own) - 8;
+  if (stores_offset(layout, e)) return static_cast<int>(own) - 8;
   bool const negative = e.kind == element_kind::integer && !e.is_unsigned && (own >> (width - 1)) != 0;
   return negative ? static_cast<int>(own) - (1 << width) : static_cast<int>(own);
 }
@@ -83,7 +88,7 @@ MIXBIT_HD constexpr int code_of_bits(packing layout, element_type const& e, std:
 /// The code of one element.
 MIXBIT_HD constexpr int read_code(std::uint8_t const* bytes, packing layout, element_type const& e, code_place at) {
   std::uint32_t stored = static_cast<std::uint32_t>(bytes[at.byte]) >> at.shift;
-  if (layout == packing::dense_rows && at.shift + e.bits > 8)
+  if (at.shift + e.bits > 8 && (layout == packing::dense_rows || e.bits > 8))
     stored |= static_cast<std::uint32_t>(bytes[at.byte + 1]) << (8 - at.shift);
   return code_of_bits(layout, e, stored);
 }
@@ -91,7 +96,7 @@ MIXBIT_HD constexpr int read_code(std::uint8_t const* bytes, packing layout, ele
 /// Sets the code of one element in bytes whose bits for it are zero.
 MIXBIT_HD constexpr void write_code(std::uint8_t* bytes, packing layout, element_type const& e, code_place at,
                                     int code) {
-  std::uint32_t const stored = stored_bits(layout, e.bits, code) << at.shift;
+  std::uint32_t const stored = stored_bits(layout, e, code) << at.shift;
   bytes[at.byte] = static_cast<std::uint8_t>(bytes[at.byte] | stored);
   if (stored >> 8) bytes[at.byte + 1] = static_cast<std::uint8_t>(bytes[at.byte + 1] | stored >> 8);
 }

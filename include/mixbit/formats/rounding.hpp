@@ -21,6 +21,18 @@ struct scaling {
   std::uint32_t keep = 0xffffffffu;
 };
 
+/// What a rule needs to know beside its format.
+struct rule_inputs {
+  dtype type = dtype::f32;  ///< of the tensor: modelopt_pack rounds to it
+  float tensor_amax = 0;    ///< for two-level scales
+  bool from_data = false;   ///< amax comes from the data of each call (dynamic quantization)
+};
+
+/// Rules whose scale in the file is the whole scale.
+struct one_level {
+  MIXBIT_HD static constexpr float effective(float file_scale, float) { return file_scale; }
+};
+
 /// ModelOpt takes an amax of 2^-24 and less for zero.
 inline constexpr float tiny_amax = 0x1p-24f;
 
@@ -30,7 +42,8 @@ MIXBIT_HD constexpr float clamp(float v, float low, float high) {
   return above > high ? high : above;
 }
 
-/// fp::round_half_even without its branch, for |v| <= 2^23 and NaN.
+/// The nearest integer, ties to even, for |v| <= 2^23; keeps NaN and the sign of zero. (m + 2^23) - 2^23 rounds m to an
+/// integer in the current mode, which is half to even.
 MIXBIT_HD constexpr float round_bounded(float v) {
   float const rounded = (fp::abs(v) + 8388608.0f) - 8388608.0f;
   return fp::copy_sign(rounded, v);
@@ -52,6 +65,11 @@ MIXBIT_HD constexpr float through(float v) {
 /// check_format; they leave v as it is here.
 MIXBIT_HD constexpr float through(dtype type, float v) {
   return type == dtype::f16 ? through<half>(v) : type == dtype::bf16 ? through<bfloat16>(v) : v;
+}
+
+/// 2^exponent for exponents from -127 on, where it is subnormal, to 127.
+MIXBIT_HD constexpr float power_of_two(int exponent) {
+  return fp::from_bits(exponent <= -127 ? 0x00400000u : static_cast<std::uint32_t>(exponent + 127) << 23);
 }
 
 /// The scaling of a group under `stored`: amax/bound, as the file holds it, divides and multiplies.

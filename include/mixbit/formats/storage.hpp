@@ -9,8 +9,9 @@ namespace mixbit {
 struct storage_size {
   std::int64_t payload = 0;  ///< bytes of the codes, padding included
   std::int64_t scales = 0;   ///< bytes of the scales, in the type in which the file holds them
+  std::int64_t tensor = 0;   ///< bytes of what the tensor holds once: the float32 scale of two levels
 
-  constexpr std::int64_t bytes() const { return payload + scales; }
+  constexpr std::int64_t bytes() const { return payload + scales + tensor; }
   constexpr std::int64_t bits() const { return 8 * bytes(); }
   friend constexpr bool operator==(storage_size const&, storage_size const&) = default;
 };
@@ -19,7 +20,8 @@ struct storage_size {
 constexpr storage_size storage_size_of(format const& how, geometry const& g, partition const& groups) {
   auto const matrix = formats::code_matrix_of(how.layout, g);
   return {formats::payload_bytes(how.layout, how.element.bits, matrix),
-          groups.group_count() * static_cast<std::int64_t>(size_of(how.scale_type))};
+          groups.group_count() * static_cast<std::int64_t>(size_of(how.scale_type)),
+          is_two_level(how.scaling) ? static_cast<std::int64_t>(sizeof(float)) : 0};
 }
 
 /// The shape that ModelOpt gives an amax.

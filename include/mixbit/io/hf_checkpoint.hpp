@@ -210,7 +210,7 @@ class hf_export {
 
   static std::vector<float> scales_of(format const& how, std::vector<float> const& amax) {
     std::vector<float> scales;
-    formats::visit_rule<float>(how, [&](auto const& rule) {
+    formats::visit_rule(how, {}, [&](auto const& rule) {
       for (float const a : amax) scales.push_back(rule.file_scale(a));
     });
     return scales;

@@ -55,16 +55,18 @@ using kind = grouping_scheme::kind;
 /// "int4 blocks -1:32, static", for messages.
 inline std::string describe(std::optional<quantizer_numerics> const& n) {
   if (!n) return "not quantized";
-  return concat(name_of(n->how.element), ' ', mixbit::describe(n->grouping),
+  return concat(name_of(n->how), ' ', mixbit::describe(n->grouping),
                 n->amax_from == amax_source::data ? ", dynamic" : ", static");
 }
 
 inline bool is_int(quantizer_numerics const& n, int bits) {
   auto const& e = n.how.element;
-  return e.kind == element_kind::integer && e.bits == bits && !e.is_unsigned;
+  return e.kind == element_kind::integer && e.bits == bits && !e.is_unsigned && n.how.scaling == scale_rule::ratio;
 }
 
-inline bool is_e4m3(quantizer_numerics const& n) { return n.how.element == e4m3_element; }
+inline bool is_e4m3(quantizer_numerics const& n) {
+  return n.how.element == e4m3_element && n.how.scaling == scale_rule::ratio;
+}
 
 inline bool is_per_tensor_static(quantizer_numerics const& n) {
   return n.grouping.what == kind::tensor && n.amax_from != amax_source::data;

@@ -24,7 +24,7 @@ nlohmann::ordered_json amax_json(tensor_quantizer<B> const& q, B& device) {
   if (n.amax_from == amax_source::data || !q.has_amax()) return nullptr;
   geometry rank_only;
   rank_only.rank = q.groups().rank;
-  auto const shape = amax_shape_of(rank_only, q.groups(), n.grouping.blocks);
+  auto const shape = amax_shape_of(rank_only, q.groups(), n.calibrated().blocks);
   auto sizes = nlohmann::ordered_json::array();
   for (auto const size : shape.sizes()) sizes.push_back(size);
   return {{"shape", std::move(sizes)}, {"values", q.amax(device)}};

@@ -21,7 +21,7 @@ namespace mixbit {
 template <backend B>
 struct model_options {
   B device{};
-  policy numerics = policy::stored;  ///< what fake quantization computes
+  numerics_options numerics = {};  ///< what fake quantization computes
   module_class_registry classes = default_module_classes();
   bool strict = true;              ///< is a user's entry that matches nothing an error, or a line in the plan?
   std::size_t scratch_limit = 0;   ///< bytes of scratch memory; 0: no limit

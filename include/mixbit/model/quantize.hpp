@@ -35,7 +35,8 @@ std::vector<module_quantizers> placements_of(model<B>& m, std::vector<module_ref
 /// Attributes are kept where nothing is enabled, so that enabling them later finds them.
 template <backend B>
 sequential_quantizer<B> make_quantizer(std::string leaf, std::string path,
-                                       std::vector<quantizer_attribute_config> const& a, policy numerics) {
+                                       std::vector<quantizer_attribute_config> const& a,
+                                       numerics_options const& numerics) {
   bool const on = std::any_of(a.begin(), a.end(), [](auto const& c) { return c.enable; });
   quantizer_role const role = role_of(leaf);
   return {std::move(leaf), std::move(path), role, on, a, numerics};
@@ -152,7 +153,7 @@ inline void require_known_algorithm(algorithm_config const& algorithm, std::stri
 
 /// The same quantizers without what they observed; those that are off keep it, since they are not calibrated.
 template <backend B>
-recipe_quantizers<B> uncalibrated_copy(recipe_quantizers<B> const& from, B& device, policy numerics) {
+recipe_quantizers<B> uncalibrated_copy(recipe_quantizers<B> const& from, B& device, numerics_options const& numerics) {
   recipe_quantizers<B> to{from.recipe, {}};
   for (auto const& q : from.quantizers) {
     bool const keeps = !q.enabled() && !q.members().empty();

@@ -42,7 +42,7 @@ int print_quant_summary(model<B>& m, std::ostream& out) {
       ++enabled;
       for (std::size_t i = 0; i < q.members().size(); ++i) {
         auto const& member = q.members()[i];
-        out << (i ? " then " : "") << name_of(member.numerics().how.element) << ' '
+        out << (i ? " then " : "") << name_of(member.numerics().how) << ' '
             << describe(member.numerics().grouping) << ", " << detail::describe_amax(member, m.device());
       }
       out << '\n';

@@ -28,9 +28,22 @@ struct grouping_scheme {
   friend bool operator==(grouping_scheme const&, grouping_scheme const&) = default;
 };
 
+/// How a model's quantizers compute what its configs leave open.
+struct numerics_options {
+  policy rules = policy::stored;
+  scale_rule mx = scale_rule::mx_nv;  ///< of MX blocks: mx_nv or mx_ocp
+
+  constexpr numerics_options() = default;
+  constexpr numerics_options(policy p, scale_rule mx_rule = scale_rule::mx_nv) : rules{p}, mx{mx_rule} {}  // NOLINT
+  friend bool operator==(numerics_options const&, numerics_options const&) = default;
+};
+
 struct quantizer_numerics {
   format how;
-  grouping_scheme grouping;
+  grouping_scheme grouping;  ///< elements that share a scale
+  /// Do the scales of the groups come from each call's data? `amax_from` is then about the amax of the whole tensor,
+  /// where the format has a scale for it.
+  bool groups_from_data = false;
   amax_source amax_from = amax_source::calibration;
   float constant_amax = 0;
 
@@ -46,23 +59,30 @@ struct quantizer_numerics {
       fail(e.id(), where, ": ", e.message());
     }
   }
-  bool same_grouping(quantizer_numerics const& other) const { return grouping == other.grouping; }
+
+  /// What has an amax of its own: the groups, or the whole tensor where its groups take theirs from the data.
+  grouping_scheme calibrated() const { return groups_from_data ? grouping_scheme{} : grouping; }
+  bool same_calibration(quantizer_numerics const& other) const { return calibrated() == other.calibrated(); }
 };
 
 namespace detail {
 
 inline element_type element_of(quantizer_attribute_config const& a, std::string const& where) {
   bit_spec const& bits = a.num_bits;
-  if (bits.is_integer() && bits.bits() <= formats::widest_integer)
-    return integer_element(bits.bits(), a.is_unsigned, a.narrow_range);
-  if (bits.is_pair_of(4, 3)) return e4m3_element;
+  if (bits.is_integer() && bits.bits() <= formats::widest_integer) {
+    bool const nf4 = bits.bits() == 4 && a.block_sizes && a.block_sizes->scale_bits == bit_spec{8} &&
+                     !a.block_sizes->scale_block_sizes.empty();
+    return nf4 ? nf4_element : integer_element(bits.bits(), a.is_unsigned, a.narrow_range);
+  }
+  if (bits.is_pair()) return minifloat_element(bits.exponent(), bits.mantissa());  // check_format knows which there are
   fail(error_id::format_value, where, ": num_bits ", bits.text(), " is not computed by this version; integers of 2 to ",
-       formats::widest_integer, " bits and [4,3] are");
+       formats::widest_integer, " bits and minifloats are");
 }
 
 /// Where the codes of a weight in this element lie in a file (docs/numerics.md, "Storage").
 inline packing storage_packing(element_type const& e) {
-  if (e.bits == 8) return packing::bytes;
+  if (e.bits >= 8) return packing::bytes;
+  if (e.kind == element_kind::lookup) return packing::nibbles_high_first;
   return e.kind == element_kind::integer && e.bits == 4 && !e.is_unsigned ? packing::nibbles_row_pairs
                                                                            : packing::dense_rows;
 }
@@ -79,11 +99,31 @@ inline grouping_scheme grouping_of(quantizer_attribute_config const& a) {
   return g;
 }
 
+/// Scales that are themselves quantized: MX, NVFP4.
+inline void set_scales(quantizer_numerics& n, block_config const& blocks, numerics_options const& options,
+                       std::string const& where) {
+  bit_spec const& bits = *blocks.scale_bits;
+  if (bits.is_pair_of(8, 0)) {
+    n.how.scaling = options.mx;
+    n.how.scale_type = dtype::f8_e8m0;
+    n.groups_from_data = true;
+  } else if (bits.is_pair_of(4, 3) && n.how.element == e2m1_element) {
+    n.how.scaling = blocks.four_over_six ? scale_rule::four_over_six : scale_rule::two_level;
+    n.how.scale_type = dtype::f8_e4m3;
+    n.groups_from_data = blocks.is_dynamic();
+  } else {
+    fail(error_id::format_value, where, ": block_sizes.scale_bits ", bits.text(),
+         " is not computed by this version for ", "num_bits ", name_of(n.how.element),
+         "; [8,0] (MX) is, and [4,3] (NVFP4) for e2m1");
+  }
+}
+
 inline void refuse_what_is_not_computed(quantizer_attribute_config const& a, std::string const& where) {
   auto const refuse = [&](char const* field) {
     fail(error_id::format_value, where, ": ", field, " is not computed by this version");
   };
-  if (a.block_sizes && a.block_sizes->scale_bits) refuse("block_sizes.scale_bits (MX and NVFP4 scales)");
+  if (a.block_sizes && !a.block_sizes->scale_block_sizes.empty())
+    refuse("block_sizes.scale_block_sizes (double quantization)");
   if (a.bias) refuse("bias (affine quantization)");
   if (a.rotate.enable) refuse("rotate");
   if (a.backend) refuse("backend");
@@ -94,17 +134,21 @@ inline void refuse_what_is_not_computed(quantizer_attribute_config const& a, std
 }  // namespace detail
 
 /// Throws `format_value` naming the quantizer and the field for what this version does not compute.
-inline quantizer_numerics interpret(quantizer_attribute_config const& a, policy numerics, std::string const& where) {
+inline quantizer_numerics interpret(quantizer_attribute_config const& a, numerics_options const& options,
+                                    std::string const& where) {
   detail::refuse_what_is_not_computed(a, where);
   quantizer_numerics n;
-  n.how = format{detail::element_of(a, where), numerics, dtype::f32, packing::bytes};
+  n.how = format{detail::element_of(a, where), options.rules};
   n.how.layout = detail::storage_packing(n.how.element);
-  check_format(n.how, where);
   n.grouping = detail::grouping_of(a);
+  if (a.block_sizes && a.block_sizes->scale_bits) detail::set_scales(n, *a.block_sizes, options, where);
+  check_format(n.how, where);
   if (a.use_constant_amax || a.constant_amax) {
     n.amax_from = amax_source::constant;
     n.constant_amax = a.use_constant_amax ? 448.0f : static_cast<float>(*a.constant_amax);
-  } else if (a.type == quantizer_type::dynamic_type) {
+    if (!(n.constant_amax > 0.0f) || !fp::is_finite(n.constant_amax))
+      fail(error_id::format_amax, where, ": constant_amax ", *a.constant_amax, " is not a positive float32");
+  } else if (a.type == quantizer_type::dynamic_type || is_mx(n.how.scaling)) {
     n.amax_from = amax_source::data;
   }
   return n;

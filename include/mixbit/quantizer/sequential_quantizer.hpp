@@ -17,7 +17,7 @@ class sequential_quantizer {
  public:
   /// `leaf` is the name within the module ("weight_quantizer"), `path` the full one.
   sequential_quantizer(std::string leaf, std::string path, quantizer_role role, bool enabled,
-                       std::vector<quantizer_attribute_config> const& attributes, policy numerics)
+                       std::vector<quantizer_attribute_config> const& attributes, numerics_options const& numerics)
       : leaf_{std::move(leaf)}, path_{std::move(path)}, role_{role}, attributes_{attributes} {
     enable(enabled, numerics);
   }
@@ -70,7 +70,7 @@ class sequential_quantizer {
 
   /// Enables or disables it; amaxes are kept. Attributes are interpreted when it is first enabled; those that cannot be
   /// throw, and nothing changes. Where all of them are off, all are turned on.
-  void enable(bool on, policy numerics) {
+  void enable(bool on, numerics_options const& numerics) {
     if (on && members_.empty()) {
       auto next = attributes_when_on();
       members_ = interpreted(next, numerics);
@@ -79,7 +79,7 @@ class sequential_quantizer {
     enabled_ = on;
   }
   /// Throws what enabling it would throw, and changes nothing.
-  void require_computable(policy numerics) const {
+  void require_computable(numerics_options const& numerics) const {
     if (members_.empty()) (void)interpreted(attributes_when_on(), numerics);
   }
 
@@ -92,7 +92,7 @@ class sequential_quantizer {
   }
   /// Members of those that are on.
   std::vector<tensor_quantizer<B>> interpreted(std::vector<quantizer_attribute_config> const& all,
-                                               policy numerics) const {
+                                               numerics_options const& numerics) const {
     std::vector<tensor_quantizer<B>> members;
     for (std::size_t i = 0; i < all.size(); ++i)
       if (all[i].enable)

@@ -1,10 +1,12 @@
 // One quantizer of one tensor: its attributes, its amax and what it does to data.
 //
 // Life: made from attributes (already validated); a static quantizer observes data (running max of |x| a group) or is
-// given an amax; then it quantizes. Dynamic quantizers take amax from the data of each call. Source of the rules:
+// given an amax; then it quantizes. Dynamic quantizers take amax from the data of each call. NVFP4 has both: blocks
+// that look at the data, and a scale of the tensor that is calibrated. Source of the rules:
 // docs/numerics.md; ModelOpt's TensorQuantizer is the model for names and life cycle.
 #pragma once
 
+#include <array>
 #include <string>
 #include <vector>
 
@@ -18,7 +20,7 @@ template <backend B>
 class tensor_quantizer {
  public:
   /// `name` is the full one ("model.layers.0.mlp.up_proj.weight_quantizer"), used in every message.
-  tensor_quantizer(std::string name, quantizer_attribute_config attributes, policy numerics)
+  tensor_quantizer(std::string name, quantizer_attribute_config attributes, numerics_options const& numerics)
       : name_{std::move(name)},
         attributes_{std::move(attributes)},
         numerics_{interpret(attributes_, numerics, name_)} {}
@@ -37,7 +39,7 @@ class tensor_quantizer {
   /// `tensor_shape` where a batch has another number of groups.
   void observe(B& device, const_tensor_ref x) {
     if (x.size() == 0) return;
-    partition const groups = grouping(x);
+    partition const groups = calibrated_grouping(x);
     hold(device, groups);
     device.amax({x, groups, amax_.data(), flags_.data()});
   }
@@ -53,28 +55,19 @@ class tensor_quantizer {
 
   /// y = Q(x); y may be x. Throws `state_not_calibrated`, or `format_unsigned` (x and y untouched on a CPU).
   void quantize(B& device, arena& scratch, const_tensor_ref x, tensor_ref y) {
-    partition const groups = grouping(x);
-    float const* amax = nullptr;
-    switch (numerics_.amax_from) {
-      case amax_source::data: amax = amax_of(device, scratch, x, groups); break;
-      case amax_source::constant: amax = constant(device, scratch, groups); break;
-      case amax_source::calibration:
-        require_fit(groups);
-        amax = amax_.data();
-    }
-    if (numerics_.how.element.is_unsigned) require_positive(device, scratch, x, groups, amax);
-    device.fake_quantize({x, y, groups, amax, numerics_.how, nullptr});
+    fake_quantize_args args{x, y, grouping(x), nullptr, numerics_.how};
+    if (is_two_level(numerics_.how.scaling)) args.tensor_amax = tensor_amax_of(device, scratch, x);
+    if (numerics_.groups_from_data) args.use = amax_use::data;
+    else args.amax = calibrated_amax(device, scratch, x);
+    if (numerics_.how.element.is_unsigned) require_positive(device, scratch, args);
+    device.fake_quantize(args);
   }
 
-  /// The backward of a clipped quantizer: grad = 0 where |x| > amax. Nothing for a straight-through one.
+  /// The backward of a clipped quantizer: grad = 0 where |x| > amax. Nothing for a straight-through one, nor for MX,
+  /// whose scales cover what they see.
   void mask_backward(B& device, arena& scratch, const_tensor_ref x, tensor_ref grad) {
-    if (attributes_.pass_through_bwd) return;
-    partition const groups = grouping(x);
-    float const* const amax = numerics_.amax_from == amax_source::data ? amax_of(device, scratch, x, groups)
-                              : numerics_.amax_from == amax_source::constant ? constant(device, scratch, groups)
-                                                                             : amax_.data();
-    if (numerics_.amax_from == amax_source::calibration) require_fit(groups);
-    device.backward_mask({x, grad, groups, amax});
+    if (attributes_.pass_through_bwd || is_mx(numerics_.how.scaling)) return;
+    device.backward_mask({x, grad, calibrated_grouping(x), calibrated_amax(device, scratch, x)});
   }
 
   /// Its amax on the host, one a group in row-major order; waits for the device.
@@ -99,8 +92,12 @@ class tensor_quantizer {
   /// NaN and infinities seen while calibrating.
   std::uint64_t nonfinite(B& device) const { return flags(device).nonfinite; }
 
-  /// How x is divided under this quantizer's attributes.
+  /// How x is divided under this quantizer's attributes: elements that share a scale.
   partition grouping(geometry const& x) const { return numerics_.groups_of(x, name_); }
+  /// What of x has an amax of its own: the same, or all of it where blocks look at the data.
+  partition calibrated_grouping(geometry const& x) const {
+    return numerics_.groups_from_data ? per_tensor(x) : grouping(x);
+  }
 
  private:
   void hold(B& device, partition const& groups) {
@@ -118,28 +115,64 @@ class tensor_quantizer {
     return f;
   }
 
+  /// Axes with one group do not count: a tensor may come with more or fewer of them.
+  static bool same_groups(partition const& a, partition const& b) {
+    int i = 0, k = 0;
+    for (;; ++i, ++k) {
+      while (i < a.rank && a.groups[i] == 1) ++i;
+      while (k < b.rank && b.groups[k] == 1) ++k;
+      if (i == a.rank || k == b.rank) return i == a.rank && k == b.rank;
+      if (a.groups[i] != b.groups[k]) return false;
+    }
+  }
+  static std::string text_of(partition const& p) {
+    if (p.rank == 0) return "1";
+    std::string text;
+    for (int axis = 0; axis < p.rank; ++axis)
+      text += (axis ? "x" : "") + std::to_string(p.groups[axis]);
+    return text;
+  }
+
   void require_fit(partition const& groups) const {
     if (amax_.empty())
       fail(error_id::state_not_calibrated, name_,
            ": a static quantizer that saw no data cannot quantize; calibrate it ",
            "with a forward_loop or set its amax");
-    if (groups.group_count() != groups_.group_count())
-      fail(error_id::tensor_shape, name_, ": calibrated on ", groups_.group_count(), " groups, but this tensor has ",
-           groups.group_count());
+    if (!same_groups(groups, groups_))
+      fail(error_id::tensor_shape, name_, ": calibrated on ", text_of(groups_), " groups, but this tensor has ",
+           text_of(groups));
   }
 
-  void require_positive(B& device, arena& scratch, const_tensor_ref x, partition const& groups, float const* amax) {
+  /// One amax for each group that has one: of the calibration, the data or the attributes.
+  float const* calibrated_amax(B& device, arena& scratch, const_tensor_ref x) {
+    partition const groups = calibrated_grouping(x);
+    switch (numerics_.amax_from) {
+      case amax_source::data: return amax_of(device, scratch, x, groups);
+      case amax_source::constant: return constant(device, scratch, groups);
+      default: require_fit(groups); return amax_.data();
+    }
+  }
+
+  /// The amax of the whole tensor: the largest of its groups' where they have their own.
+  float const* tensor_amax_of(B& device, arena& scratch, const_tensor_ref x) {
+    float const* const amax = calibrated_amax(device, scratch, x);
+    if (numerics_.groups_from_data) return amax;
+    std::int64_t const count = calibrated_grouping(x).group_count();
+    const_tensor_ref const all{dense_geometry(dtype::f32, std::array{count}), amax};
+    return amax_of(device, scratch, all, per_tensor(all));
+  }
+
+  void require_positive(B& device, arena& scratch, fake_quantize_args args) {
     // a dry run of the same kernel: x is written to scratch and only the flag is looked at
-    geometry const dense = dense_like(x);
-    tensor_ref const trial{dense, scratch.allocate(static_cast<std::size_t>(dense.bytes()))};
+    geometry const dense = dense_like(args.x);
+    args.y = {dense, scratch.allocate(static_cast<std::size_t>(dense.bytes()))};
     auto* const flags = static_cast<data_flags*>(scratch.allocate(sizeof(data_flags)));
     device.zero(flags, sizeof *flags);
-    device.fake_quantize({x, trial, groups, amax, numerics_.how, flags});
+    args.flags = flags;
+    device.fake_quantize(args);
     data_flags seen;
     device.copy_to_host(&seen, flags, sizeof seen);
-    if (seen.negative_unsigned != 0)
-      fail(error_id::format_unsigned, name_, ": ", seen.negative_unsigned,
-           " negative value(s) in a tensor quantized to ", name_of(numerics_.how.element));
+    check_flags(seen, numerics_.how, name_);
   }
 
   float const* amax_of(B& device, arena& scratch, const_tensor_ref x, partition const& groups) const {

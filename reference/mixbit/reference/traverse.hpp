@@ -200,7 +200,7 @@ void for_runs(segment<Count> s, nest_axis<Count> const& inner, F&& f) {
 ///   load(group, tile&, i)                       made once a tile
 ///   run<Unit>(offset, stride, length, loaded)   and
 ///   each<Unit>(offset, stride, length, tile)    the loops
-/// where Unit says that all strides are 1.
+/// where Unit says that all strides are 1; with a member `any_stride` there is one kind of loop for both.
 template <int Count, class Op>
 void sweep(executor_ref const& threads, loop_nest<Count> const& nest, Op const& op) {
   auto const rows = [&]<bool Unit>(std::int64_t piece) {
@@ -222,10 +222,10 @@ void sweep(executor_ref const& threads, loop_nest<Count> const& nest, Op const& 
       });
     }
   };
-  if (nest.unit_stride())
-    for_pieces(threads, nest.pieces(), [&](std::int64_t piece) { rows.template operator()<true>(piece); });
-  else
-    for_pieces(threads, nest.pieces(), [&](std::int64_t piece) { rows.template operator()<false>(piece); });
+  if constexpr (!requires { Op::any_stride; })
+    if (nest.unit_stride())
+      return for_pieces(threads, nest.pieces(), [&](std::int64_t piece) { rows.template operator()<true>(piece); });
+  for_pieces(threads, nest.pieces(), [&](std::int64_t piece) { rows.template operator()<false>(piece); });
 }
 
 }  // namespace mixbit::reference

@@ -75,66 +75,85 @@ void for_code_tiles(executor_ref const& threads, packing layout, formats::code_m
 }
 
 /// Writes `n` codes of one row from a column that is a multiple of 8: whole bytes, the rest of the last one zero.
-inline void write_dense(std::uint8_t* out, int bits, std::int8_t const* codes, std::int64_t n) {
+inline void write_dense(std::uint8_t* out, element_type const& e, std::int16_t const* codes, std::int64_t n) {
   std::uint32_t pending = 0;
   int held = 0;
   for (std::int64_t i = 0; i < n; ++i) {
-    pending |= formats::stored_bits(packing::dense_rows, bits, codes[i]) << held;
-    for (held += bits; held >= 8; held -= 8, pending >>= 8) *out++ = static_cast<std::uint8_t>(pending);
+    pending |= formats::stored_bits(packing::dense_rows, e, codes[i]) << held;
+    for (held += e.bits; held >= 8; held -= 8, pending >>= 8) *out++ = static_cast<std::uint8_t>(pending);
   }
   if (held > 0) *out = static_cast<std::uint8_t>(pending);
 }
 
 /// Writes one row of a tile. `below` is the second row of a pair, null where there is none.
 inline void write_codes(encode_args const& a, formats::code_matrix const& m, std::int64_t row, std::int64_t column,
-                        std::int8_t const* codes, std::int8_t const* below, std::int64_t n) {
-  bool const flat = a.how.layout == packing::nibbles_high_first;
-  auto const place = formats::place_of(a.how.layout, a.how.element.bits, m, row, column);
+                        std::int16_t const* codes, std::int16_t const* below, std::int64_t n) {
+  element_type const& e = a.how.element;
+  auto const place = formats::place_of(a.how.layout, e.bits, m, row, column);
   std::uint8_t* const out = a.codes + place.byte;
-  auto const nibble = [&](int code) { return formats::stored_bits(a.how.layout, 4, code); };
-  if (a.how.layout == packing::bytes) {
-    for (std::int64_t i = 0; i < n; ++i) out[i] = static_cast<std::uint8_t>(codes[i]);
-  } else if (a.how.layout == packing::dense_rows) {
-    write_dense(out, a.how.element.bits, codes, n);
-  } else if (flat) {
-    for (std::int64_t i = 0; i < n; i += 2)
-      out[i / 2] = static_cast<std::uint8_t>(nibble(codes[i]) << 4 | nibble(i + 1 < n ? codes[i + 1] : 0));
-  } else {
-    for (std::int64_t i = 0; i < n; ++i)
-      out[i] = static_cast<std::uint8_t>(nibble(codes[i]) | nibble(below ? below[i] : 0) << 4);
+  auto const nibble = [&](int code) { return formats::stored_bits(a.how.layout, e, code); };
+  int const filler = e.kind == element_kind::lookup ? formats::nf4_zero : 0;
+  switch (a.how.layout) {
+    case packing::bytes:
+      for (std::int64_t i = 0; i < n; ++i) {
+        if (e.bits <= 8) {
+          out[i] = static_cast<std::uint8_t>(codes[i]);
+        } else {
+          out[2 * i] = static_cast<std::uint8_t>(codes[i]);
+          out[2 * i + 1] = static_cast<std::uint8_t>(codes[i] >> 8);
+        }
+      }
+      break;
+    case packing::dense_rows: write_dense(out, e, codes, n); break;
+    case packing::nibbles_high_first:
+      for (std::int64_t i = 0; i < n; i += 2)
+        out[i / 2] = static_cast<std::uint8_t>(nibble(codes[i]) << 4 | nibble(i + 1 < n ? codes[i + 1] : filler));
+      break;
+    case packing::nibbles_row_pairs:
+      for (std::int64_t i = 0; i < n; ++i)
+        out[i] = static_cast<std::uint8_t>(nibble(codes[i]) | nibble(below ? below[i] : 0) << 4);
   }
 }
 
+/// What a group does to its elements: of its amax, or of the scale that has been written where that was chosen.
+template <class Rule>
+formats::scaling scaling_of_group(encode_args const& a, Rule const& rule, std::int64_t group) {
+  if constexpr (formats::block_scaled<Rule>)
+    if (needs_lines(rule, a.use)) return rule.of_scale(read_scale(a.how.scale_type, a.scales, group));
+  return a.amax ? rule.prepare(a.amax[group]) : formats::scaling{};
+}
+
 /// The codes of consecutive elements from flat code `first` on. Returns how many of them were NaN.
-template <class T, class Rule>
-std::uint64_t codes_of(encode_args const& a, Rule const& rule, code_walk const& walk, std::int64_t first,
-                       std::int64_t n, std::int8_t* codes) {
+template <class Rule>
+std::uint64_t codes_of(encode_args const& a, Rule const rule, code_walk const& walk, std::int64_t first,
+                       std::int64_t n, std::int16_t* codes) {
   std::uint64_t nan = 0;
+  float buffer[tile_width];
   walk.runs(first, n,
             [&](std::int64_t at, std::int64_t offset, std::int64_t stride, std::int64_t group, std::int64_t m) {
-              auto const scaling = a.amax ? rule.prepare(a.amax[group]) : formats::scaling{};
-              T const* const x = a.x.as<T>() + offset;
+              auto const scaling = scaling_of_group(a, rule, group);
+              float const* const row = load_row(a.x, offset, stride, m, buffer);
               for (std::int64_t i = 0; i < m; ++i) {
-                codes[at + i] = static_cast<std::int8_t>(rule.encode(scaling, x[i * stride]));
-                nan += fp::is_nan(to_float(x[i * stride]));
+                codes[at + i] = static_cast<std::int16_t>(rule.encode(scaling, row[i]));
+                nan += fp::is_nan(row[i]);
               }
             });
   return nan;
 }
 
-template <class T, class Rule>
+template <class Rule>
 void encode_codes(executor_ref const& threads, encode_args const& a, Rule const& rule) {
   code_walk const walk{a.how.layout, a.x, a.groups};
   auto const& m = walk.matrix();
   bool const pairs = a.how.layout == packing::nibbles_row_pairs;
   for_code_tiles(threads, a.how.layout, m,
                  [&](std::int64_t row, std::int64_t column, std::int64_t rows, std::int64_t n) {
-                   std::int8_t codes[2][tile_width];
+                   std::int16_t codes[2][tile_width];
                    std::uint64_t nan = 0;
                    for (std::int64_t r = row; r < row + rows; r += pairs ? 2 : 1) {
-                     nan += codes_of<T>(a, rule, walk, r * m.columns + column, n, codes[0]);
+                     nan += codes_of(a, rule, walk, r * m.columns + column, n, codes[0]);
                      bool const second = pairs && r + 1 < m.rows;
-                     if (second) nan += codes_of<T>(a, rule, walk, (r + 1) * m.columns + column, n, codes[1]);
+                     if (second) nan += codes_of(a, rule, walk, (r + 1) * m.columns + column, n, codes[1]);
                      write_codes(a, m, r, column, codes[0], second ? codes[1] : nullptr, n);
                    }
                    if (a.flags) add_flag(a.flags->nonfinite, nan);
@@ -142,13 +161,11 @@ void encode_codes(executor_ref const& threads, encode_args const& a, Rule const&
 }
 
 inline void encode(executor_ref const& threads, encode_args const& a) {
-  assert(a.how.element.bits <= 8 && (a.amax == nullptr || a.scales != nullptr));
+  assert(a.amax == nullptr || a.scales != nullptr);
   if (a.how.element.is_unsigned) count_negative(threads, a.x, a.flags);
-  visit_compute(a.x.type, [&]<class T>(T) {
-    formats::visit_rule<T>(a.how, [&](auto const& rule) {
-      if (a.amax) write_scales(threads, a, rule);
-      encode_codes<T>(threads, a, rule);
-    });
+  formats::visit_rule(a.how, rule_inputs_of(a), [&](auto const& rule) {
+    if (a.amax || a.use == amax_use::data) write_scales(threads, a, rule);
+    encode_codes(threads, a, rule);
   });
 }
 
