@@ -1,8 +1,9 @@
 // Max calibration: amax is the largest |x| seen, over all batches.
 //
 // One pass over the data serves every recipe of every site: while it is on, the host's op runs unquantized once a
-// call, and each static quantizer of each recipe observes the operand. Quantizers that divide the operand alike for their amax share
-// one observation. Weights are observed from the walk, so a layer that sees no data still gets its weight's amax.
+// call, and each static quantizer of each recipe observes the operand. Quantizers that divide the operand alike for
+// their amax share one observation. Weights are observed from the walk, so a layer that sees no data still gets its
+// weight's amax.
 #pragma once
 
 #include <algorithm>
