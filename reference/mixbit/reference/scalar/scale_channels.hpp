@@ -44,15 +44,19 @@ struct scale_op {
   }
 };
 
-inline void scale_channels(executor_ref const& threads, scale_channels_args const& a) {
-  assert(a.x.same_shape(a.y) && a.x.type == a.y.type && a.period > 0);
-  // every other axis is one group; built by hand, because a kernel does not allocate
+/// One group for each index along the axis. Built by hand, because a kernel does not allocate.
+inline partition channels_of(scale_channels_args const& a) {
   partition groups;
   groups.rank = a.x.rank;
   groups.block = a.x.shape;
   groups.block[a.axis] = 1;
   groups.groups[a.axis] = a.x.shape[a.axis];
-  loop_nest<2> const nest{{&a.x, &a.y}, groups};
+  return groups;
+}
+
+inline void scale_channels(executor_ref const& threads, scale_channels_args const& a) {
+  assert(a.x.same_shape(a.y) && a.x.type == a.y.type && a.period > 0);
+  loop_nest<2> const nest{{&a.x, &a.y}, channels_of(a)};
   visit_compute(a.x.type, [&]<class T>(T) {
     sweep(threads, nest, scale_op<T>{a.x.as<T>(), a.y.as<T>(), a.scale, a.period});
   });

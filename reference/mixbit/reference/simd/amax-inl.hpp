@@ -1,0 +1,71 @@
+// amax[g] = max(amax[g], max |x|) of contiguous runs, as integers (scalar/amax.hpp says why).
+// needs: <hwy/highway.h>
+#include "mixbit/reference/scalar/amax.hpp"
+#include "mixbit/reference/simd/rows-inl.hpp"
+
+#if defined(MIXBIT_REFERENCE_SIMD_AMAX_INL) == defined(HWY_TARGET_TOGGLE)
+#ifdef MIXBIT_REFERENCE_SIMD_AMAX_INL
+#undef MIXBIT_REFERENCE_SIMD_AMAX_INL
+#else
+#define MIXBIT_REFERENCE_SIMD_AMAX_INL
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace mixbit::reference::inline MIXBIT_REFERENCE_TARGET::simd_kernels::HWY_NAMESPACE {
+
+#if MIXBIT_SIMD_VECTORS
+
+/// The largest of n magnitudes, of all lanes: four vectors in flight, since each waits for its predecessor.
+template <class T>
+HWY_INLINE floats largest_of_run(T const* x, std::int64_t n) {
+  ints top[4] = {hn::Zero(int_tag{}), hn::Zero(int_tag{}), hn::Zero(int_tag{}), hn::Zero(int_tag{})};
+  std::int64_t i = 0;
+  for (; i + 4 * lanes <= n; i += 4 * lanes)
+    for (int k = 0; k < 4; ++k) top[k] = hn::Max(top[k], magnitude_of(load(x + i + k * lanes)));
+  for (; i + lanes <= n; i += lanes) top[0] = hn::Max(top[0], magnitude_of(load(x + i)));
+  if (i < n) top[1] = hn::Max(top[1], magnitude_of(load_some(x + i, n - i)));
+  return as_floats(hn::MaxOfLanes(int_tag{}, hn::Max(hn::Max(top[0], top[1]), hn::Max(top[2], top[3]))));
+}
+
+/// One row of a piece. NaN and infinities are rare: a run that has one is done again by the scalar kernel.
+template <class T>
+HWY_NOINLINE void amax_row(amax_args const& a, segment<1> s, nest_axis<1> const& in, bool shared,
+                           std::uint64_t& nonfinite) {
+  using bits = scalar_kernels::magnitude_bits<T>;
+  T const* x = a.x.as<T>() + s.offset[0];
+  while (s.length > 0) {
+    std::int64_t const n = std::min(s.length, in.block - s.phase);
+    float top = hn::GetLane(largest_of_run(x, n));
+    if (!fp::is_finite(top)) top = bits::value(scalar_kernels::run_amax<T, true>(x, 1, n, nonfinite));
+    scalar_kernels::raise(a.amax[s.group], top, shared);
+    x += n;
+    s.group += in.group_stride;
+    s.length -= n;
+    s.phase = 0;
+  }
+}
+
+#endif
+
+inline void amax(executor_ref const& threads, amax_args const& a) {
+#if MIXBIT_SIMD_VECTORS
+  loop_nest<1> const nest{{&a.x}, a.groups};
+  if (nest.unit_stride() && !nest.one_group_an_element()) {
+    bool const shared = !nest.runs_are_groups();
+    visit_compute(a.x.type, [&]<class T>(T) {
+      for_pieces(threads, nest.pieces(), [&](std::int64_t piece) {
+        std::uint64_t nonfinite = 0;
+        nest.rows_of(piece, [&](segment<1> const& s) { amax_row<T>(a, s, nest.inner(), shared, nonfinite); });
+        if (a.flags) scalar_kernels::add_flag(a.flags->nonfinite, nonfinite);
+      });
+    });
+    return;
+  }
+#endif
+  scalar_kernels::amax(threads, a);
+}
+
+}  // namespace mixbit::reference::inline MIXBIT_REFERENCE_TARGET::simd_kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif

@@ -1,0 +1,116 @@
+// Groups in a batch: their amax from the data or from an array, the scalings of a vector of groups at a time, and then
+// their elements while those are still in the first-level cache.
+// needs: <hwy/highway.h>
+#include "mixbit/reference/scalar/blocks.hpp"
+#include "mixbit/reference/simd/rules-inl.hpp"
+
+#if defined(MIXBIT_REFERENCE_SIMD_BLOCKS_INL) == defined(HWY_TARGET_TOGGLE)
+#ifdef MIXBIT_REFERENCE_SIMD_BLOCKS_INL
+#undef MIXBIT_REFERENCE_SIMD_BLOCKS_INL
+#else
+#define MIXBIT_REFERENCE_SIMD_BLOCKS_INL
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace mixbit::reference::inline MIXBIT_REFERENCE_TARGET::simd_kernels::HWY_NAMESPACE {
+
+/// A tensor of this size passes through the caches without staying there, so its stores go around them: the last-level
+/// cache that one core sees is 32 MiB on AMD's Zen 3 to 5 (Software Optimization Guide for the Zen 5
+/// Microarchitecture, 2.6.4), and of that order on Intel's servers.
+inline constexpr std::int64_t last_level_cache = std::int64_t{32} << 20;
+
+inline bool exceeds_caches(geometry const& g) { return g.bytes() > last_level_cache; }
+
+#if MIXBIT_SIMD_VECTORS
+
+/// The groups that are prepared together, and the elements that they have at most (if more than one).
+inline constexpr std::int64_t batch_groups = 64, batch_elements = 2048;
+
+struct scale_batch {
+  HWY_ALIGN float amax[batch_groups] = {};
+  HWY_ALIGN float file[batch_groups];
+  HWY_ALIGN float forward[batch_groups];
+  HWY_ALIGN float backward[batch_groups];
+  HWY_ALIGN std::uint32_t keep[batch_groups];
+
+  HWY_INLINE void set(std::int64_t i, vector_scaling const& s) {
+    hn::Store(s.forward, float_tag{}, forward + i);
+    hn::Store(s.backward, float_tag{}, backward + i);
+    hn::Store(s.keep, word_tag{}, keep + i);
+  }
+  void set(std::int64_t i, formats::scaling const& s) {
+    forward[i] = s.forward;
+    backward[i] = s.backward;
+    keep[i] = s.keep;
+  }
+  /// Of group i, for all lanes.
+  HWY_INLINE vector_scaling of(std::int64_t i) const { return {splat(forward[i]), splat(backward[i]), splat(keep[i])}; }
+};
+
+/// What the groups' amax make of their elements.
+template <class Rule>
+HWY_INLINE void prepare(vector_rule<Rule> const& rule, scale_batch& b, std::int64_t n) {
+  if constexpr (requires(floats v) { rule.prepare(v); }) {
+    for (std::int64_t i = 0; i < n; i += lanes) b.set(i, rule.prepare(hn::Load(float_tag{}, b.amax + i)));
+  } else {
+    for (std::int64_t i = 0; i < n; ++i) b.set(i, rule.scalar.prepare(b.amax[i]));
+  }
+}
+
+/// The scales of the groups as the file holds them.
+template <class Rule>
+HWY_INLINE void make_file_scales(vector_rule<Rule> const& rule, scale_batch& b, std::int64_t n) {
+  if constexpr (requires(floats v) { rule.file_scale(v); }) {
+    for (std::int64_t i = 0; i < n; i += lanes)
+      hn::Store(rule.file_scale(hn::Load(float_tag{}, b.amax + i)), float_tag{}, b.file + i);
+  } else {
+    for (std::int64_t i = 0; i < n; ++i) b.file[i] = rule.scalar.file_scale(b.amax[i]);
+  }
+}
+
+/// What scales of the file make of the elements.
+template <class Rule>
+HWY_INLINE void prepare_of_file(vector_rule<Rule> const& rule, scale_batch& b, std::int64_t n) {
+  if constexpr (requires(floats v) { rule.of_scale(v); }) {
+    for (std::int64_t i = 0; i < n; i += lanes) b.set(i, rule.of_scale(hn::Load(float_tag{}, b.file + i)));
+  } else {
+    for (std::int64_t i = 0; i < n; ++i) b.set(i, rule.scalar.of_scale(b.file[i]));
+  }
+}
+
+/// scalar_kernels::amax_of_line: the largest magnitude of n elements; NaN is skipped, and so are infinities, or they
+/// count as the largest finite number.
+template <class T>
+HWY_INLINE float amax_of(T const* x, std::int64_t n, bool skips_infinity) {
+  ints const most = splat(skips_infinity ? 0x7f7fffff : 0x7f800000);
+  ints top = hn::Zero(int_tag{});
+  auto const raise = [&](floats v) HWY_ATTR {
+    ints const m = magnitude_of(v);
+    top = hn::Max(top, hn::IfThenZeroElse(hn::Gt(m, most), m));
+  };
+  std::int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) raise(load(x + i));
+  if (i < n) raise(load_some(x + i, n - i));
+  ints const finite = hn::Min(hn::MaxOfLanes(int_tag{}, top), splat(0x7f7fffff));
+  return std::bit_cast<float>(hn::GetLane(finite));
+}
+
+/// A stretch of consecutive elements in groups of `block`, of which the last may be ragged: f(i, first, length).
+template <class F>
+HWY_INLINE void for_blocks(std::int64_t block, std::int64_t length, F&& f) {
+  for (std::int64_t i = 0, first = 0; first < length; ++i, first += block) f(i, first, std::min(block, length - first));
+}
+
+/// How many elements of a stretch make the next batch. The first lies `phase` elements into its block.
+inline std::int64_t batch_length(std::int64_t block, std::int64_t phase, std::int64_t rest) {
+  if (phase != 0 || block >= batch_elements) return std::min(block - phase, rest);
+  std::int64_t const groups = std::min(batch_groups, batch_elements / block);
+  return std::min(groups * block, rest);
+}
+
+#endif
+
+}  // namespace mixbit::reference::inline MIXBIT_REFERENCE_TARGET::simd_kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif

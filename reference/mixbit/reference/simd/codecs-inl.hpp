@@ -1,0 +1,157 @@
+// The grids of formats/ in vector form: each function here has the name of the scalar one that defines it, and gives the
+// same bits in every lane.
+//
+// g++ treats Mul and Add of vectors as a*b and +, and contracts them where the target has FMA. So a product is never
+// followed by a sum here: between them is a select, a mask or a minimum, on which contraction stops.
+// needs: <hwy/highway.h>
+#include "mixbit/formats/mx.hpp"
+#include "mixbit/reference/simd/rows-inl.hpp"
+
+#if defined(MIXBIT_REFERENCE_SIMD_CODECS_INL) == defined(HWY_TARGET_TOGGLE)
+#ifdef MIXBIT_REFERENCE_SIMD_CODECS_INL
+#undef MIXBIT_REFERENCE_SIMD_CODECS_INL
+#else
+#define MIXBIT_REFERENCE_SIMD_CODECS_INL
+#endif
+
+#if MIXBIT_SIMD_VECTORS
+
+HWY_BEFORE_NAMESPACE();
+namespace mixbit::reference::inline MIXBIT_REFERENCE_TARGET::simd_kernels::HWY_NAMESPACE {
+
+/// formats::clamp: v in [low, high]; NaN stays NaN.
+HWY_INLINE floats clamp(floats v, floats low, floats high) {
+#if HWY_ARCH_X86
+  // maxps and minps give their second operand where one of the two is NaN, and where both are zeros
+  return hn::Min(high, hn::Max(low, v));
+#else
+  floats const above = hn::IfThenElse(hn::Lt(v, low), low, v);
+  return hn::IfThenElse(hn::Gt(above, high), high, above);
+#endif
+}
+
+/// v where `keep` is all ones, +0 where it is zero.
+HWY_INLINE floats masked(floats v, words keep) { return as_floats(hn::And(as_words(v), keep)); }
+
+/// -0 becomes +0.
+HWY_INLINE floats without_negative_zero(floats v) { return hn::Add(v, hn::Zero(float_tag{})); }
+
+/// The same for a product: a sum could be contracted with it.
+HWY_INLINE floats product_without_negative_zero(floats v) {
+  return hn::IfThenElseZero(hn::Ne(v, hn::Zero(float_tag{})), v);
+}
+
+/// formats::integer_grid.
+class integer_grid {
+ public:
+  HWY_INLINE explicit integer_grid(element_type const& e)
+      : low_{splat(formats::integer_minimum(e))}, high_{splat(formats::integer_bound(e))} {}
+  HWY_INLINE floats bound() const { return high_; }
+  // Round is half to even and keeps the sign of zero and NaN
+  HWY_INLINE floats round(floats v) const { return hn::Round(clamp(v, low_, high_)); }
+  HWY_INLINE floats round_to_code(floats v) const {
+    floats const q = round(v);
+    return without_negative_zero(hn::IfThenElseZero(hn::Eq(q, q), q));
+  }
+
+ private:
+  floats low_, high_;
+};
+
+/// formats::mx_integer_codec.
+class mx_integer_codec {
+ public:
+  HWY_INLINE explicit mx_integer_codec(element_type const& e) : grid_{integer_element(e.bits, false, true)} {}
+  HWY_INLINE floats largest() const { return grid_.bound(); }
+  HWY_INLINE bool has_nan() const { return false; }
+  HWY_INLINE floats round(floats v) const { return grid_.round(v); }
+  HWY_INLINE ints code(floats v) const { return hn::ConvertTo(int_tag{}, grid_.round_to_code(v)); }
+  HWY_INLINE floats value(ints code) const { return hn::ConvertTo(float_tag{}, code); }
+
+ private:
+  integer_grid grid_;
+};
+
+/// formats::minifloat_codec: rounds half to even by adding and subtracting a power of two whose last place is the
+/// format's.
+class minifloat_codec {
+ public:
+  HWY_INLINE explicit minifloat_codec(element_type const& e)
+      : special_{formats::codes_of(e)},
+        sign_bit_{1 << (e.exponent_bits + e.mantissa_bits)},
+        mantissa_bits_{e.mantissa_bits},
+        sign_place_{31 - e.exponent_bits - e.mantissa_bits},
+        drop_{23 - e.mantissa_bits},
+        lowest_{(128 - special_.bias) << 23},
+        top_{static_cast<std::int32_t>(fp::bits(formats::minifloat_codec{e}.largest()))} {}
+
+  HWY_INLINE floats largest() const { return as_floats(splat(top_)); }
+  HWY_INLINE bool has_nan() const { return special_.nan >= 0; }
+
+  HWY_INLINE floats value(ints code) const {
+    ints const magnitude = hn::And(code, splat(sign_bit_ - 1));
+    ints const normal = hn::Add(hn::ShiftLeftSame(magnitude, drop_), splat(lowest_ - (1 << 23)));
+    floats const step = as_floats(splat(lowest_ - (mantissa_bits_ << 23)));
+    ints const subnormal = as_ints(hn::Mul(hn::ConvertTo(float_tag{}, magnitude), step));
+    ints const finite = hn::IfThenElse(hn::Lt(magnitude, splat(1 << mantissa_bits_)), subnormal, normal);
+    ints const infinity = splat(special_.infinite ? 0x7f800000 : quiet_nan);
+    ints const strange = hn::IfThenElse(hn::Eq(magnitude, splat(special_.largest + 1)), infinity, splat(quiet_nan));
+    ints const bits = hn::IfThenElse(hn::Gt(magnitude, splat(special_.largest)), strange, finite);
+    ints const sign = hn::ShiftLeftSame(hn::And(code, splat(sign_bit_)), sign_place_);
+    return as_floats(hn::Or(bits, sign));
+  }
+
+  HWY_INLINE floats round(floats v) const {
+    ints const magnitude = bounded(v);
+    floats const magic = as_floats(magic_of(magnitude));
+    floats const rounded = hn::Sub(hn::Add(as_floats(magnitude), magic), magic);
+    floats const sign = hn::And(v, as_floats(splat(0x80000000u)));
+    floats const nan = as_floats(splat(has_nan() ? quiet_nan : 0));
+    return hn::IfThenElse(hn::IsNaN(v), nan, hn::Or(rounded, sign));
+  }
+
+  HWY_INLINE ints code(floats v) const {
+    ints const magnitude = bounded(v), magic = magic_of(magnitude);
+    // the low bits of the sum count steps of the binade, 2^m of which make the next one's exponent field
+    ints const steps = hn::Sub(as_ints(hn::Add(as_floats(magnitude), as_floats(magic))), magic);
+    ints const binade = hn::Sub(hn::ShiftRight<23>(magic), splat(drop_ + (lowest_ >> 23)));
+    ints const finite = hn::Add(hn::ShiftLeftSame(binade, mantissa_bits_), steps);
+    ints const sign = hn::And(as_ints(hn::ShiftRightSame(as_words(v), sign_place_)), splat(sign_bit_));
+    ints const nan = splat(has_nan() ? special_.nan : 0);
+    return as_ints(hn::IfThenElse(hn::IsNaN(v), as_floats(nan), as_floats(hn::Or(finite, sign))));
+  }
+
+ private:
+  static constexpr std::int32_t quiet_nan = 0x7fc00000;
+
+  HWY_INLINE ints bounded(floats v) const {
+    ints const magnitude = hn::Min(magnitude_of(v), splat(top_));
+    if (mantissa_bits_ != 0) return magnitude;
+    // without mantissa bits the half of the smallest value goes up, and half to even would take it down
+    ints const smallest = splat(lowest_), midpoint = splat(lowest_ - (1 << 23));
+    return hn::IfThenElse(hn::Lt(magnitude, midpoint), magnitude, hn::Max(magnitude, smallest));
+  }
+
+  HWY_INLINE ints magic_of(ints magnitude) const {
+    ints const exponent = hn::And(magnitude, splat(0x7f800000));
+    return hn::Add(hn::Max(exponent, splat(lowest_)), splat(drop_ << 23));
+  }
+
+  formats::minifloat_codes special_;
+  std::int32_t sign_bit_;
+  int mantissa_bits_, sign_place_;
+  std::int32_t drop_;         // mantissa bits that float32 has beyond ours
+  std::int32_t lowest_, top_;  // bits of float32 magnitudes: the smallest normal binade, the largest value
+};
+
+/// The codec in vector form of a codec in scalar form.
+template <class Codec>
+struct vector_codec;
+template <> struct vector_codec<formats::minifloat_codec> { using type = minifloat_codec; };
+template <> struct vector_codec<formats::mx_integer_codec> { using type = mx_integer_codec; };
+
+}  // namespace mixbit::reference::inline MIXBIT_REFERENCE_TARGET::simd_kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif
+#endif

@@ -1,0 +1,167 @@
+// Codes and scales of a tensor, in one pass over it where groups lie within rows: amax, scales, codes, bits.
+// needs: <hwy/highway.h>
+#include "mixbit/reference/scalar/encode.hpp"
+#include "mixbit/reference/simd/code_rows-inl.hpp"
+
+#if defined(MIXBIT_REFERENCE_SIMD_ENCODE_INL) == defined(HWY_TARGET_TOGGLE)
+#ifdef MIXBIT_REFERENCE_SIMD_ENCODE_INL
+#undef MIXBIT_REFERENCE_SIMD_ENCODE_INL
+#else
+#define MIXBIT_REFERENCE_SIMD_ENCODE_INL
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace mixbit::reference::inline MIXBIT_REFERENCE_TARGET::simd_kernels::HWY_NAMESPACE {
+
+#if MIXBIT_SIMD_VECTORS
+
+HWY_INLINE bytes low_bytes(ints codes) { return hn::DemoteTo(byte_tag{}, hn::And(codes, splat(0xff))); }
+
+/// The codes of elements that share a scaling, one a byte; `top` collects their magnitudes.
+template <class Rule, class T>
+HWY_INLINE void encode_run(Rule const& rule, vector_scaling const& s, T const* x, std::int64_t n, std::uint8_t* codes,
+                           ints& top) {
+  std::int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    floats const v = load(x + i);
+    top = hn::Max(top, magnitude_of(v));
+    hn::StoreU(low_bytes(rule.encode(s, v)), byte_tag{}, codes + i);
+  }
+  if (i == n) return;
+  HWY_ALIGN std::uint8_t some[static_cast<std::size_t>(lanes)];
+  floats const v = load_some(x + i, n - i);
+  top = hn::Max(top, magnitude_of(v));
+  hn::Store(low_bytes(rule.encode(s, v)), byte_tag{}, some);
+  std::memcpy(codes + i, some, static_cast<std::size_t>(n - i));
+}
+
+/// Scales of `n` groups from `group` on, in the type of the file.
+HWY_INLINE void write_file_scales(encode_args const& a, std::int64_t group, scale_batch const& b, std::int64_t n) {
+  if (a.how.scale_type == dtype::f32) {
+    std::memcpy(static_cast<float*>(a.scales) + group, b.file, static_cast<std::size_t>(n) * sizeof(float));
+  } else if (a.how.scale_type == dtype::f8_e4m3 || a.how.scale_type == dtype::f8_e8m0) {
+    HWY_ALIGN std::uint8_t codes[batch_groups];
+    minifloat_codec const codec{e4m3_element};
+    bool const exponents = a.how.scale_type == dtype::f8_e8m0;
+    for (std::int64_t i = 0; i < n; i += lanes) {
+      floats const scale = hn::Load(float_tag{}, b.file + i);
+      hn::Store(low_bytes(exponents ? hn::ShiftRight<23>(as_ints(scale)) : codec.code(scale)), byte_tag{}, codes + i);
+    }
+    std::memcpy(static_cast<std::uint8_t*>(a.scales) + group, codes, static_cast<std::size_t>(n));
+  } else {
+    visit_compute(a.how.scale_type, [&]<class S>(S) {
+      for (std::int64_t i = 0; i < n; ++i) static_cast<S*>(a.scales)[group + i] = from_float<S>(b.file[i]);
+    });
+  }
+}
+
+/// The scalings of a batch, and with `writes` the scales of the file. `x` is the batch's first element.
+template <class Rule, class T>
+HWY_INLINE void encode_scales(vector_rule<Rule> const& rule, encode_args const& a, bool writes, T const* x,
+                              std::int64_t block, std::int64_t length, std::int64_t group, scale_batch& b) {
+  std::int64_t const groups = (length + block - 1) / block;
+  if (a.use == amax_use::data) {
+    for_blocks(block, length, [&](std::int64_t i, std::int64_t first, std::int64_t n) HWY_ATTR {
+      b.amax[i] = amax_of(x + first, n, false);
+    });
+  } else if (a.amax) {
+    std::copy_n(a.amax + group, groups, b.amax);
+  } else {
+    return b.set(0, formats::scaling{});
+  }
+  if (writes) {
+    make_file_scales(rule, b, groups);
+    write_file_scales(a, group, b, groups);
+  }
+  if constexpr (formats::block_scaled<Rule>)
+    if (a.use == amax_use::data) return prepare_of_file(rule, b, groups);
+  prepare(rule, b, groups);
+}
+
+/// The codes of one stretch, one a byte. Returns how many of its elements were NaN.
+template <class Rule, class T>
+HWY_NOINLINE std::uint64_t encode_stretch(vector_rule<Rule> const& given_rule, encode_args const& a, bool writes,
+                                          std::int64_t whole_block, code_stretch const& s, std::uint8_t* codes) {
+  vector_rule<Rule> const rule = given_rule;  // a copy, that stores cannot change
+  T const* const x = a.x.as<T>() + s.offset;
+  std::int64_t group = s.group, phase = s.phase;
+  ints top = hn::Zero(int_tag{});
+  scale_batch b;
+  for (std::int64_t at = 0; at < s.length;) {
+    std::int64_t const length = batch_length(whole_block, phase, s.length - at), block = std::min(whole_block, length);
+    encode_scales(rule, a, writes, x + at, block, length, group, b);
+    for_blocks(block, length, [&](std::int64_t i, std::int64_t first, std::int64_t n) HWY_ATTR {
+      encode_run(rule, b.of(i), x + at + first, n, codes + at + first, top);
+    });
+    at += length;
+    group += (length + block - 1) / block;
+    phase = 0;
+  }
+  std::uint64_t nan = 0;
+  if (hn::GetLane(hn::MaxOfLanes(int_tag{}, top)) > 0x7f800000)
+    for (std::int64_t i = 0; i < s.length; ++i) nan += fp::is_nan(to_float(x[i]));
+  return nan;
+}
+
+/// Puts the codes of one or two rows where they belong.
+HWY_NOINLINE inline void pack_stretch(encode_args const& a, formats::code_matrix const& m, code_stretch const& s,
+                               std::uint8_t const* codes, std::uint8_t const* below) {
+  int const bits = a.how.element.bits;
+  std::uint8_t* const out = a.codes + formats::place_of(a.how.layout, bits, m, s.row, s.column).byte;
+  if (a.how.layout == packing::nibbles_row_pairs) pack_rows(codes, below, s.length, out);
+  else if (bits == 4) pack_nibbles(codes, s.length, out);
+  else pack_bits(codes, s.length, bits, out);
+}
+
+template <class Rule>
+void encode_rows(executor_ref const& threads, encode_args const& a, code_rows const& rows, bool writes) {
+  vector_rule<Rule> const rule{a.how, scalar_kernels::rule_inputs_of(a)};
+  bool const direct = holds_bytes(a.how);
+  auto const& m = rows.matrix();
+  visit_compute(a.x.type, [&]<class T>(T) {
+    rows.visit(threads, [&](code_stretch const& upper, code_stretch const& lower) {
+      std::uint8_t codes[2][stretch_columns];
+      std::uint8_t* const target = direct ? a.codes + upper.row * m.columns + upper.column : codes[0];
+      std::uint64_t nan = encode_stretch<Rule, T>(rule, a, writes, rows.block(), upper, target);
+      if (lower.length != 0) nan += encode_stretch<Rule, T>(rule, a, writes, rows.block(), lower, codes[1]);
+      if (!direct) pack_stretch(a, m, upper, codes[0], lower.length != 0 ? codes[1] : nullptr);
+      if (a.flags) scalar_kernels::add_flag(a.flags->nonfinite, nan);
+    });
+  });
+  if constexpr (requires { rule.scalar.tensor_scale(); })
+    if (a.tensor_scale && a.scales) *a.tensor_scale = rule.scalar.tensor_scale();
+}
+
+/// Encodes with the vector form of a rule; false where it has to be the scalar kernel.
+template <class Rule>
+bool encode_vectors(executor_ref const& threads, encode_args const& a, Rule const& rule, code_rows const& rows) {
+  if constexpr (has_vector_form<Rule>) {
+    bool const data = a.use == amax_use::data, writes = rows.whole_groups() && a.scales && (a.amax || data);
+    if (data && (!writes || !formats::block_scaled<Rule>)) return false;
+    if (a.how.element.is_unsigned) scalar_kernels::count_negative(threads, a.x, a.flags);
+    if (a.amax && !writes) scalar_kernels::write_scales(threads, a, rule);
+    encode_rows<Rule>(threads, a, rows, writes);
+  }
+  return has_vector_form<Rule>;
+}
+
+#endif
+
+inline void encode(executor_ref const& threads, encode_args const& a) {
+#if MIXBIT_SIMD_VECTORS
+  if (has_row_codes(a.how, a.x) && a.how.scaling != scale_rule::four_over_six) {
+    code_rows const rows{a.how.layout, a.x, a.groups};
+    bool const answered = rows.usable() && formats::visit_rule(a.how, scalar_kernels::rule_inputs_of(a),
+                                                               [&]<class Rule>(Rule const& rule) {
+                                                                 return encode_vectors(threads, a, rule, rows);
+                                                               });
+    if (answered) return;
+  }
+#endif
+  scalar_kernels::encode(threads, a);
+}
+
+}  // namespace mixbit::reference::inline MIXBIT_REFERENCE_TARGET::simd_kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif

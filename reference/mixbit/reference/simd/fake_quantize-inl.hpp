@@ -1,0 +1,118 @@
+// y = Q(x), a vector at a time and in one pass over memory. Contiguous rows of rules that have a vector form are done
+// here; the scalar kernel does the rest.
+// needs: <hwy/highway.h>
+#include "mixbit/reference/scalar/fake_quantize.hpp"
+#include "mixbit/reference/simd/blocks-inl.hpp"
+
+#if defined(MIXBIT_REFERENCE_SIMD_FAKE_QUANTIZE_INL) == defined(HWY_TARGET_TOGGLE)
+#ifdef MIXBIT_REFERENCE_SIMD_FAKE_QUANTIZE_INL
+#undef MIXBIT_REFERENCE_SIMD_FAKE_QUANTIZE_INL
+#else
+#define MIXBIT_REFERENCE_SIMD_FAKE_QUANTIZE_INL
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace mixbit::reference::inline MIXBIT_REFERENCE_TARGET::simd_kernels::HWY_NAMESPACE {
+
+#if MIXBIT_SIMD_VECTORS
+
+/// Elements that share a scaling. With `Stream`, y is aligned to row_alignment<T>.
+template <bool Stream, class Rule, class T>
+HWY_INLINE void quantize_run(Rule const& rule, vector_scaling const& s, T const* x, T* y, std::int64_t n) {
+  std::int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    floats const v = rule.fake_quantize(s, load(x + i));
+    if constexpr (Stream) stream(v, y + i);
+    else store(v, y + i);
+  }
+  if (i < n) store_some(rule.fake_quantize(s, load_some(x + i, n - i)), y + i, n - i);
+}
+
+/// The same past the caches, from whatever address: what lies before an aligned one is stored as usual.
+template <class Rule, class T>
+HWY_INLINE void stream_run(Rule const& rule, vector_scaling const& s, T const* x, T* y, std::int64_t n) {
+  if constexpr (row_alignment<T> < 16) {
+    quantize_run<false>(rule, s, x, y, n);  // there are no such stores
+  } else {
+    std::size_t const past = reinterpret_cast<std::uintptr_t>(y) % row_alignment<T>;
+    auto const before = static_cast<std::int64_t>((row_alignment<T> - past) % row_alignment<T> / sizeof(T));
+    if (past % sizeof(T) != 0 || n < 4 * lanes || (before != 0 && n < 16 * lanes))
+      return quantize_run<false>(rule, s, x, y, n);
+    quantize_run<false>(rule, s, x, y, before);
+    quantize_run<true>(rule, s, x + before, y + before, n - before);
+  }
+}
+
+/// One row of a piece: batches of groups.
+template <class Rule, class T>
+HWY_NOINLINE void quantize_row(vector_rule<Rule> const& given_rule, fake_quantize_args const& a,
+                               segment<2> const& s, nest_axis<2> const& in, bool streams) {
+  vector_rule<Rule> const rule = given_rule;  // a copy, that stores cannot change
+  T const* const x = a.x.as<T>() + s.offset[0];
+  T* const y = a.y.as<T>() + s.offset[1];
+  std::int64_t group = s.group, phase = s.phase;
+  scale_batch b;
+  for (std::int64_t at = 0; at < s.length;) {
+    std::int64_t const length = batch_length(in.block, phase, s.length - at), block = std::min(in.block, length);
+    std::int64_t const groups = (length + block - 1) / block;
+    if (a.use == amax_use::data) {
+      for_blocks(block, length, [&](std::int64_t i, std::int64_t first, std::int64_t n) HWY_ATTR {
+        b.amax[i] = amax_of(x + at + first, n, !formats::block_scaled<Rule>);
+      });
+    } else if (a.amax) {
+      for (std::int64_t i = 0; i < groups; ++i) b.amax[i] = a.amax[group + i * in.group_stride];
+    }
+    if (a.use == amax_use::data || a.amax) prepare(rule, b, groups);
+    else b.set(0, formats::scaling{});
+    for_blocks(block, length, [&](std::int64_t i, std::int64_t first, std::int64_t n) HWY_ATTR {
+      if (streams) stream_run(rule, b.of(i), x + at + first, y + at + first, n);
+      else quantize_run<false>(rule, b.of(i), x + at + first, y + at + first, n);
+    });
+    at += length;
+    group += groups * in.group_stride;
+    phase = 0;
+  }
+}
+
+/// Can `vector_rule` rows answer the call? `cast`: without a scale.
+inline bool has_vector_rows(fake_quantize_args const& a, loop_nest<2> const& nest) {
+  if (nest.one_group_an_element() || !nest.unit_stride() || a.how.scaling == scale_rule::four_over_six) return false;
+  return a.use == amax_use::given || (line_axis(a.groups) && nest.runs_are_groups());
+}
+
+template <class Rule>
+void fake_quantize_rows(executor_ref const& threads, fake_quantize_args const& a, loop_nest<2> const& nest) {
+  vector_rule<Rule> const rule{a.how, scalar_kernels::rule_inputs_of(a)};
+  bool const streams = a.x.data != a.y.data && exceeds_caches(a.y);
+  visit_compute(a.x.type, [&]<class T>(T) {
+    for_pieces(threads, nest.pieces(), [&](std::int64_t piece) {
+      nest.rows_of(piece, [&](segment<2> const& s) { quantize_row<Rule, T>(rule, a, s, nest.inner(), streams); });
+      if (streams) hwy::FlushStream();
+    });
+  });
+}
+
+#endif
+
+inline void fake_quantize(executor_ref const& threads, fake_quantize_args const& a) {
+#if MIXBIT_SIMD_VECTORS
+  bool const cast = a.amax == nullptr && a.use == amax_use::given;
+  loop_nest<2> const nest{{&a.x, &a.y}, cast ? per_tensor(a.x) : a.groups};
+  bool const answered =
+      has_vector_rows(a, nest) &&
+      formats::visit_rule(a.how, scalar_kernels::rule_inputs_of(a), [&]<class Rule>(Rule const&) {
+        if constexpr (has_vector_form<Rule>) {
+          if (a.how.element.is_unsigned) scalar_kernels::count_negative(threads, a.x, a.flags);
+          fake_quantize_rows<Rule>(threads, a, nest);
+        }
+        return has_vector_form<Rule>;
+      });
+  if (answered) return;
+#endif
+  scalar_kernels::fake_quantize(threads, a);
+}
+
+}  // namespace mixbit::reference::inline MIXBIT_REFERENCE_TARGET::simd_kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif

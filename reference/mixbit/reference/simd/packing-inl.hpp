@@ -1,0 +1,109 @@
+// Codes of one row, one a byte, to and from the bits of formats/packing.hpp.
+// needs: <hwy/highway.h>
+#include "mixbit/formats/packing.hpp"
+#include "mixbit/reference/simd/rows-inl.hpp"
+
+#if defined(MIXBIT_REFERENCE_SIMD_PACKING_INL) == defined(HWY_TARGET_TOGGLE)
+#ifdef MIXBIT_REFERENCE_SIMD_PACKING_INL
+#undef MIXBIT_REFERENCE_SIMD_PACKING_INL
+#else
+#define MIXBIT_REFERENCE_SIMD_PACKING_INL
+#endif
+
+#if MIXBIT_SIMD_VECTORS
+
+HWY_BEFORE_NAMESPACE();
+namespace mixbit::reference::inline MIXBIT_REFERENCE_TARGET::simd_kernels::HWY_NAMESPACE {
+
+using pair_tag = hn::ScalableTag<std::uint16_t>;       // two codes a lane
+using packed_tag = hn::Rebind<std::uint8_t, pair_tag>;  // the two in a byte
+inline constexpr std::int64_t pair_lanes = hn::MaxLanes(pair_tag{});
+
+/// dense_rows of 4 bits: even columns in the low nibble.
+HWY_INLINE void pack_nibbles(std::uint8_t const* codes, std::int64_t n, std::uint8_t* out) {
+  auto const low = hn::Set(pair_tag{}, std::uint16_t{0x000f}), high = hn::Set(pair_tag{}, std::uint16_t{0x00f0});
+  std::int64_t i = 0;
+  for (; i + 2 * pair_lanes <= n; i += 2 * pair_lanes) {
+    auto const v = hn::BitCast(pair_tag{}, hn::LoadU(hn::Repartition<std::uint8_t, pair_tag>{}, codes + i));
+    auto const both = hn::Or(hn::And(v, low), hn::And(hn::ShiftRight<4>(v), high));
+    hn::StoreU(hn::DemoteTo(packed_tag{}, hn::BitCast(hn::RebindToSigned<pair_tag>{}, both)), packed_tag{},
+               out + i / 2);
+  }
+  for (; i < n; i += 2)
+    out[i / 2] = static_cast<std::uint8_t>((codes[i] & 15) | (i + 1 < n ? codes[i + 1] & 15 : 0) << 4);
+}
+
+HWY_INLINE void unpack_nibbles(std::uint8_t const* in, std::int64_t n, std::uint8_t* codes) {
+  auto const low = hn::Set(pair_tag{}, std::uint16_t{0x000f}), high = hn::Set(pair_tag{}, std::uint16_t{0x0f00});
+  std::int64_t i = 0;
+  for (; i + 2 * pair_lanes <= n; i += 2 * pair_lanes) {
+    auto const v = hn::PromoteTo(pair_tag{}, hn::LoadU(packed_tag{}, in + i / 2));
+    auto const both = hn::Or(hn::And(v, low), hn::And(hn::ShiftLeft<4>(v), high));
+    hn::StoreU(hn::BitCast(hn::Repartition<std::uint8_t, pair_tag>{}, both),
+               hn::Repartition<std::uint8_t, pair_tag>{}, codes + i);
+  }
+  for (; i < n; ++i) codes[i] = static_cast<std::uint8_t>(in[i / 2] >> (i % 2 * 4) & 15);
+}
+
+/// nibbles_row_pairs: `below`, which may be null, in the high nibble. Whole bytes, shifted in lanes of two.
+HWY_INLINE void pack_rows(std::uint8_t const* above, std::uint8_t const* below, std::int64_t n, std::uint8_t* out) {
+  using tag = hn::Repartition<std::uint8_t, pair_tag>;
+  auto const low = hn::Set(tag{}, std::uint8_t{0x0f}), high = hn::Set(tag{}, std::uint8_t{0xf0});
+  std::int64_t i = 0;
+  for (; below && i + 2 * pair_lanes <= n; i += 2 * pair_lanes) {
+    auto const shifted = hn::ShiftLeft<4>(hn::BitCast(pair_tag{}, hn::LoadU(tag{}, below + i)));
+    auto const both = hn::Or(hn::And(hn::LoadU(tag{}, above + i), low), hn::And(hn::BitCast(tag{}, shifted), high));
+    hn::StoreU(both, tag{}, out + i);
+  }
+  for (; i < n; ++i) out[i] = static_cast<std::uint8_t>((above[i] & 15) | (below ? below[i] & 15 : 0) << 4);
+}
+
+HWY_INLINE void unpack_row(std::uint8_t const* in, int shift, std::int64_t n, std::uint8_t* codes) {
+  using tag = hn::Repartition<std::uint8_t, pair_tag>;
+  auto const low = hn::Set(tag{}, std::uint8_t{0x0f});
+  std::int64_t i = 0;
+  for (; i + 2 * pair_lanes <= n; i += 2 * pair_lanes) {
+    auto const shifted = hn::ShiftRightSame(hn::BitCast(pair_tag{}, hn::LoadU(tag{}, in + i)), shift);
+    hn::StoreU(hn::And(hn::BitCast(tag{}, shifted), low), tag{}, codes + i);
+  }
+  for (; i < n; ++i) codes[i] = static_cast<std::uint8_t>(in[i] >> shift & 15);
+}
+
+/// dense_rows of any width: eight codes at a time are as many bytes as a code has bits.
+inline void pack_bits(std::uint8_t const* codes, std::int64_t n, int bits, std::uint8_t* out) {
+  std::uint64_t const own = (1u << bits) - 1;
+  for (std::int64_t i = 0; i < n; i += 8) {
+    std::int64_t const count = std::min<std::int64_t>(8, n - i), whole = (count * bits + 7) / 8;
+    std::uint64_t word = 0;
+    for (std::int64_t k = 0; k < count; ++k) word |= (codes[i + k] & own) << (k * bits);
+    for (std::int64_t k = 0; k < whole; ++k) *out++ = static_cast<std::uint8_t>(word >> 8 * k);
+  }
+}
+
+inline void unpack_bits(std::uint8_t const* in, std::int64_t n, int bits, std::uint8_t* codes) {
+  std::uint64_t const own = (1u << bits) - 1;
+  for (std::int64_t i = 0; i < n; i += 8) {
+    std::int64_t const count = std::min<std::int64_t>(8, n - i), whole = (count * bits + 7) / 8;
+    std::uint64_t word = 0;
+    for (std::int64_t k = 0; k < whole; ++k) word |= std::uint64_t{*in++} << 8 * k;
+    for (std::int64_t k = 0; k < count; ++k) codes[i + k] = static_cast<std::uint8_t>(word >> (k * bits) & own);
+  }
+}
+
+/// What the kernels below lay out. The flat layout of nibbles_high_first has no rows, and 16-bit codes no byte.
+inline bool has_row_codes(format const& how, geometry const& g) {
+  if (how.element.bits > 8 || g.rank == 0) return false;
+  if (how.layout == packing::nibbles_row_pairs) return g.rank <= 2 && g.rank > 0;
+  return how.layout == packing::bytes || how.layout == packing::dense_rows;
+}
+
+/// Are codes of this layout whole bytes, which need no packing?
+inline bool holds_bytes(format const& how) {
+  return how.layout == packing::bytes || (how.layout == packing::dense_rows && how.element.bits == 8);
+}
+
+}  // namespace mixbit::reference::inline MIXBIT_REFERENCE_TARGET::simd_kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif
+#endif

@@ -1,0 +1,241 @@
+// The rules of formats/ in vector form. vector_rule<Rule> has the functions of Rule (formats/rules.hpp) that treat
+// elements, a vector at a time; those that treat groups where they are on the fast path of a format, and else the scalar
+// rule itself, as `scalar`. A rule without a vector form is left to the scalar kernels.
+// needs: <hwy/highway.h>
+#include "mixbit/formats/rules.hpp"
+#include "mixbit/reference/simd/codecs-inl.hpp"
+
+#if defined(MIXBIT_REFERENCE_SIMD_RULES_INL) == defined(HWY_TARGET_TOGGLE)
+#ifdef MIXBIT_REFERENCE_SIMD_RULES_INL
+#undef MIXBIT_REFERENCE_SIMD_RULES_INL
+#else
+#define MIXBIT_REFERENCE_SIMD_RULES_INL
+#endif
+
+#if MIXBIT_SIMD_VECTORS
+
+HWY_BEFORE_NAMESPACE();
+namespace mixbit::reference::inline MIXBIT_REFERENCE_TARGET::simd_kernels::HWY_NAMESPACE {
+
+/// formats::scaling, of one group for all lanes, or of a group a lane.
+struct vector_scaling {
+  floats forward, backward;
+  words keep;
+};
+
+HWY_INLINE vector_scaling splat(formats::scaling const& s) {
+  return {splat(s.forward), splat(s.backward), splat(s.keep)};
+}
+
+/// formats::stored_scaling.
+HWY_INLINE vector_scaling stored_scaling(floats scale) {
+  auto const zero = hn::Eq(scale, hn::Zero(float_tag{}));
+  words const keep = as_words(hn::IfThenElse(zero, hn::Zero(float_tag{}), as_floats(splat(0xffffffffu))));
+  return {hn::IfThenElse(zero, splat(1.0f), scale), scale, keep};
+}
+
+/// x over a group's scale; a group without one has +0 in it.
+HWY_INLINE floats divided(vector_scaling const& s, floats x) { return masked(hn::Div(x, s.forward), s.keep); }
+
+/// formats::power_of_two of a biased exponent from 0 to 254.
+HWY_INLINE floats power_of_two(ints biased) {
+  ints const subnormal = hn::And(hn::VecFromMask(int_tag{}, hn::Eq(biased, hn::Zero(int_tag{}))), splat(0x00400000));
+  return as_floats(hn::Or(hn::ShiftLeft<23>(biased), subnormal));
+}
+
+template <class Rule>
+struct vector_rule;
+
+template <class Rule>
+concept has_vector_form = requires { sizeof(vector_rule<Rule>); };
+
+template <>
+struct vector_rule<formats::integer_rule<policy::stored>> {
+  formats::integer_rule<policy::stored> scalar;
+  integer_grid grid;
+  dtype scale_type;
+
+  vector_rule(format const& how, formats::rule_inputs const& in)
+      : scalar{how, in}, grid{how.element}, scale_type{how.scale_type} {}
+  HWY_INLINE floats file_scale(floats amax) const { return through(scale_type, hn::Div(amax, grid.bound())); }
+  HWY_INLINE vector_scaling prepare(floats amax) const { return stored_scaling(file_scale(amax)); }
+  HWY_INLINE floats fake_quantize(vector_scaling const& s, floats x) const {
+    return hn::Mul(grid.round_to_code(divided(s, x)), s.backward);
+  }
+  HWY_INLINE ints encode(vector_scaling const& s, floats x) const {
+    return hn::ConvertTo(int_tag{}, grid.round_to_code(divided(s, x)));
+  }
+  HWY_INLINE floats decode(floats scale, ints code) const {
+    return hn::Mul(hn::ConvertTo(float_tag{}, code), scale);
+  }
+};
+
+template <>
+struct vector_rule<formats::integer_rule<policy::modelopt>> {
+  formats::integer_rule<policy::modelopt> scalar;
+  integer_grid grid;
+
+  vector_rule(format const& how, formats::rule_inputs const& in) : scalar{how, in}, grid{how.element} {}
+  HWY_INLINE floats fake_quantize(vector_scaling const& s, floats x) const {
+    return hn::Div(grid.round(hn::Mul(x, s.forward)), s.backward);
+  }
+  HWY_INLINE ints encode(vector_scaling const& s, floats x) const {
+    return hn::ConvertTo(int_tag{}, grid.round_to_code(hn::Mul(x, s.forward)));
+  }
+  HWY_INLINE floats decode(floats scale, ints code) const {
+    return hn::Mul(hn::ConvertTo(float_tag{}, code), scale);
+  }
+};
+
+template <>
+struct vector_rule<formats::minifloat_rule<policy::stored>> {
+  formats::minifloat_rule<policy::stored> scalar;
+  minifloat_codec codec;
+  dtype scale_type;
+
+  vector_rule(format const& how, formats::rule_inputs const& in)
+      : scalar{how, in}, codec{how.element}, scale_type{how.scale_type} {}
+  HWY_INLINE floats file_scale(floats amax) const { return through(scale_type, hn::Div(amax, codec.largest())); }
+  HWY_INLINE vector_scaling prepare(floats amax) const { return stored_scaling(file_scale(amax)); }
+  HWY_INLINE floats fake_quantize(vector_scaling const& s, floats x) const {
+    return hn::Mul(codec.round(divided(s, x)), s.backward);
+  }
+  HWY_INLINE ints encode(vector_scaling const& s, floats x) const { return codec.code(divided(s, x)); }
+  HWY_INLINE floats decode(floats scale, ints code) const { return hn::Mul(codec.value(code), scale); }
+};
+
+template <>
+struct vector_rule<formats::minifloat_rule<policy::modelopt>> {
+  formats::minifloat_rule<policy::modelopt> scalar;
+  minifloat_codec codec;
+
+  vector_rule(format const& how, formats::rule_inputs const& in) : scalar{how, in}, codec{how.element} {}
+  HWY_INLINE floats fake_quantize(vector_scaling const& s, floats x) const {
+    return hn::Mul(codec.round(hn::Mul(x, s.forward)), s.backward);
+  }
+  HWY_INLINE ints encode(vector_scaling const& s, floats x) const { return codec.code(hn::Mul(x, s.forward)); }
+  HWY_INLINE floats decode(floats scale, ints code) const { return hn::Mul(codec.value(code), scale); }
+};
+
+template <policy P, class Codec>
+  requires(P != policy::modelopt_pack)
+struct vector_rule<formats::mx_rule<P, Codec>> {
+  formats::mx_rule<P, Codec> scalar;
+  typename vector_codec<Codec>::type codec;
+  bool rounds_up;         // scale_rule::mx_nv
+  bool four_bits;
+  int largest_exponent;   // of the element, for mx_ocp
+
+  vector_rule(format const& how, formats::rule_inputs const& in)
+      : scalar{how, in},
+        codec{how.element},
+        rounds_up{how.scaling == scale_rule::mx_nv},
+        four_bits{how.element.bits == 4},
+        largest_exponent{formats::floor_log2(Codec{how.element}.largest())} {}
+
+  HWY_INLINE floats file_scale(floats amax) const {
+    auto const zero = hn::Eq(amax, hn::Zero(float_tag{}));
+    floats const scale = power_of_two(rounds_up ? covering_exponent(amax) : leading_exponent(amax));
+    return hn::IfThenElse(zero, splat(P == policy::modelopt ? 1.0f : 0x1p-127f), scale);
+  }
+  HWY_INLINE vector_scaling of_scale(floats scale) const {
+    return {hn::Div(splat(1.0f), scale), scale, splat(0xffffffffu)};
+  }
+  HWY_INLINE vector_scaling prepare(floats amax) const { return of_scale(file_scale(amax)); }
+  HWY_INLINE floats fake_quantize(vector_scaling const& s, floats x) const {
+    return hn::Mul(codec.round(scaled(s, x)), s.backward);
+  }
+  HWY_INLINE ints encode(vector_scaling const& s, floats x) const { return codec.code(scaled(s, x)); }
+  HWY_INLINE floats decode(floats scale, ints code) const { return hn::Mul(codec.value(code), scale); }
+
+ private:
+  HWY_INLINE floats scaled(vector_scaling const& s, floats x) const {
+    if constexpr (P == policy::stored) {
+      return hn::Mul(four_bits ? without_negative_zero(x) : x, s.forward);
+    } else {
+      floats const v = hn::Mul(x, s.forward);
+      return codec.has_nan() ? v : hn::IfThenElse(hn::IsNaN(x), codec.largest(), v);
+    }
+  }
+
+  /// The biased exponent of amax/largest, rounded up: mx_nv.
+  HWY_INLINE ints covering_exponent(floats amax) const {
+    ints const ratio = as_ints(hn::Div(amax, codec.largest())), field = hn::ShiftRight<23>(ratio);
+    ints const beyond = hn::And(ratio, splat(0x7fffff));
+    // 2^-127 has a bit of its own among the subnormal quotients
+    ints const exact = hn::And(hn::VecFromMask(int_tag{}, hn::Eq(field, hn::Zero(int_tag{}))), splat(0x400000));
+    ints const up = hn::VecFromMask(int_tag{}, hn::Gt(beyond, exact));  // -1 where it holds
+    return hn::Min(hn::Sub(field, up), splat(254));
+  }
+
+  /// The biased difference of the exponents of amax and of the largest element: mx_ocp.
+  HWY_INLINE ints leading_exponent(floats amax) const {
+    ints const bits = as_ints(amax), field = hn::ShiftRight<23>(bits);
+    // a subnormal amax is a whole number of 2^-149, whose own exponent counts
+    ints const counted = hn::ShiftRight<23>(as_ints(hn::ConvertTo(float_tag{}, bits)));
+    auto const subnormal = hn::Eq(field, hn::Zero(int_tag{}));
+    ints const biased = hn::IfThenElse(subnormal, hn::Sub(counted, splat(149)), field);
+    ints const exponent = hn::Sub(biased, splat(largest_exponent));
+    return hn::Max(hn::Zero(int_tag{}), hn::Min(exponent, splat(254)));
+  }
+};
+
+template <policy P>
+  requires(P != policy::modelopt_pack)
+struct vector_rule<formats::nvfp4_rule<P>> {
+  formats::nvfp4_rule<P> scalar;
+  minifloat_codec codec, scale_codec;
+  float tensor_scale;
+  bool dynamic;
+
+  vector_rule(format const& how, formats::rule_inputs const& in)
+      : scalar{how, in},
+        codec{e2m1_element},
+        scale_codec{e4m3_element},
+        tensor_scale{scalar.tensor_scale()},
+        dynamic{in.from_data} {}
+
+  HWY_INLINE floats file_scale(floats amax) const
+    requires(P == policy::stored)
+  {
+    floats const zero = hn::Zero(float_tag{});
+    floats const ratio = hn::Div(amax, splat(fp::mul(6.0f, tensor_scale)));
+    floats const used = hn::IfThenElse(hn::Eq(ratio, zero), splat(1.0f), ratio);
+    floats const scale = scale_codec.round(clamp(used, splat(0x1p-9f), splat(448.0f)));
+    auto const none = hn::Or(hn::Eq(amax, zero), hn::Eq(splat(tensor_scale), zero));
+    return hn::IfThenElse(none, splat(1.0f), scale);
+  }
+  HWY_INLINE vector_scaling of_scale(floats scale) const
+    requires(P == policy::stored)
+  {
+    return stored_scaling(hn::Mul(scale, splat(tensor_scale)));
+  }
+  HWY_INLINE vector_scaling prepare(floats amax) const
+    requires(P == policy::stored)
+  {
+    return of_scale(file_scale(amax));
+  }
+
+  HWY_INLINE floats fake_quantize(vector_scaling const& s, floats x) const {
+    floats const y = hn::Mul(codec.round(scaled(s, x)), s.backward);
+    return P == policy::stored || dynamic ? y : product_without_negative_zero(y);
+  }
+  HWY_INLINE ints encode(vector_scaling const& s, floats x) const { return codec.code(scaled(s, x)); }
+  HWY_INLINE floats decode(floats scale, ints code) const { return hn::Mul(codec.value(code), scale); }
+
+ private:
+  HWY_INLINE floats scaled(vector_scaling const& s, floats x) const {
+    if constexpr (P == policy::modelopt) {
+      if (!dynamic) return divided(s, x);
+      return hn::IfThenElse(hn::IsNaN(x), splat(6.0f), hn::Mul(x, s.forward));
+    } else {
+      return divided(s, without_negative_zero(x));
+    }
+  }
+};
+
+}  // namespace mixbit::reference::inline MIXBIT_REFERENCE_TARGET::simd_kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif
+#endif
