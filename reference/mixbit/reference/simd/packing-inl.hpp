@@ -93,7 +93,7 @@ inline void unpack_bits(std::uint8_t const* in, std::int64_t n, int bits, std::u
 /// What the kernels below lay out. The flat layout of nibbles_high_first has no rows, and 16-bit codes no byte.
 inline bool has_row_codes(format const& how, geometry const& g) {
   if (how.element.bits > 8 || g.rank == 0) return false;
-  if (how.layout == packing::nibbles_row_pairs) return g.rank <= 2 && g.rank > 0;
+  if (how.layout == packing::nibbles_row_pairs) return g.rank == 2;  // else a row is not one of the last axis
   return how.layout == packing::bytes || how.layout == packing::dense_rows;
 }
 
