@@ -1,6 +1,7 @@
 # What this project's own programs (examples, benchmarks, tests) share: dependencies, flags, the output folder.
 find_package(Eigen3 3.4 REQUIRED NO_MODULE)
 find_package(xtensor REQUIRED)
+find_package(hwy REQUIRED)
 
 if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES AND PROJECT_IS_TOP_LEVEL)
   set(CMAKE_BUILD_TYPE Release CACHE STRING "Build type" FORCE)
@@ -32,10 +33,17 @@ target_compile_definitions(mixbit_program_flags INTERFACE MIXBIT_SEPARATE_COMPIL
 add_library(mixbit_kernels STATIC EXCLUDE_FROM_ALL ${PROJECT_SOURCE_DIR}/reference/kernels.cpp)
 target_link_libraries(mixbit_kernels PUBLIC mixbit_program_flags)
 
+# The vector kernels, compiled once for every instruction set.
+add_library(mixbit_simd STATIC EXCLUDE_FROM_ALL ${PROJECT_SOURCE_DIR}/reference/simd.cpp)
+target_link_libraries(mixbit_simd PUBLIC mixbit_program_flags hwy::hwy)
+# g++ 12 warns about its own AVX-512 header
+target_compile_options(mixbit_simd PRIVATE
+  $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized;-Wno-uninitialized>)
+
 # `programs` builds what a user runs: examples, benchmarks and mixbit_goldens, but not the unit tests.
 add_custom_target(programs)
 
 function(mixbit_program name)
   add_executable(${name} ${ARGN})
-  target_link_libraries(${name} PRIVATE mixbit_kernels)
+  target_link_libraries(${name} PRIVATE mixbit_kernels mixbit_simd)
 endfunction()

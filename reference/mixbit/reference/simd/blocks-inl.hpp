@@ -78,27 +78,64 @@ HWY_INLINE void prepare_of_file(vector_rule<Rule> const& rule, scale_batch& b, s
   }
 }
 
+/// A magnitude, or zero where it is above `most`.
+HWY_INLINE ints bounded_magnitude(floats v, ints most) {
+  ints const m = magnitude_of(v);
+  return hn::IfThenZeroElse(hn::Gt(m, most), m);
+}
+
 /// scalar_kernels::amax_of_line: the largest magnitude of n elements; NaN is skipped, and so are infinities, or they
 /// count as the largest finite number.
 template <class T>
 HWY_INLINE float amax_of(T const* x, std::int64_t n, bool skips_infinity) {
   ints const most = splat(skips_infinity ? 0x7f7fffff : 0x7f800000);
   ints top = hn::Zero(int_tag{});
-  auto const raise = [&](floats v) HWY_ATTR {
-    ints const m = magnitude_of(v);
-    top = hn::Max(top, hn::IfThenZeroElse(hn::Gt(m, most), m));
-  };
   std::int64_t i = 0;
-  for (; i + lanes <= n; i += lanes) raise(load(x + i));
-  if (i < n) raise(load_some(x + i, n - i));
+  for (; i + lanes <= n; i += lanes) top = hn::Max(top, bounded_magnitude(load(x + i), most));
+  if (i < n) top = hn::Max(top, bounded_magnitude(load_some(x + i, n - i), most));
   ints const finite = hn::Min(hn::MaxOfLanes(int_tag{}, top), splat(0x7f7fffff));
   return std::bit_cast<float>(hn::GetLane(finite));
 }
 
-/// A stretch of consecutive elements in groups of `block`, of which the last may be ragged: f(i, first, length).
-template <class F>
-HWY_INLINE void for_blocks(std::int64_t block, std::int64_t length, F&& f) {
-  for (std::int64_t i = 0, first = 0; first < length; ++i, first += block) f(i, first, std::min(block, length - first));
+/// The larger lanes of a vector's halves, until four lanes are left.
+template <class D, class V>
+HWY_INLINE auto fold_to_four(D, V v) {
+  if constexpr (hn::MaxLanes(D{}) == 4) {
+    return v;
+  } else {
+    hn::Half<D> const half_tag;
+    return fold_to_four(half_tag, hn::Max(hn::LowerHalf(half_tag, v), hn::UpperHalf(half_tag, v)));
+  }
+}
+
+/// amax_of four groups of whole vectors, which share the steps between lanes.
+template <class T>
+HWY_INLINE void amax_of_four(T const* x, std::int64_t block, ints most, float* amax) {
+  ints top[4];
+  for (int g = 0; g < 4; ++g) {
+    top[g] = bounded_magnitude(load(x + g * block), most);
+    for (std::int64_t k = lanes; k < block; k += lanes)
+      top[g] = hn::Max(top[g], bounded_magnitude(load(x + g * block + k), most));
+  }
+  // in each 128 bits: [a b a b], [c d c d], and then [a b c d]
+  int_tag const d32;
+  hn::RepartitionToWide<int_tag> const d64;
+  auto const ab = hn::BitCast(d64, hn::Max(hn::InterleaveLower(d32, top[0], top[1]), hn::InterleaveUpper(d32, top[0], top[1])));
+  auto const cd = hn::BitCast(d64, hn::Max(hn::InterleaveLower(d32, top[2], top[3]), hn::InterleaveUpper(d32, top[2], top[3])));
+  ints const all = hn::Max(hn::BitCast(d32, hn::InterleaveLower(d64, ab, cd)), hn::BitCast(d32, hn::InterleaveUpper(d64, ab, cd)));
+  hn::CappedTag<std::int32_t, 4> const d4;
+  auto const finite = hn::Min(fold_to_four(d32, all), hn::Set(d4, 0x7f7fffff));
+  hn::StoreU(hn::BitCast(hn::CappedTag<float, 4>{}, finite), hn::CappedTag<float, 4>{}, amax);
+}
+
+/// amax_of each group of a stretch; the last may be ragged.
+template <class T>
+HWY_INLINE void amax_of_groups(T const* x, std::int64_t block, std::int64_t length, bool skips_infinity, float* amax) {
+  std::int64_t first = 0;
+  ints const most = splat(skips_infinity ? 0x7f7fffff : 0x7f800000);
+  for (; block % lanes == 0 && first + 4 * block <= length; first += 4 * block, amax += 4)
+    amax_of_four(x + first, block, most, amax);
+  for (; first < length; first += block) *amax++ = amax_of(x + first, std::min(block, length - first), skips_infinity);
 }
 
 /// How many elements of a stretch make the next batch. The first lies `phase` elements into its block.

@@ -73,31 +73,22 @@ class mx_integer_codec {
 };
 
 /// formats::minifloat_codec: rounds half to even by adding and subtracting a power of two whose last place is the
-/// format's.
+/// format's. Constants are broadcast once, when the codec is made.
 class minifloat_codec {
  public:
-  HWY_INLINE explicit minifloat_codec(element_type const& e)
-      : special_{formats::codes_of(e)},
-        sign_bit_{1 << (e.exponent_bits + e.mantissa_bits)},
-        mantissa_bits_{e.mantissa_bits},
-        sign_place_{31 - e.exponent_bits - e.mantissa_bits},
-        drop_{23 - e.mantissa_bits},
-        lowest_{(128 - special_.bias) << 23},
-        top_{static_cast<std::int32_t>(fp::bits(formats::minifloat_codec{e}.largest()))} {}
+  HWY_INLINE explicit minifloat_codec(element_type const& e) : minifloat_codec{e, formats::codes_of(e)} {}
 
-  HWY_INLINE floats largest() const { return as_floats(splat(top_)); }
-  HWY_INLINE bool has_nan() const { return special_.nan >= 0; }
+  HWY_INLINE floats largest() const { return as_floats(top_); }
+  HWY_INLINE bool has_nan() const { return has_nan_; }
 
   HWY_INLINE floats value(ints code) const {
-    ints const magnitude = hn::And(code, splat(sign_bit_ - 1));
-    ints const normal = hn::Add(hn::ShiftLeftSame(magnitude, drop_), splat(lowest_ - (1 << 23)));
-    floats const step = as_floats(splat(lowest_ - (mantissa_bits_ << 23)));
-    ints const subnormal = as_ints(hn::Mul(hn::ConvertTo(float_tag{}, magnitude), step));
-    ints const finite = hn::IfThenElse(hn::Lt(magnitude, splat(1 << mantissa_bits_)), subnormal, normal);
-    ints const infinity = splat(special_.infinite ? 0x7f800000 : quiet_nan);
-    ints const strange = hn::IfThenElse(hn::Eq(magnitude, splat(special_.largest + 1)), infinity, splat(quiet_nan));
-    ints const bits = hn::IfThenElse(hn::Gt(magnitude, splat(special_.largest)), strange, finite);
-    ints const sign = hn::ShiftLeftSame(hn::And(code, splat(sign_bit_)), sign_place_);
+    ints const magnitude = hn::AndNot(sign_bit_, hn::And(code, own_bits_));
+    ints const normal = hn::Add(hn::ShiftLeftSame(magnitude, drop_), hn::Sub(lowest_, splat(1 << 23)));
+    ints const subnormal = as_ints(hn::Mul(hn::ConvertTo(float_tag{}, magnitude), smallest_));
+    ints const finite = hn::IfThenElse(hn::Lt(magnitude, normal_from_), subnormal, normal);
+    ints const strange = hn::IfThenElse(hn::Gt(magnitude, behind_largest_), splat(quiet_nan), behind_value_);
+    ints const bits = hn::IfThenElse(hn::Lt(magnitude, behind_largest_), finite, strange);
+    ints const sign = hn::ShiftLeftSame(hn::And(code, sign_bit_), sign_place_);
     return as_floats(hn::Or(bits, sign));
   }
 
@@ -106,42 +97,60 @@ class minifloat_codec {
     floats const magic = as_floats(magic_of(magnitude));
     floats const rounded = hn::Sub(hn::Add(as_floats(magnitude), magic), magic);
     floats const sign = hn::And(v, as_floats(splat(0x80000000u)));
-    floats const nan = as_floats(splat(has_nan() ? quiet_nan : 0));
-    return hn::IfThenElse(hn::IsNaN(v), nan, hn::Or(rounded, sign));
+    return hn::IfThenElse(hn::IsNaN(v), as_floats(nan_), hn::Or(rounded, sign));
   }
 
   HWY_INLINE ints code(floats v) const {
     ints const magnitude = bounded(v), magic = magic_of(magnitude);
     // the low bits of the sum count steps of the binade, 2^m of which make the next one's exponent field
     ints const steps = hn::Sub(as_ints(hn::Add(as_floats(magnitude), as_floats(magic))), magic);
-    ints const binade = hn::Sub(hn::ShiftRight<23>(magic), splat(drop_ + (lowest_ >> 23)));
+    ints const binade = hn::Sub(hn::ShiftRight<23>(magic), lowest_binade_);
     ints const finite = hn::Add(hn::ShiftLeftSame(binade, mantissa_bits_), steps);
-    ints const sign = hn::And(as_ints(hn::ShiftRightSame(as_words(v), sign_place_)), splat(sign_bit_));
-    ints const nan = splat(has_nan() ? special_.nan : 0);
-    return as_ints(hn::IfThenElse(hn::IsNaN(v), as_floats(nan), as_floats(hn::Or(finite, sign))));
+    ints const sign = hn::And(as_ints(hn::ShiftRightSame(as_words(v), sign_place_)), sign_bit_);
+    return as_ints(hn::IfThenElse(hn::IsNaN(v), as_floats(nan_code_), as_floats(hn::Or(finite, sign))));
   }
 
  private:
   static constexpr std::int32_t quiet_nan = 0x7fc00000;
 
+  HWY_INLINE minifloat_codec(element_type const& e, formats::minifloat_codes const& codes)
+      : mantissa_bits_{e.mantissa_bits},
+        drop_{23 - e.mantissa_bits},
+        sign_place_{31 - e.exponent_bits - e.mantissa_bits},
+        has_nan_{codes.nan >= 0},
+        sign_bit_{splat(1 << (e.exponent_bits + e.mantissa_bits))},
+        own_bits_{splat((2 << (e.exponent_bits + e.mantissa_bits)) - 1)},
+        lowest_{splat((128 - codes.bias) << 23)},
+        lowest_binade_{splat(drop_ + 128 - codes.bias)},
+        magic_offset_{splat(drop_ << 23)},
+        normal_from_{splat(1 << e.mantissa_bits)},
+        behind_largest_{splat(codes.largest + 1)},
+        behind_value_{splat(codes.infinite ? 0x7f800000 : quiet_nan)},
+        nan_{splat(has_nan_ ? quiet_nan : 0)},
+        nan_code_{splat(has_nan_ ? codes.nan : 0)},
+        top_{splat(static_cast<std::int32_t>(fp::bits(formats::minifloat_codec{e}.largest())))},
+        smallest_{as_floats(splat((128 - codes.bias - e.mantissa_bits) << 23))} {}
+
   HWY_INLINE ints bounded(floats v) const {
-    ints const magnitude = hn::Min(magnitude_of(v), splat(top_));
+    ints const magnitude = hn::Min(magnitude_of(v), top_);
     if (mantissa_bits_ != 0) return magnitude;
     // without mantissa bits the half of the smallest value goes up, and half to even would take it down
-    ints const smallest = splat(lowest_), midpoint = splat(lowest_ - (1 << 23));
-    return hn::IfThenElse(hn::Lt(magnitude, midpoint), magnitude, hn::Max(magnitude, smallest));
+    ints const midpoint = hn::Sub(lowest_, splat(1 << 23));
+    return hn::IfThenElse(hn::Lt(magnitude, midpoint), magnitude, hn::Max(magnitude, lowest_));
   }
 
   HWY_INLINE ints magic_of(ints magnitude) const {
     ints const exponent = hn::And(magnitude, splat(0x7f800000));
-    return hn::Add(hn::Max(exponent, splat(lowest_)), splat(drop_ << 23));
+    return hn::Add(hn::Max(exponent, lowest_), magic_offset_);
   }
 
-  formats::minifloat_codes special_;
-  std::int32_t sign_bit_;
-  int mantissa_bits_, sign_place_;
-  std::int32_t drop_;         // mantissa bits that float32 has beyond ours
-  std::int32_t lowest_, top_;  // bits of float32 magnitudes: the smallest normal binade, the largest value
+  int mantissa_bits_, drop_, sign_place_;  // `drop`: mantissa bits that float32 has beyond ours
+  bool has_nan_;
+  ints sign_bit_, own_bits_;
+  ints lowest_, lowest_binade_, magic_offset_;  // the smallest normal binade, as bits of float32 and as a number
+  ints normal_from_, behind_largest_, behind_value_, nan_, nan_code_;
+  ints top_;  // bits of the largest value
+  floats smallest_;
 };
 
 /// The codec in vector form of a codec in scalar form.

@@ -81,9 +81,8 @@ HWY_NOINLINE void decode_stretch(vector_rule<Rule> const& given_rule, decode_arg
     std::int64_t const length = batch_length(rows.block(), phase, s.length - at), block = std::min(rows.block(), length);
     std::int64_t const groups = (length + block - 1) / block;
     load_scales(rule, a, group, groups, scales);
-    for_blocks(block, length, [&](std::int64_t i, std::int64_t first, std::int64_t n) HWY_ATTR {
-      decode_run(rule, splat(scales[i]), codes + at + first, unused, n, y + at + first);
-    });
+    for (std::int64_t i = 0, first = 0; first < length; ++i, first += block)
+      decode_run(rule, splat(scales[i]), codes + at + first, unused, std::min(block, length - first), y + at + first);
     at += length;
     group += groups;
     phase = 0;

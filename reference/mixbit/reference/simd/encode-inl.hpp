@@ -17,22 +17,23 @@ namespace mixbit::reference::inline MIXBIT_REFERENCE_TARGET::simd_kernels::HWY_N
 
 HWY_INLINE bytes low_bytes(ints codes) { return hn::DemoteTo(byte_tag{}, hn::And(codes, splat(0xff))); }
 
-/// The codes of elements that share a scaling, one a byte; `top` collects their magnitudes.
+/// The codes of elements that share a scaling, one a byte. Returns the largest magnitude of each lane, `top` included.
 template <class Rule, class T>
-HWY_INLINE void encode_run(Rule const& rule, vector_scaling const& s, T const* x, std::int64_t n, std::uint8_t* codes,
-                           ints& top) {
+HWY_INLINE ints encode_run(Rule const& rule, vector_scaling const& s, T const* x, std::int64_t n, std::uint8_t* codes,
+                           ints top) {
   std::int64_t i = 0;
   for (; i + lanes <= n; i += lanes) {
     floats const v = load(x + i);
     top = hn::Max(top, magnitude_of(v));
     hn::StoreU(low_bytes(rule.encode(s, v)), byte_tag{}, codes + i);
   }
-  if (i == n) return;
+  if (i == n) return top;
   HWY_ALIGN std::uint8_t some[static_cast<std::size_t>(lanes)];
   floats const v = load_some(x + i, n - i);
   top = hn::Max(top, magnitude_of(v));
   hn::Store(low_bytes(rule.encode(s, v)), byte_tag{}, some);
   std::memcpy(codes + i, some, static_cast<std::size_t>(n - i));
+  return top;
 }
 
 /// Scales of `n` groups from `group` on, in the type of the file.
@@ -61,9 +62,7 @@ HWY_INLINE void encode_scales(vector_rule<Rule> const& rule, encode_args const& 
                               std::int64_t block, std::int64_t length, std::int64_t group, scale_batch& b) {
   std::int64_t const groups = (length + block - 1) / block;
   if (a.use == amax_use::data) {
-    for_blocks(block, length, [&](std::int64_t i, std::int64_t first, std::int64_t n) HWY_ATTR {
-      b.amax[i] = amax_of(x + first, n, false);
-    });
+    amax_of_groups(x, block, length, false, b.amax);
   } else if (a.amax) {
     std::copy_n(a.amax + group, groups, b.amax);
   } else {
@@ -90,9 +89,8 @@ HWY_NOINLINE std::uint64_t encode_stretch(vector_rule<Rule> const& given_rule, e
   for (std::int64_t at = 0; at < s.length;) {
     std::int64_t const length = batch_length(whole_block, phase, s.length - at), block = std::min(whole_block, length);
     encode_scales(rule, a, writes, x + at, block, length, group, b);
-    for_blocks(block, length, [&](std::int64_t i, std::int64_t first, std::int64_t n) HWY_ATTR {
-      encode_run(rule, b.of(i), x + at + first, n, codes + at + first, top);
-    });
+    for (std::int64_t i = 0, first = 0; first < length; ++i, first += block)
+      top = encode_run(rule, b.of(i), x + at + first, std::min(block, length - first), codes + at + first, top);
     at += length;
     group += (length + block - 1) / block;
     phase = 0;

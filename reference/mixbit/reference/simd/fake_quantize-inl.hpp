@@ -31,44 +31,68 @@ HWY_INLINE void quantize_run(Rule const& rule, vector_scaling const& s, T const*
 /// The same past the caches, from whatever address: what lies before an aligned one is stored as usual.
 template <class Rule, class T>
 HWY_INLINE void stream_run(Rule const& rule, vector_scaling const& s, T const* x, T* y, std::int64_t n) {
-  if constexpr (row_alignment<T> < 16) {
-    quantize_run<false>(rule, s, x, y, n);  // there are no such stores
-  } else {
-    std::size_t const past = reinterpret_cast<std::uintptr_t>(y) % row_alignment<T>;
-    auto const before = static_cast<std::int64_t>((row_alignment<T> - past) % row_alignment<T> / sizeof(T));
-    if (past % sizeof(T) != 0 || n < 4 * lanes || (before != 0 && n < 16 * lanes))
-      return quantize_run<false>(rule, s, x, y, n);
-    quantize_run<false>(rule, s, x, y, before);
-    quantize_run<true>(rule, s, x + before, y + before, n - before);
+  std::size_t const past = reinterpret_cast<std::uintptr_t>(y) % row_alignment<T>;
+  auto const before = static_cast<std::int64_t>((row_alignment<T> - past) % row_alignment<T> / sizeof(T));
+  if (past % sizeof(T) != 0 || n < before) return quantize_run<false>(rule, s, x, y, n);
+  quantize_run<false>(rule, s, x, y, before);
+  quantize_run<true>(rule, s, x + before, y + before, n - before);
+}
+
+/// Groups of whole vectors. With `Stream`, y is aligned to row_alignment<T>.
+template <bool Stream, class Rule, class T>
+HWY_INLINE void quantize_whole(Rule const& rule, scale_batch const& b, T const* x, T* y, std::int64_t block,
+                               std::int64_t groups) {
+  for (std::int64_t i = 0; i < groups; ++i) {
+    vector_scaling const s = b.of(i);
+    std::int64_t const end = (i + 1) * block;
+    for (std::int64_t k = i * block; k < end; k += lanes) {
+      floats const v = rule.fake_quantize(s, load(x + k));
+      if constexpr (Stream) stream(v, y + k);
+      else store(v, y + k);
+    }
   }
 }
 
+/// Groups of `block` elements, of which the last may be ragged.
+template <bool Stream, class Rule, class T>
+HWY_INLINE void quantize_groups(Rule const& rule, scale_batch const& b, T const* x, T* y, std::int64_t block,
+                                std::int64_t length) {
+  if constexpr (Stream)
+    if (block >= batch_elements) return stream_run(rule, b.of(0), x, y, length);
+  std::int64_t whole = block % lanes == 0 ? length / block : 0;
+  if (Stream && reinterpret_cast<std::uintptr_t>(y) % row_alignment<T> == 0)
+    quantize_whole<Stream>(rule, b, x, y, block, whole);
+  else
+    quantize_whole<false>(rule, b, x, y, block, whole);
+  for (std::int64_t first = whole * block; first < length; first += block)
+    quantize_run<false>(rule, b.of(whole++), x + first, y + first, std::min(block, length - first));
+}
+
 /// One row of a piece: batches of groups.
-template <class Rule, class T>
+template <bool Stream, class Rule, class T>
 HWY_NOINLINE void quantize_row(vector_rule<Rule> const& given_rule, fake_quantize_args const& a,
-                               segment<2> const& s, nest_axis<2> const& in, bool streams) {
+                               segment<2> const& s, nest_axis<2> const& in) {
   vector_rule<Rule> const rule = given_rule;  // a copy, that stores cannot change
-  T const* const x = a.x.as<T>() + s.offset[0];
-  T* const y = a.y.as<T>() + s.offset[1];
+  T const* x = a.x.as<T>() + s.offset[0];
+  T* y = a.y.as<T>() + s.offset[1];
   std::int64_t group = s.group, phase = s.phase;
   scale_batch b;
-  for (std::int64_t at = 0; at < s.length;) {
-    std::int64_t const length = batch_length(in.block, phase, s.length - at), block = std::min(in.block, length);
+  for (std::int64_t rest = s.length; rest > 0;) {
+    std::int64_t const length = batch_length(in.block, phase, rest), block = std::min(in.block, length);
     std::int64_t const groups = (length + block - 1) / block;
     if (a.use == amax_use::data) {
-      for_blocks(block, length, [&](std::int64_t i, std::int64_t first, std::int64_t n) HWY_ATTR {
-        b.amax[i] = amax_of(x + at + first, n, !formats::block_scaled<Rule>);
-      });
+      amax_of_groups(x, block, length, !formats::block_scaled<Rule>, b.amax);
+      prepare(rule, b, groups);
     } else if (a.amax) {
       for (std::int64_t i = 0; i < groups; ++i) b.amax[i] = a.amax[group + i * in.group_stride];
+      prepare(rule, b, groups);
+    } else {
+      b.set(0, formats::scaling{});
     }
-    if (a.use == amax_use::data || a.amax) prepare(rule, b, groups);
-    else b.set(0, formats::scaling{});
-    for_blocks(block, length, [&](std::int64_t i, std::int64_t first, std::int64_t n) HWY_ATTR {
-      if (streams) stream_run(rule, b.of(i), x + at + first, y + at + first, n);
-      else quantize_run<false>(rule, b.of(i), x + at + first, y + at + first, n);
-    });
-    at += length;
+    quantize_groups<Stream>(rule, b, x, y, block, length);
+    x += length;
+    y += length;
+    rest -= length;
     group += groups * in.group_stride;
     phase = 0;
   }
@@ -83,10 +107,12 @@ inline bool has_vector_rows(fake_quantize_args const& a, loop_nest<2> const& nes
 template <class Rule>
 void fake_quantize_rows(executor_ref const& threads, fake_quantize_args const& a, loop_nest<2> const& nest) {
   vector_rule<Rule> const rule{a.how, scalar_kernels::rule_inputs_of(a)};
-  bool const streams = a.x.data != a.y.data && exceeds_caches(a.y);
   visit_compute(a.x.type, [&]<class T>(T) {
+    // stores past the caches are of 16 bytes and more
+    bool const streams = a.x.data != a.y.data && exceeds_caches(a.y) && row_alignment<T> >= 16;
+    auto const row = streams ? quantize_row<row_alignment<T> >= 16, Rule, T> : quantize_row<false, Rule, T>;
     for_pieces(threads, nest.pieces(), [&](std::int64_t piece) {
-      nest.rows_of(piece, [&](segment<2> const& s) { quantize_row<Rule, T>(rule, a, s, nest.inner(), streams); });
+      nest.rows_of(piece, [&](segment<2> const& s) { row(rule, a, s, nest.inner()); });
       if (streams) hwy::FlushStream();
     });
   });
