@@ -1,6 +1,7 @@
-// One test for every kernel of kernels.inc, for any CPU backend B: `kernel_test<kernel_NAME>::run` is declared for all and
-// defined below for each, so a kernel without a test does not compile. Every kernel is compared with its definition,
-// element by element, in awkward shapes, layouts and partitions, and its results must not depend on the number of threads.
+// One test for every kernel of kernels.inc, for any CPU backend B: `kernel_test<kernel_NAME>::run` is declared for all
+// and defined below for each, so a kernel without a test does not compile. Every kernel is compared with its
+// definition, element by element, in awkward shapes, layouts and partitions, and its results must not depend on the
+// number of threads.
 #pragma once
 
 #include <cmath>

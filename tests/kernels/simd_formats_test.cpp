@@ -88,7 +88,8 @@ void fill_with_ties(tensor<T>& x, partition const& groups, format const& how, un
     if (random() % 8) v = next_to(midpoint(how, random) * (m / largest), random);
     if (random() % 2 && !how.element.is_unsigned) v = -v;
     constexpr float infinity = std::numeric_limits<float>::infinity();
-    float const special[] = {0.0f, -0.0f, std::numeric_limits<float>::quiet_NaN(), infinity, -infinity, 1e-40f, -m, 2 * m};
+    constexpr float nan = std::numeric_limits<float>::quiet_NaN();
+    float const special[] = {0.0f, -0.0f, nan, infinity, -infinity, 1e-40f, -m, 2 * m};
     if (random() % 32 == 0) v = special[random() % 8];
     x[i] = from_float<T>(v);
   }
@@ -156,8 +157,7 @@ void compare(tensor<T> const& x, call const& c, char const* name) {
         .append(" ").append(name_of(c.how.scaling)).append(" ").append(name).append(" ").append(to_string(x.g))
         .append(" ").append(name_of(x.g.type)).append(c.amax.empty() ? " from data" : " given");
   };
-  geometry compact = x.g;
-  compact = dense_like(compact);
+  geometry const compact = dense_like(x.g);
   if (!same_memory(quantized<simd>(x, compact, c, false), quantized<scalar>(x, compact, c, false)))
     FAIL_CHECK(where("fake_quantize"));
   if (!same_memory(quantized<simd>(x, compact, c, true), quantized<scalar>(x, compact, c, true)))
@@ -267,7 +267,8 @@ TEST_CASE("reference::simd: tensors past the caches are stored around them, wher
   auto const view = dense_view(static_cast<float const*>(x.data()), {rows, columns});
   format const mx{e4m3_element, policy::stored, dtype::f8_e8m0, packing::bytes, scale_rule::mx_nv};
   for (std::int64_t const shift : {0, 3}) {
-    auto const y = dense_view(scalar_y.data() + shift, {rows, columns}), z = dense_view(simd_y.data() + shift, {rows, columns});
+    auto const y = dense_view(scalar_y.data() + shift, {rows, columns});
+    auto const z = dense_view(simd_y.data() + shift, {rows, columns});
     float const amax = 3.7f;
     reference::scalar{}.fake_quantize({view, y, per_tensor(view), &amax, {}, nullptr});
     reference::simd{}.fake_quantize({view, z, per_tensor(view), &amax, {}, nullptr});

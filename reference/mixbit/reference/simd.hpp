@@ -1,15 +1,15 @@
-// reference::simd: the CPU backend of vector kernels, on Google Highway. Its results are those of reference::scalar, bit
-// for bit; what has no vector form runs the scalar kernel.
+// reference::simd: the CPU backend of vector kernels, on Google Highway. Its results are those of reference::scalar,
+// bit for bit; what has no vector form runs the scalar kernel.
 //
 //   mixbit::reference::simd cpu;
 //   mixbit::thread_pool pool{4};
 //   mixbit::reference::simd cpu4{pool};
 //
-// Included as it is, the kernels are compiled for the one instruction set that the compiler's flags name (static dispatch,
+// Included as it is, the kernels are compiled for the one instruction set that the flags name (static dispatch,
 // without libhwy). Highway 1.0.3 asks for more than -march: `-march=haswell` or `x86-64-v4` mean AVX2 and AVX-512 to it
 // only with `-maes -mpclmul`, and without flags everything is scalar.
 //
-// A program that is to run the best kernels of any machine defines MIXBIT_SEPARATE_COMPILATION for all of its files, and
+// A program that is to run any machine's best kernels defines MIXBIT_SEPARATE_COMPILATION for all of its files, and
 // includes mixbit/reference/simd_dispatch_impl.hpp in one of them (as reference/simd.cpp does); it links libhwy.
 // needs: <hwy/highway.h>
 #pragma once

@@ -120,9 +120,11 @@ HWY_INLINE void amax_of_four(T const* x, std::int64_t block, ints most, float* a
   // in each 128 bits: [a b a b], [c d c d], and then [a b c d]
   int_tag const d32;
   hn::RepartitionToWide<int_tag> const d64;
-  auto const ab = hn::BitCast(d64, hn::Max(hn::InterleaveLower(d32, top[0], top[1]), hn::InterleaveUpper(d32, top[0], top[1])));
-  auto const cd = hn::BitCast(d64, hn::Max(hn::InterleaveLower(d32, top[2], top[3]), hn::InterleaveUpper(d32, top[2], top[3])));
-  ints const all = hn::Max(hn::BitCast(d32, hn::InterleaveLower(d64, ab, cd)), hn::BitCast(d32, hn::InterleaveUpper(d64, ab, cd)));
+  ints const ab = hn::Max(hn::InterleaveLower(d32, top[0], top[1]), hn::InterleaveUpper(d32, top[0], top[1]));
+  ints const cd = hn::Max(hn::InterleaveLower(d32, top[2], top[3]), hn::InterleaveUpper(d32, top[2], top[3]));
+  auto const lower = hn::InterleaveLower(d64, hn::BitCast(d64, ab), hn::BitCast(d64, cd));
+  auto const upper = hn::InterleaveUpper(d64, hn::BitCast(d64, ab), hn::BitCast(d64, cd));
+  ints const all = hn::Max(hn::BitCast(d32, lower), hn::BitCast(d32, upper));
   hn::CappedTag<std::int32_t, 4> const d4;
   auto const finite = hn::Min(fold_to_four(d32, all), hn::Set(d4, 0x7f7fffff));
   hn::StoreU(hn::BitCast(hn::CappedTag<float, 4>{}, finite), hn::CappedTag<float, 4>{}, amax);

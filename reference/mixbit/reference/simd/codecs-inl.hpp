@@ -1,5 +1,5 @@
-// The grids of formats/ in vector form: each function here has the name of the scalar one that defines it, and gives the
-// same bits in every lane.
+// The grids of formats/ in vector form: each function here has the name of the scalar one that defines it, and gives
+// the same bits in every lane.
 //
 // g++ treats Mul and Add of vectors as a*b and +, and contracts them where the target has FMA. So a product is never
 // followed by a sum here: between them is a select, a mask or a minimum, on which contraction stops.

@@ -78,7 +78,8 @@ HWY_NOINLINE void decode_stretch(vector_rule<Rule> const& given_rule, decode_arg
   std::int64_t group = s.group, phase = s.phase;
   float scales[batch_groups];
   for (std::int64_t at = 0; at < s.length;) {
-    std::int64_t const length = batch_length(rows.block(), phase, s.length - at), block = std::min(rows.block(), length);
+    std::int64_t const length = batch_length(rows.block(), phase, s.length - at);
+    std::int64_t const block = std::min(rows.block(), length);
     std::int64_t const groups = (length + block - 1) / block;
     load_scales(rule, a, group, groups, scales);
     for (std::int64_t i = 0, first = 0; first < length; ++i, first += block)

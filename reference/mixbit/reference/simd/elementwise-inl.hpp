@@ -61,8 +61,9 @@ HWY_INLINE void mask_vector(floats x, float* grad, floats limit) {
 
 template <class T>
 HWY_INLINE void mask_vector(floats x, T* grad, floats limit) {
-  ints const in = hn::Not(hn::VecFromMask(int_tag{}, hn::RebindMask(int_tag{}, hn::Gt(as_floats(magnitude_of(x)), limit))));
-  shorts const keep = hn::BitCast(short_tag{}, hn::DemoteTo(hn::RebindToSigned<short_tag>{}, in));
+  auto const out = hn::RebindMask(int_tag{}, hn::Gt(as_floats(magnitude_of(x)), limit));
+  ints const kept = hn::Not(hn::VecFromMask(int_tag{}, out));
+  shorts const keep = hn::BitCast(short_tag{}, hn::DemoteTo(hn::RebindToSigned<short_tag>{}, kept));
   hn::StoreU(hn::And(keep, hn::LoadU(short_tag{}, &grad->bits)), short_tag{}, &grad->bits);
 }
 

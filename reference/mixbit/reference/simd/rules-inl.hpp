@@ -1,6 +1,6 @@
 // The rules of formats/ in vector form. vector_rule<Rule> has the functions of Rule (formats/rules.hpp) that treat
-// elements, a vector at a time; those that treat groups where they are on the fast path of a format, and else the scalar
-// rule itself, as `scalar`. A rule without a vector form is left to the scalar kernels.
+// elements, a vector at a time; those that treat groups where they are on the fast path of a format, and else the
+// scalar rule itself, as `scalar`. A rule without a vector form is left to the scalar kernels.
 // needs: <hwy/highway.h>
 #include "mixbit/formats/rules.hpp"
 #include "mixbit/reference/simd/codecs-inl.hpp"
