@@ -170,12 +170,8 @@ struct vector_rule<formats::mx_rule<P, Codec>> {
 
   /// The biased difference of the exponents of amax and of the largest element: mx_ocp.
   HWY_INLINE ints leading_exponent(floats amax) const {
-    ints const bits = as_ints(amax), field = hn::ShiftRight<23>(bits);
-    // a subnormal amax is a whole number of 2^-149, whose own exponent counts
-    ints const counted = hn::ShiftRight<23>(as_ints(hn::ConvertTo(float_tag{}, bits)));
-    auto const subnormal = hn::Eq(field, hn::Zero(int_tag{}));
-    ints const biased = hn::IfThenElse(subnormal, hn::Sub(counted, splat(149)), field);
-    ints const exponent = hn::Sub(biased, splat(largest_exponent));
+    // a subnormal amax has the field 0 instead of its own exponent, and the result is 0 either way
+    ints const exponent = hn::Sub(hn::ShiftRight<23>(as_ints(amax)), splat(largest_exponent));
     return hn::Max(hn::Zero(int_tag{}), hn::Min(exponent, splat(254)));
   }
 };
