@@ -65,7 +65,8 @@ class mx_integer_codec {
   HWY_INLINE floats largest() const { return grid_.bound(); }
   HWY_INLINE bool has_nan() const { return false; }
   HWY_INLINE floats round(floats v) const { return grid_.round(v); }
-  HWY_INLINE ints code(floats v) const { return hn::ConvertTo(int_tag{}, grid_.round_to_code(v)); }
+  HWY_INLINE floats round_to_code(floats v) const { return grid_.round_to_code(v); }
+  HWY_INLINE ints code(floats v) const { return hn::ConvertTo(int_tag{}, round_to_code(v)); }
   HWY_INLINE floats value(ints code) const { return hn::ConvertTo(float_tag{}, code); }
 
  private:
@@ -99,6 +100,8 @@ class minifloat_codec {
     floats const sign = hn::And(v, as_floats(splat(0x80000000u)));
     return hn::IfThenElse(hn::IsNaN(v), as_floats(nan_), hn::Or(rounded, sign));
   }
+
+  HWY_INLINE floats round_to_code(floats v) const { return round(v); }
 
   HWY_INLINE ints code(floats v) const {
     ints const magnitude = bounded(v), magic = magic_of(magnitude);

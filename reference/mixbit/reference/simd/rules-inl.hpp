@@ -143,7 +143,8 @@ struct vector_rule<formats::mx_rule<P, Codec>> {
   }
   HWY_INLINE vector_scaling prepare(floats amax) const { return of_scale(file_scale(amax)); }
   HWY_INLINE floats fake_quantize(vector_scaling const& s, floats x) const {
-    return hn::Mul(codec.round(scaled(s, x)), s.backward);
+    if constexpr (P == policy::stored) return hn::Mul(codec.round_to_code(scaled(s, x)), s.backward);
+    else return hn::Mul(codec.round(scaled(s, x)), s.backward);
   }
   HWY_INLINE ints encode(vector_scaling const& s, floats x) const { return codec.code(scaled(s, x)); }
   HWY_INLINE floats decode(floats scale, ints code) const { return hn::Mul(codec.value(code), scale); }
