@@ -1,5 +1,5 @@
-// Times every kernel of kernels.inc, on reference::simd beside reference::scalar, in elements a second and relative to a
-// copy past the caches in the same run, in bytes a second.
+// Times every kernel of kernels.inc, on reference::simd beside reference::scalar, in elements a second and relative to
+// a copy past the caches in the same run, in bytes a second.
 //
 //   bench_kernels [--json] [--quick] [--filter REGEX]
 //
@@ -115,7 +115,8 @@ float const tensor_amax = 2.0f;
 template <class T>
 class bench_run {
  public:
-  bench_run(options const& o, std::int64_t rows) : options_{o}, t_{rows}, repeats_{std::max<std::int64_t>(1, 1024 / rows)} {}
+  bench_run(options const& o, std::int64_t rows)
+      : options_{o}, t_{rows}, repeats_{std::max<std::int64_t>(1, 1024 / rows)} {}
 
   tensors<T>& data() { return t_; }
   static constexpr double width = sizeof(T);
@@ -248,7 +249,8 @@ void time_quick(options const& o) {
 }
 
 int usage(char const* what, char const* why) {
-  return std::fprintf(stderr, "bench_kernels: '%s' %s; bench_kernels [--json] [--quick] [--filter REGEX]\n", what, why), 2;
+  return std::fprintf(stderr, "bench_kernels: '%s' %s; bench_kernels [--json] [--quick] [--filter REGEX]\n", what, why),
+         2;
 }
 
 int run(int count, char** arguments) {
@@ -257,7 +259,8 @@ int run(int count, char** arguments) {
     std::string_view const option = arguments[i];
     bool* const flag = option == "--json" ? &o.json : option == "--quick" ? &o.quick
                        : option == "--filter" ? &o.filtered : nullptr;
-    if (flag == nullptr || *flag) return usage(arguments[i], flag == nullptr ? "is an unknown option" : "is given twice");
+    if (flag == nullptr || *flag)
+      return usage(arguments[i], flag == nullptr ? "is an unknown option" : "is given twice");
     *flag = true;
     if (flag != &o.filtered) continue;
     if (++i == count) return usage("--filter", "is given without its regular expression");

@@ -53,7 +53,7 @@ struct encode_args {
   data_flags* flags = nullptr;
   float const* tensor_amax = nullptr;  ///< [1], for two-level scales
   float* tensor_scale = nullptr;       ///< [1], written for two-level scales
-  amax_use use = amax_use::given;
+  amax_use use = amax_use::given;      ///< data: only for scales that are no ratio (MX, NVFP4)
 };
 
 /// y from codes and scales. Under policy `stored` equal to fake_quantize bit for bit.
