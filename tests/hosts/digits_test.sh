@@ -48,7 +48,10 @@ unwritable() {  # TEXT ATTRIBUTES
     {\"quantizer_name\": \"*weight_quantizer\", \"cfg\": {$2}}], \"algorithm\": \"max\"}" >"$work/mine.json"
   refuses "mine: conv1.weight_quantizer: $1" "${known[@]}" --effective-bits 16 --formats "$work/mine.json"
 }
-unwritable "num_bits 12 can be simulated, but files hold at most 8 bits" '"num_bits": 12'
+unwritable "num_bits 12 can be simulated, but files hold integers of up to 8 bits, or of 16" '"num_bits": 12'
+unwritable "this checkpoint has no form for weights in int16" '"num_bits": 16'
+unwritable "this checkpoint has no form for e2m1 with scales by two_level" \
+  '"num_bits": [2, 1], "block_sizes": {"-1": 16, "type": "dynamic", "scale_bits": [4, 3]}'
 unwritable "this checkpoint holds weights with calibrated scales only, not dynamic" '"num_bits": 8, "type": "dynamic"'
 unwritable "this checkpoint holds weights with calibrated scales only, not those of" '"num_bits": 8, "constant_amax": 1'
 unwritable "weights have both signs" '"num_bits": 8, "unsigned": true'

@@ -63,6 +63,9 @@ class checkpoint {
       mixbit::fail(mixbit::error_id::format_unsigned, q.name(), ": weights have both signs, and the format ",
                    name_of(n.how.element), " is unsigned");
     check_encodable(n.how, q.name());
+    if (n.how.element.bits > 8)
+      mixbit::fail(mixbit::error_id::format_value, q.name(), ": this checkpoint has no form for weights in ",
+                   name_of(n.how.element));
   }
 
  private:
