@@ -143,8 +143,11 @@ std::vector<T> decoded(geometry const& g, call const& c, std::vector<std::uint8_
   tensor<T> y{g};
   float tensor_scale = 0;
   std::memcpy(&tensor_scale, codes.data() + codes.size() - 5, sizeof tensor_scale);
+  // memory of their own, which is aligned for any type of scale
+  auto const first = codes.begin() + static_cast<std::ptrdiff_t>(size.payload) + 8;
+  std::vector<std::uint8_t> const scales(first, first + static_cast<std::ptrdiff_t>(size.scales));
   B cpu;
-  cpu.decode({codes.data(), codes.data() + size.payload + 8, c.groups, c.how, y.ref(), &tensor_scale});
+  cpu.decode({codes.data(), scales.data(), c.groups, c.how, y.ref(), &tensor_scale});
   return y.memory;
 }
 
