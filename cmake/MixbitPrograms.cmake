@@ -29,15 +29,18 @@ target_link_libraries(mixbit_program_flags INTERFACE
   mixbit::mixbit mixbit::reference Eigen3::Eigen xtensor)
 target_compile_definitions(mixbit_program_flags INTERFACE MIXBIT_SEPARATE_COMPILATION)
 
+set(MIXBIT_KERNEL_FLAGS "" CACHE STRING "Further flags for kernels and their tests: -O1 where the rest is not optimised")
+
 # The kernels, compiled once instead of in each program and test.
 add_library(mixbit_kernels STATIC EXCLUDE_FROM_ALL ${PROJECT_SOURCE_DIR}/reference/kernels.cpp)
 target_link_libraries(mixbit_kernels PUBLIC mixbit_program_flags)
+target_compile_options(mixbit_kernels PRIVATE ${MIXBIT_KERNEL_FLAGS})
 
 # The vector kernels, compiled once for every instruction set; what tests and measures them links this.
 add_library(mixbit_simd STATIC EXCLUDE_FROM_ALL ${PROJECT_SOURCE_DIR}/reference/simd.cpp)
 target_link_libraries(mixbit_simd PUBLIC mixbit_program_flags hwy::hwy)
 # g++ 12 warns about its own AVX-512 header
-target_compile_options(mixbit_simd PRIVATE
+target_compile_options(mixbit_simd PRIVATE ${MIXBIT_KERNEL_FLAGS}
   $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized;-Wno-uninitialized>)
 
 # `programs` builds what a user runs: examples, benchmarks and mixbit_goldens, but not the unit tests.
