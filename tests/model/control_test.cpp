@@ -12,12 +12,6 @@ using namespace mixbit::test;
 
 namespace {
 
-plain_tensor waves(std::initializer_list<std::int64_t> sizes, float step) {
-  plain_tensor t{sizes};
-  for (std::size_t i = 0; i < t.values.size(); ++i) t.values[i] = std::sin(step * static_cast<float>(i + 1));
-  return t;
-}
-
 plain_tensor const batch = waves({5, 8}, 0.3f);
 
 /// Three layers; `head` shares the weight of `a` where `tied`.

@@ -14,12 +14,6 @@ using namespace mixbit::test;
 
 namespace {
 
-plain_tensor filled(std::initializer_list<std::int64_t> sizes, float step) {
-  plain_tensor t{sizes};
-  for (std::size_t i = 0; i < t.values.size(); ++i) t.values[i] = std::sin(step * static_cast<float>(i + 1));
-  return t;
-}
-
 /// One element by its index along each axis, in the tensor's own order.
 float& at(plain_tensor& t, std::initializer_list<std::int64_t> index) {
   std::int64_t offset = 0;
@@ -129,35 +123,35 @@ constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN();
 }  // namespace
 
 TEST_CASE("probe: passes for what the layouts say (rule 4)") {
-  CHECK(one_layer{filled({4, 6}, 0.7f), layouts::linear}.passes(filled({3, 6}, 0.3f), multiply));
-  CHECK(one_layer{filled({6, 4}, 0.7f), layouts::linear_in_out}.passes(filled({3, 6}, 0.3f), multiply_in_out));
+  CHECK(one_layer{waves({4, 6}, 0.7f), layouts::linear}.passes(waves({3, 6}, 0.3f), multiply));
+  CHECK(one_layer{waves({6, 4}, 0.7f), layouts::linear_in_out}.passes(waves({3, 6}, 0.3f), multiply_in_out));
   CHECK(
-      one_layer{filled({4, 6}, 0.7f), layouts::features_tokens}.passes(filled({6, 3}, 0.3f), multiply_features_tokens));
-  CHECK(one_layer{filled({1, 1}, 0.7f), layouts::linear}.passes(filled({1, 1}, 0.3f), multiply));
+      one_layer{waves({4, 6}, 0.7f), layouts::features_tokens}.passes(waves({6, 3}, 0.3f), multiply_features_tokens));
+  CHECK(one_layer{waves({1, 1}, 0.7f), layouts::linear}.passes(waves({1, 1}, 0.3f), multiply));
 }
 
 TEST_CASE("probe: passes for convolutions, with groups, channels last, and transposed (rule 4)") {
   auto const conv = "nn.Conv2d";
-  plain_tensor const image = filled({2, 4, 5, 5}, 0.3f);
-  CHECK(one_layer{filled({6, 4, 3, 3}, 0.7f), layouts::conv, conv}.passes(image, convolve));
-  CHECK(one_layer{filled({6, 2, 3, 3}, 0.7f), layouts::conv, conv}.passes(image, convolve));  // two groups
-  CHECK(one_layer{filled({4, 1, 3, 3}, 0.7f), layouts::conv, conv}.passes(image, convolve));  // depthwise
-  CHECK(one_layer{filled({3, 3, 4, 6}, 0.7f), layouts::conv_nhwc_hwio, conv}.passes(filled({2, 5, 5, 4}, 0.3f),
+  plain_tensor const image = waves({2, 4, 5, 5}, 0.3f);
+  CHECK(one_layer{waves({6, 4, 3, 3}, 0.7f), layouts::conv, conv}.passes(image, convolve));
+  CHECK(one_layer{waves({6, 2, 3, 3}, 0.7f), layouts::conv, conv}.passes(image, convolve));  // two groups
+  CHECK(one_layer{waves({4, 1, 3, 3}, 0.7f), layouts::conv, conv}.passes(image, convolve));  // depthwise
+  CHECK(one_layer{waves({3, 3, 4, 6}, 0.7f), layouts::conv_nhwc_hwio, conv}.passes(waves({2, 5, 5, 4}, 0.3f),
                                                                                   convolve_nhwc));
-  CHECK(one_layer{filled({4, 6, 3, 3}, 0.7f), layouts::conv_transpose, "nn.ConvTranspose2d"}.passes(image, paint));
+  CHECK(one_layer{waves({4, 6, 3, 3}, 0.7f), layouts::conv_transpose, "nn.ConvTranspose2d"}.passes(image, paint));
 }
 
 TEST_CASE("probe: catches a square weight [in, out] that is declared [out, in]") {
-  auto const text = one_layer{filled({5, 5}, 0.7f), layouts::linear}.refusal(filled({3, 5}, 0.3f), multiply_in_out);
+  auto const text = one_layer{waves({5, 5}, 0.7f), layouts::linear}.refusal(waves({3, 5}, 0.3f), multiply_in_out);
   CHECK(says(text, "layer: ", "probe", "[in, out]"));
-  CHECK(says(one_layer{filled({5, 5}, 0.7f), layouts::linear_in_out}.refusal(filled({3, 5}, 0.3f), multiply), "probe"));
-  plain_tensor const square = filled({5, 5}, 0.3f);  // as many tokens as features
-  CHECK(says(one_layer{filled({5, 5}, 0.7f), layouts::linear}.refusal(square, multiply_features_tokens), "probe"));
+  CHECK(says(one_layer{waves({5, 5}, 0.7f), layouts::linear_in_out}.refusal(waves({3, 5}, 0.3f), multiply), "probe"));
+  plain_tensor const square = waves({5, 5}, 0.3f);  // as many tokens as features
+  CHECK(says(one_layer{waves({5, 5}, 0.7f), layouts::linear}.refusal(square, multiply_features_tokens), "probe"));
 }
 
 TEST_CASE("probe: catches wrong convolution layouts") {
   auto const conv = "nn.Conv2d";
-  plain_tensor const cube = filled({2, 3, 3, 3}, 0.3f), kernel = filled({3, 3, 3, 3}, 0.7f);
+  plain_tensor const cube = waves({2, 3, 3, 3}, 0.3f), kernel = waves({3, 3, 3, 3}, 0.7f);
   CHECK(says(one_layer{kernel, layouts::conv_nhwc_hwio, conv}.refusal(cube, convolve), "layer", "probe"));
   CHECK(says(one_layer{kernel, layouts::conv, conv}.refusal(cube, convolve_nhwc), "layer", "probe"));
   CHECK(says(one_layer{kernel, layouts::conv, conv}.refusal(cube, paint), "layer", "probe"));
@@ -171,35 +165,35 @@ TEST_CASE("probe: catches an op that keeps state between calls") {
     y.values[0] += static_cast<float>(++calls);
     return y;
   };
-  CHECK(says(one_layer{filled({4, 6}, 0.7f), layouts::linear}.refusal(filled({3, 6}, 0.3f), counting), "state"));
+  CHECK(says(one_layer{waves({4, 6}, 0.7f), layouts::linear}.refusal(waves({3, 6}, 0.3f), counting), "state"));
   auto const growing = [&](plain_tensor const& x, plain_tensor const& w) {  // a cache that gets longer
     plain_tensor const y = multiply(x, w);
     plain_tensor longer{y.shape.shape[0] + ++calls, y.shape.shape[1]};
     std::copy(y.values.begin(), y.values.end(), longer.values.begin());
     return longer;
   };
-  CHECK(says(one_layer{filled({4, 6}, 0.7f), layouts::linear}.refusal(filled({3, 6}, 0.3f), growing), "shape"));
+  CHECK(says(one_layer{waves({4, 6}, 0.7f), layouts::linear}.refusal(waves({3, 6}, 0.3f), growing), "shape"));
 }
 
 TEST_CASE("probe: channel counts that do not fit are refused by name and number") {
-  plain_tensor const image = filled({2, 4, 5, 5}, 0.3f);
+  plain_tensor const image = waves({2, 4, 5, 5}, 0.3f);
   auto const any = [](plain_tensor const&, plain_tensor const&) { return plain_tensor{1, 1}; };
-  CHECK(says(one_layer{filled({4, 6}, 0.7f), layouts::linear}.refusal(filled({3, 4}, 0.3f), any), "layer", "4 channels",
+  CHECK(says(one_layer{waves({4, 6}, 0.7f), layouts::linear}.refusal(waves({3, 4}, 0.3f), any), "layer", "4 channels",
              "weight 6"));
-  CHECK(says(one_layer{filled({6, 3, 3, 3}, 0.7f), layouts::conv, "nn.Conv2d"}.refusal(image, any), "4 channels"));
-  CHECK(says(one_layer{filled({2, 6, 3, 3}, 0.7f), layouts::conv_transpose, "nn.ConvTranspose2d"}.refusal(image, any),
+  CHECK(says(one_layer{waves({6, 3, 3, 3}, 0.7f), layouts::conv, "nn.Conv2d"}.refusal(image, any), "4 channels"));
+  CHECK(says(one_layer{waves({2, 6, 3, 3}, 0.7f), layouts::conv_transpose, "nn.ConvTranspose2d"}.refusal(image, any),
              "4 channels", "weight 2"));
 }
 
 TEST_CASE("probe: data that is not finite proves nothing, so the next call is probed again") {
-  one_layer l{filled({5, 5}, 0.7f), layouts::linear};
-  plain_tensor broken = filled({3, 5}, 0.3f);
+  one_layer l{waves({5, 5}, 0.7f), layouts::linear};
+  plain_tensor broken = waves({3, 5}, 0.3f);
   for (float const bad : {not_a_number, std::numeric_limits<float>::infinity()}) {
     broken.values[7] = bad;
     CHECK_FALSE(l.passes(broken, multiply_in_out));
   }
-  CHECK(says(l.refusal(filled({3, 5}, 0.3f), multiply_in_out), "probe"));
-  CHECK(l.passes(filled({3, 5}, 0.3f), multiply));
+  CHECK(says(l.refusal(waves({3, 5}, 0.3f), multiply_in_out), "probe"));
+  CHECK(l.passes(waves({3, 5}, 0.3f), multiply));
   int calls = 0;
   apply(l.slots, broken, l.weight, [&](plain_tensor const& x, plain_tensor const& w) {
     ++calls;
@@ -209,14 +203,14 @@ TEST_CASE("probe: data that is not finite proves nothing, so the next call is pr
 }
 
 TEST_CASE("probe: no tokens prove nothing either") {
-  one_layer l{filled({5, 5}, 0.7f), layouts::linear};
+  one_layer l{waves({5, 5}, 0.7f), layouts::linear};
   CHECK_FALSE(l.passes(plain_tensor{0, 5}, multiply));
-  CHECK(l.passes(filled({3, 5}, 0.3f), multiply));
+  CHECK(l.passes(waves({3, 5}, 0.3f), multiply));
 }
 
 TEST_CASE("probe: a layer whose axes are said anew, or whose weight has another shape, is probed anew") {
-  one_layer l{filled({5, 5}, 0.7f), layouts::linear};
-  plain_tensor const x = filled({3, 5}, 0.3f);
+  one_layer l{waves({5, 5}, 0.7f), layouts::linear};
+  plain_tensor const x = waves({3, 5}, 0.3f);
   REQUIRE(l.passes(x, multiply));
   model<cpu> m{l};
   m.modules();
@@ -227,7 +221,7 @@ TEST_CASE("probe: a layer whose axes are said anew, or whose weight has another 
   l.layout = layouts::linear;
   m.modules();
   REQUIRE(l.passes(x, multiply));
-  l.weight = filled({4, 5}, 0.7f);
+  l.weight = waves({4, 5}, 0.7f);
   m.modules();
   CHECK_FALSE(l.probed());
 }

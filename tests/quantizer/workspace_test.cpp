@@ -15,14 +15,8 @@ using namespace mixbit::test;
 
 namespace {
 
-plain_tensor waves(std::int64_t rows, std::int64_t columns, float step) {
-  plain_tensor t{rows, columns};
-  for (std::size_t i = 0; i < t.values.size(); ++i) t.values[i] = std::sin(step * static_cast<float>(i + 1));
-  return t;
-}
-
 struct layer {
-  plain_tensor weight = waves(16, 24, 0.7f);
+  plain_tensor weight = waves({16, 24}, 0.7f);
   quantizer_slots<cpu> slots;
   template <class Visit>
   void walk(Visit&& visit) {
@@ -87,7 +81,7 @@ TEST_CASE("workspace: is free again after its last lock, also after an exception
 TEST_CASE("workspace: four threads on one model are refused while another is inside its op, and change nothing") {
   layer l;
   model<cpu> m{l};
-  plain_tensor const x = waves(5, 24, 0.3f);
+  plain_tensor const x = waves({5, 24}, 0.3f);
   quantize(m, int8(), [&] { apply(l.slots, x, l.weight, multiply); });
   plain_tensor const expected = apply(l.slots, x, l.weight, multiply);
   std::atomic<int> refused{0};
@@ -104,8 +98,8 @@ TEST_CASE("workspace: four threads on one model are refused while another is ins
 TEST_CASE("workspace: one a thread runs clean and gives the bits of one thread (rule 10)") {
   layer l;
   model<cpu> m{l};
-  plain_tensor const x = waves(5, 24, 0.3f);
-  plain_tensor const big = waves(5, 24, 0.4f);
+  plain_tensor const x = waves({5, 24}, 0.3f);
+  plain_tensor const big = waves({5, 24}, 0.4f);
   auto const loop = [&] {  // calibration too
     on_four_threads([&](int t) {
       workspace<cpu> ws;
@@ -138,7 +132,7 @@ TEST_CASE("workspace: threads that train on one model, each with a workspace, ge
   clipped.pass_through_bwd = false;
   turn_on(config, "layer.input_quantizer", clipped);
   turn_on(config, "layer.weight_quantizer", clipped);
-  plain_tensor const narrow = waves(5, 24, 0.3f);
+  plain_tensor const narrow = waves({5, 24}, 0.3f);
   quantize(m, config, [&] { apply(l.slots, narrow, l.weight, multiply); });
 
   struct gradients {
@@ -147,15 +141,15 @@ TEST_CASE("workspace: threads that train on one model, each with a workspace, ge
   auto const step = [&](plain_tensor const& x, auto&... ws) {  // a backward, with a workspace or with the model's own
     gradients g;
     lend(ws..., l.slots, x, l.weight, [&](plain_tensor const& xq, plain_tensor const& wq) { g.xq = xq, g.wq = wq; });
-    g.x = waves(5, 24, 1.3f);
-    g.w = waves(16, 24, 1.7f);
+    g.x = waves({5, 24}, 1.3f);
+    g.w = waves({16, 24}, 1.7f);
     input_backward(ws..., l.slots, x, g.x);
     weight_backward(ws..., l.slots, l.weight, g.w);
     return g;
   };
   std::vector<plain_tensor> batches;
   for (float const scale : {0.5f, 1.5f, 2.0f, 3.0f}) {
-    batches.push_back(waves(5, 24, 0.4f));
+    batches.push_back(waves({5, 24}, 0.4f));
     for (float& v : batches.back().values) v *= scale;
   }
   for (bool const cached : {false, true}) {
@@ -181,7 +175,7 @@ TEST_CASE("workspace: threads that train on one model, each with a workspace, ge
       CHECK(results[t].x.values == expected.x.values);
       CHECK(results[t].w.values == expected.w.values);
     }
-    CHECK(results[3].x.values != waves(5, 24, 1.3f).values);  // something was masked
+    CHECK(results[3].x.values != waves({5, 24}, 1.3f).values);  // something was masked
     CHECK(results[3].xq.values != batches[3].values);
   }
 }
@@ -189,7 +183,7 @@ TEST_CASE("workspace: threads that train on one model, each with a workspace, ge
 TEST_CASE("workspace: one of the caller's lets another thread train while the model's own is held") {
   layer l;
   model<cpu> m{l};
-  plain_tensor const x = waves(5, 24, 0.3f);
+  plain_tensor const x = waves({5, 24}, 0.3f);
   quantize(m, int8(), [&] { apply(l.slots, x, l.weight, multiply); });
   workspace_lock<cpu> const held{m.scratch()};
   std::string own, shared;
@@ -210,7 +204,7 @@ TEST_CASE("workspace: one of the caller's lets another thread train while the mo
 TEST_CASE("workspace: a trial on one thread is none on another, so that layers save what they must (rule 6)") {
   layer l;
   model<cpu> m{l};
-  plain_tensor const x = waves(5, 24, 0.3f);
+  plain_tensor const x = waves({5, 24}, 0.3f);
   quantize(m, int8(), [&] { apply(l.slots, x, l.weight, multiply); });
   l.slots.shared_site()->probed = false;
   bool inside = false, elsewhere = true;
@@ -230,7 +224,7 @@ TEST_CASE("workspace: the limit on scratch memory is refused by name, and the mo
   model_options<cpu> options;
   options.scratch_limit = 1 << 16;
   model<cpu> m{l, options};
-  plain_tensor const x = waves(5, 24, 0.3f), huge = waves(40000, 24, 0.3f);
+  plain_tensor const x = waves({5, 24}, 0.3f), huge = waves({40000, 24}, 0.3f);
   quantizer_attribute_config by_token;
   by_token.type = quantizer_type::dynamic_type;
   by_token.axis = 0;

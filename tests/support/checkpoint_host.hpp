@@ -40,6 +40,13 @@ namespace mixbit::test {
 
 using cpu = reference::scalar;
 
+/// Values without a pattern that rounding would meet: size · sin(step · (i + 1)).
+inline plain_tensor waves(std::initializer_list<std::int64_t> sizes, float step, float size = 1.0f) {
+  plain_tensor t{sizes};
+  for (std::size_t i = 0; i < t.values.size(); ++i) t.values[i] = size * std::sin(step * static_cast<float>(i + 1));
+  return t;
+}
+
 /// y [rows, out] = x [rows, in] wᵀ, w [out, in].
 inline plain_tensor multiply(plain_tensor const& x, plain_tensor const& w) {
   std::int64_t const rows = x.shape.shape[0], in = x.shape.shape[1], out = w.shape.shape[0];
