@@ -34,9 +34,10 @@ pass told(quantizer_slots<B> const& slots, pass p) {
   return slots.in_trial() ? pass::trial : p;
 }
 
+/// Of an op called as it is called: with lvalues, so that one instantiation serves both.
 template <class Op, class... Operands>
 using result_of =
-    std::remove_cvref_t<decltype(invoke_op(std::declval<Op&>(), pass::result, std::declval<Operands>()...))>;
+    std::remove_cvref_t<decltype(invoke_op(std::declval<Op&>(), pass::result, std::declval<Operands&>()...))>;
 
 /// An operand as the op receives it when nothing is done to it.
 template <operand_host H>
