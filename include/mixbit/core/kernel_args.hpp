@@ -96,8 +96,8 @@ struct scale_channels_args {
 };
 
 /// counts[g · bins + b] += the elements of group g whose magnitude lies in bin b of `bins` from 0 to top[g], by
-/// formats::histogram_bin: what lies above `top` counts in the last bin, so that no mass is lost. NaN and infinities are
-/// left out and counted in `flags`.
+/// formats::histogram_bin: what lies above `top` counts in the last bin, so that no mass is lost. NaN and infinities
+/// are left out and counted in `flags`.
 struct histogram_args {
   const_tensor_ref x;
   partition groups;

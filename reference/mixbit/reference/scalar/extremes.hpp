@@ -1,5 +1,5 @@
-// low[g] = min(low[g], x), high[g] = max(high[g], x), compared as integers: a map of bits that keeps the order of floats
-// and puts -0 below +0, so that the result does not depend on who comes first.
+// low[g] = min(low[g], x), high[g] = max(high[g], x), compared as integers: a map of bits that keeps the order of
+// floats and puts -0 below +0, so that the result does not depend on who comes first.
 #pragma once
 
 #include <atomic>
@@ -79,7 +79,15 @@ inline std::uint64_t extremes_of_tile(loop_nest<1> const& nest, std::int64_t pie
   return strange;
 }
 
-inline std::uint64_t extremes_of_runs(loop_nest<1> const& nest, std::int64_t piece, extremes_args const& a) {
+/// Runs that share a group.
+struct extreme_rows : plain_rows {
+  static std::uint64_t widen(float const* x, std::int64_t n, extreme_pair& found) {
+    return widen_by_row<false>(x, n, &found.low, &found.high);
+  }
+};
+
+template <class Rows>
+std::uint64_t extremes_of_runs(loop_nest<1> const& nest, std::int64_t piece, extremes_args const& a) {
   std::int64_t const stride = nest.inner().stride[0];
   std::uint64_t strange = 0;
   nest.rows_of(piece, [&](segment<1> const& s) {
@@ -87,8 +95,8 @@ inline std::uint64_t extremes_of_runs(loop_nest<1> const& nest, std::int64_t pie
       extreme_pair found;
       float buffer[tile_width];
       for_tiles(length, [&](std::int64_t first, std::int64_t n) {
-        float const* const row = load_row(a.x, at[0] + first * stride, stride, n, buffer);
-        strange += widen_by_row<false>(row, n, &found.low, &found.high);
+        float const* const row = Rows::row_of(a.x, at[0] + first * stride, stride, n, buffer);
+        strange += Rows::widen(row, n, found);
       });
       push(a, group, found);
     });
@@ -96,13 +104,17 @@ inline std::uint64_t extremes_of_runs(loop_nest<1> const& nest, std::int64_t pie
   return strange;
 }
 
-inline void extremes(executor_ref const& threads, extremes_args const& a) {
+/// The kernel over any way to load and compare rows.
+template <class Rows>
+void extremes_by(executor_ref const& threads, extremes_args const& a) {
   loop_nest<1> const nest{{&a.x}, a.groups};
   for_pieces(threads, nest.pieces(), [&](std::int64_t piece) {
     auto const strange =
-        nest.one_group_an_element() ? extremes_of_tile(nest, piece, a) : extremes_of_runs(nest, piece, a);
+        nest.one_group_an_element() ? extremes_of_tile(nest, piece, a) : extremes_of_runs<Rows>(nest, piece, a);
     if (a.flags) add_flag(a.flags->nonfinite, strange);
   });
 }
+
+inline void extremes(executor_ref const& threads, extremes_args const& a) { extremes_by<extreme_rows>(threads, a); }
 
 }  // namespace mixbit::reference::inline MIXBIT_REFERENCE_TARGET::scalar_kernels

@@ -10,8 +10,8 @@
 namespace mixbit::reference::inline MIXBIT_REFERENCE_TARGET::scalar_kernels {
 
 /// Butterflies of distance 1, 2, 4, … in place, then the scale.
-struct butterflies {
-  void operator()(float* v, std::int64_t block) const {
+struct butterflies : plain_rows {
+  static void transform(float* v, std::int64_t block) {
     for (std::int64_t distance = 1; distance < block; distance *= 2)
       for (std::int64_t first = 0; first < block; first += 2 * distance)
         for (std::int64_t i = first; i < first + distance; ++i) {
@@ -34,22 +34,22 @@ inline partition rotated_blocks(hadamard_args const& a) {
   return groups;
 }
 
-/// The kernel over any way to transform a block.
-template <class Transform>
-void hadamard_by(executor_ref const& threads, hadamard_args const& a, Transform const& transform) {
+/// The kernel over any way to load, transform and store a block.
+template <class Rows>
+void hadamard_by(executor_ref const& threads, hadamard_args const& a) {
   assert(a.x.same_shape(a.y) && a.x.type == a.y.type && a.x.rank > 0 && a.block > 0);
   assert(a.block <= formats::largest_hadamard && a.x.shape[a.x.rank - 1] % a.block == 0);
   line_walk<2>{{&a.x, &a.y}, rotated_blocks(a)}.visit(
       threads, [&](auto const& at, auto const& stride, std::int64_t length, std::int64_t) {
         float buffer[formats::largest_hadamard];
         float* const block = row_target(a.y, at[1], stride[1], buffer);
-        float const* const row = load_row(a.x, at[0], stride[0], length, block);
+        float const* const row = Rows::row_of(a.x, at[0], stride[0], length, block);
         if (row != block) std::copy_n(row, length, block);
-        transform(block, length);
-        store_row(a.y, at[1], stride[1], length, block);
+        Rows::transform(block, length);
+        Rows::put_row(a.y, at[1], stride[1], length, block);
       });
 }
 
-inline void hadamard(executor_ref const& threads, hadamard_args const& a) { hadamard_by(threads, a, butterflies{}); }
+inline void hadamard(executor_ref const& threads, hadamard_args const& a) { hadamard_by<butterflies>(threads, a); }
 
 }  // namespace mixbit::reference::inline MIXBIT_REFERENCE_TARGET::scalar_kernels

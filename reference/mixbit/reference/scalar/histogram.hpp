@@ -1,5 +1,5 @@
-// counts[g · bins + b] += elements of group g in bin b. A piece of work counts a group's elements on its own stack where
-// that pays, and adds them up once; counts are integers, so the order does not matter.
+// counts[g · bins + b] += elements of group g in bin b. A piece of work counts a group's elements on its own stack
+// where that pays, and adds them up once; counts are integers, so the order does not matter.
 #pragma once
 
 #include <cassert>
@@ -55,9 +55,9 @@ class bin_counter {
   std::uint32_t slots_[local_bins];
 };
 
-/// Rows of magnitudes to slots.
-struct slot_rule {
-  void operator()(float const* x, std::int64_t n, float bins, float top, std::int32_t* slots) const {
+/// Rows of values to slots.
+struct slot_rows : plain_rows {
+  static void slots(float const* x, std::int64_t n, float bins, float top, std::int32_t* slots) {
     for (std::int64_t i = 0; i < n; ++i) {
       float const m = fp::abs(x[i]);
       slots[i] = fp::is_finite(m) ? formats::histogram_bin(m, bins, top) + 1 : 0;
@@ -65,9 +65,9 @@ struct slot_rule {
   }
 };
 
-/// The kernel over any way to compute a row's slots.
-template <class Slots>
-void histogram_by(executor_ref const& threads, histogram_args const& a, Slots const& slots_of) {
+/// The kernel over any way to load rows and to compute their slots.
+template <class Rows>
+void histogram_by(executor_ref const& threads, histogram_args const& a) {
   assert(a.bins > 0 && a.bins <= formats::most_bins);
   loop_nest<1> const nest{{&a.x}, a.groups, histogram_piece};
   std::int64_t const stride = nest.inner().stride[0];
@@ -78,8 +78,8 @@ void histogram_by(executor_ref const& threads, histogram_args const& a, Slots co
     nest.rows_of(piece, [&](segment<1> const& s) {
       for_runs(s, nest.inner(), [&](auto const& at, std::int64_t length, std::int64_t group) {
         for_tiles(length, [&](std::int64_t first, std::int64_t n) {
-          float const* const x = load_row(a.x, at[0] + first * stride, stride, n, row);
-          slots_of(x, n, static_cast<float>(a.bins), a.top[group], slots);
+          float const* const x = Rows::row_of(a.x, at[0] + first * stride, stride, n, row);
+          Rows::slots(x, n, static_cast<float>(a.bins), a.top[group], slots);
           counter.add(group, slots, n);
         });
       });
@@ -87,6 +87,6 @@ void histogram_by(executor_ref const& threads, histogram_args const& a, Slots co
   });
 }
 
-inline void histogram(executor_ref const& threads, histogram_args const& a) { histogram_by(threads, a, slot_rule{}); }
+inline void histogram(executor_ref const& threads, histogram_args const& a) { histogram_by<slot_rows>(threads, a); }
 
 }  // namespace mixbit::reference::inline MIXBIT_REFERENCE_TARGET::scalar_kernels

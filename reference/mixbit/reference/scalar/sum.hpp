@@ -11,7 +11,7 @@
 
 namespace mixbit::reference::inline MIXBIT_REFERENCE_TARGET::scalar_kernels {
 
-inline constexpr std::int64_t sum_tile = 64;  // groups of one tile: 16 KiB of lanes
+inline constexpr std::int64_t sum_tile = 256;  // groups of one tile: 64 KiB of lanes
 
 /// The elements of one group, numbered in memory order.
 class group_box {
@@ -88,6 +88,19 @@ struct lane_rows {
       float const v = to_float(x[k * stride]);
       bool const finite = fp::is_finite(v);
       lanes[(first + k) % formats::sum_lanes] += formats::sum_term(What, finite ? v : 0.0f);
+      strange += !finite;
+    }
+    return strange;
+  }
+
+  /// Element c of the row is added to lane[c]: neighbours belong to neighbouring groups.
+  template <sum_of What, class T>
+  static std::int64_t add_columns(double* lane, T const* row, std::int64_t step, std::int64_t width) {
+    std::int64_t strange = 0;
+    for (std::int64_t c = 0; c < width; ++c) {
+      float const v = to_float(row[c * step]);
+      bool const finite = fp::is_finite(v);
+      lane[c] += formats::sum_term(What, finite ? v : 0.0f);
       strange += !finite;
     }
     return strange;
@@ -191,24 +204,13 @@ class summation {
       box.rows(begin, std::min(begin + length, box.size()), [&](std::int64_t offset, std::int64_t n) {
         for (std::int64_t k = 0; k < n; ++k, ++at) {
           T const* const row = x_ + offset + k * box.stride();
-          strange += add_columns(lanes + at % formats::sum_lanes * sum_tile, row, step, width);
+          strange += Rows::template add_columns<What>(lanes + at % formats::sum_lanes * sum_tile, row, step, width);
         }
       });
       for (std::int64_t c = 0; c < width; ++c) totals[c] += total_of(lanes + c, sum_tile);
     }
     for (std::int64_t c = 0; c < width; ++c) a_.sum[group + (first + c) * apart] += totals[c];
     note(strange);
-  }
-
-  static std::int64_t add_columns(double* lane, T const* row, std::int64_t step, std::int64_t width) {
-    std::int64_t strange = 0;
-    for (std::int64_t c = 0; c < width; ++c) {
-      float const v = to_float(row[c * step]);
-      bool const finite = fp::is_finite(v);
-      lane[c] += formats::sum_term(What, finite ? v : 0.0f);
-      strange += !finite;
-    }
-    return strange;
   }
 
   void note(std::int64_t strange) const {

@@ -38,9 +38,9 @@ HWY_INLINE floats within(floats v) {
   }
 }
 
-struct butterfly_vectors {
-  HWY_NOINLINE void operator()(float* v, std::int64_t block) const {
-    if (block < lanes) return scalar_kernels::butterflies{}(v, block);
+struct butterfly_vectors : vector_rows {
+  HWY_NOINLINE static void transform(float* v, std::int64_t block) {
+    if (block < lanes) return scalar_kernels::butterflies::transform(v, block);
     for (std::int64_t i = 0; i < block; i += lanes) store(within(load(v + i)), v + i);
     for (std::int64_t distance = lanes; distance < block; distance *= 2)
       for (std::int64_t first = 0; first < block; first += 2 * distance)
@@ -58,7 +58,7 @@ struct butterfly_vectors {
 
 inline void hadamard(executor_ref const& threads, hadamard_args const& a) {
 #if MIXBIT_SIMD_VECTORS
-  scalar_kernels::hadamard_by(threads, a, butterfly_vectors{});
+  scalar_kernels::hadamard_by<butterfly_vectors>(threads, a);
 #else
   scalar_kernels::hadamard(threads, a);
 #endif
