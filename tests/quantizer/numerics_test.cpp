@@ -37,8 +37,16 @@ TEST_CASE("numerics: what is not computed is refused, naming quantizer and field
                a.block_sizes = block_config{{{-1, 64}}, {}, bit_spec{8}, {{-1, 64}}};
              })),
              "fc.q: ", "scale_block_sizes"));
-  CHECK(says(refusal(with([](auto& a) { a.bias = bias_config{{-1}}; })), "fc.q: ", "bias"));
-  CHECK(says(refusal(with([](auto& a) { a.rotate = true; })), "fc.q: ", "rotate"));
+  CHECK(says(refusal(with([](auto& a) {
+               a.bias = bias_config{{-1}};
+               a.block_sizes = block_config{{{-1, 16}}};
+             })),
+             "fc.q: ", "bias", "blocks"));
+  CHECK(says(refusal(with([](auto& a) {
+               a.rotate = true;
+               a.rotate.block_size = 12;
+             })),
+             "fc.q: ", "rotate.block_size 12"));
   CHECK(says(refusal(with([](auto& a) { a.calibrator = "histogram"; })), "fc.q: ", "calibrator"));
   CHECK(says(refusal(with([](auto& a) { a.backend = "own"; })), "fc.q: ", "backend"));
   CHECK(says(refusal(with([](auto& a) { a.fake_quant = false; })), "fc.q: ", "fake_quant"));

@@ -11,6 +11,7 @@
 #include "mixbit/config/quantizer_attribute_config.hpp"
 #include "mixbit/core/partition.hpp"
 #include "mixbit/formats/check.hpp"
+#include "mixbit/quantizer/rotation.hpp"
 
 namespace mixbit {
 
@@ -46,6 +47,8 @@ struct quantizer_numerics {
   bool groups_from_data = false;
   amax_source amax_from = amax_source::calibration;
   float constant_amax = 0;
+  std::optional<rotation> rotate;   ///< before everything else
+  std::optional<bias_config> bias;  ///< taken off before the cast and added after it
 
   /// The partition of a tensor of this shape. Errors name the quantizer.
   partition groups_of(geometry const& x, std::string const& where) const {
@@ -62,7 +65,12 @@ struct quantizer_numerics {
 
   /// What has an amax of its own: the groups, or the whole tensor where its groups take theirs from the data.
   grouping_scheme calibrated() const { return groups_from_data ? grouping_scheme{} : grouping; }
-  bool same_calibration(quantizer_numerics const& other) const { return calibrated() == other.calibrated(); }
+  /// Do both see the same of a tensor while they are calibrated?
+  bool same_calibration(quantizer_numerics const& other) const {
+    bool const same_rotation = rotate.has_value() == other.rotate.has_value() &&
+                               (!rotate || rotate->block == other.rotate->block);
+    return same_rotation && bias == other.bias && amax_from == other.amax_from && calibrated() == other.calibrated();
+  }
 };
 
 namespace detail {
@@ -124,8 +132,9 @@ inline void refuse_what_is_not_computed(quantizer_attribute_config const& a, std
   };
   if (a.block_sizes && !a.block_sizes->scale_block_sizes.empty())
     refuse("block_sizes.scale_block_sizes (double quantization)");
-  if (a.bias) refuse("bias (affine quantization)");
-  if (a.rotate.enable) refuse("rotate");
+  bool const reshaped = a.block_sizes && !a.block_sizes->is_dynamic() &&
+                        std::ranges::any_of(a.block_sizes->axes, [](auto const& b) { return b.size.has_value(); });
+  if (a.bias && reshaped) refuse("bias together with calibrated blocks, whose axes are not the tensor's,");
   if (a.backend) refuse("backend");
   if (!a.fake_quant) refuse("fake_quant: false (weights are packed by the exporter)");
   if (a.calibrator != "max") refuse("a calibrator other than max");
@@ -141,6 +150,8 @@ inline quantizer_numerics interpret(quantizer_attribute_config const& a, numeric
   n.how = format{detail::element_of(a, where), options.rules};
   n.how.layout = detail::storage_packing(n.how.element);
   n.grouping = detail::grouping_of(a);
+  n.rotate = rotation_of(a, where);
+  n.bias = a.bias;
   if (a.block_sizes && a.block_sizes->scale_bits) detail::set_scales(n, *a.block_sizes, options, where);
   check_format(n.how, where);
   if (a.use_constant_amax || a.constant_amax) {
