@@ -33,11 +33,6 @@ TEST_CASE("numerics: what is not computed is refused, naming quantizer and field
   CHECK(says(refusal(with([](auto& a) { a.block_sizes = block_config{{{-1, 16}}, {}, bit_spec{4, 3}}; })), "fc.q: ",
              "block_sizes.scale_bits [4,3]", "int8"));
   CHECK(says(refusal(with([](auto& a) {
-               a.num_bits = 4;
-               a.block_sizes = block_config{{{-1, 64}}, {}, bit_spec{8}, {{-1, 64}}};
-             })),
-             "fc.q: ", "scale_block_sizes"));
-  CHECK(says(refusal(with([](auto& a) {
                a.bias = bias_config{{-1}};
                a.block_sizes = block_config{{{-1, 16}}};
              })),
@@ -54,6 +49,34 @@ TEST_CASE("numerics: what is not computed is refused, naming quantizer and field
   CHECK(says(refusal(with([](auto& a) { a.num_bits = "posit8"; })), "fc.q: ", "posit8"));
   for (int bits : {1, formats::widest_integer + 1, 300})
     CHECK(says(refusal(with([&](auto& a) { a.num_bits = bits; })), "fc.q: ", "num_bits " + std::to_string(bits)));
+}
+
+TEST_CASE("numerics: double quantization is NF4's, of calibrated scales under stored; others are refused by name") {
+  auto const nf4 = with([](auto& a) {
+    a.num_bits = 4;
+    a.block_sizes = block_config{{{-1, 64}}, {}, bit_spec{8}, {{-1, 256}}};
+  });
+  auto const n = interpreted(nf4);
+  CHECK(n.how.element == nf4_element);
+  CHECK(n.how.scale_block == 256);
+  CHECK(n.how.layout == packing::nibbles_high_first);
+  auto const changed = [&](auto change) {
+    auto a = nf4;
+    change(a);
+    return refusal(a);
+  };
+  CHECK(says(changed([](auto& a) { a.num_bits = 8; }), "fc.q: ", "scale_block_sizes", "int8", "scale_bits 8"));
+  CHECK(says(changed([](auto& a) { a.block_sizes->scale_bits = bit_spec{4, 3}; }), "fc.q: ", "int4", "[4,3]"));
+  CHECK(says(changed([](auto& a) { a.block_sizes->scale_bits.reset(); }), "fc.q: ", "without scale_bits"));
+  CHECK(says(changed([](auto& a) { a.block_sizes->scale_block_sizes.clear(); }), "fc.q: ", "scale_bits 8", "int4"));
+  CHECK(says(changed([](auto& a) { a.block_sizes->scale_block_sizes = {{0, 256}}; }), "fc.q: ", "axis -1"));
+  CHECK(says(changed([](auto& a) { a.block_sizes->scale_block_sizes = {{-1, {}}}; }), "fc.q: ", "axis -1"));
+  CHECK(says(changed([](auto& a) { a.block_sizes->scale_block_sizes = {{-1, std::int64_t{1} << 40}}; }), "fc.q: ",
+             "1099511627776"));
+  CHECK(says(changed([](auto& a) { a.block_sizes->type = quantizer_type::dynamic_type; }), "fc.q: ", "calibrated"));
+  CHECK(says(changed([](auto& a) { a.type = quantizer_type::dynamic_type; }), "fc.q: ", "calibrated"));
+  for (policy const p : {policy::modelopt, policy::modelopt_pack})
+    CHECK(says(error_text(error_id::format_value, [&] { interpret(nf4, p, "fc.q"); }), "fc.q: ", name_of(p)));
 }
 
 TEST_CASE("numerics: element, policy and where amax comes from") {

@@ -5,8 +5,10 @@
 #include <limits>
 #include <vector>
 
+#include "mixbit/formats/storage.hpp"
 #include "mixbit/reference/scalar.hpp"
 #include "support/error_text.hpp"
+#include "support/kernel_data.hpp"
 
 using namespace mixbit;
 using cpu = reference::scalar;
@@ -58,5 +60,37 @@ TEST_CASE("tensor_quantizer: what is adopted is the running max and the count of
     q->adopt(device, seeing);
     CHECK(q->amax(device) == std::vector<float>{3.0f});
     CHECK(q->nonfinite(device) == 2);
+  }
+}
+
+TEST_CASE("double quantization: a quantizer casts with the scales that a file's codes stand for") {
+  cpu device;
+  arena scratch;
+  test_data::tensor<float> x{dense_geometry(dtype::f32, {6, 70})}, y{x.g}, decoded{x.g};
+  test_data::fill(x, 3);
+  quantizer_attribute_config a;
+  a.num_bits = 4;
+  a.block_sizes = block_config{{{-1, 16}}, {}, bit_spec{8}, {{-1, 8}}};
+  tensor_quantizer<cpu> q{"w", a, policy::stored};
+  q.observe(device, scratch, x.view());
+  auto const groups = q.grouping(x.g);
+  auto const amax = q.amax(device);
+  q.quantize(device, scratch, x.view(), y.ref());
+  format const how = q.numerics().how;
+  auto const scales = scale_values(quantize_scales(amax, how, dtype::f32), how, dtype::f32, amax.size());
+  CHECK(scales != amax);
+  std::vector<std::uint8_t> codes(static_cast<std::size_t>(storage_size_of(how, x.g, groups).payload));
+  std::vector<float> used(scales.size());
+  device.encode({x.view(), groups, scales.data(), how, codes.data(), used.data(), nullptr});
+  CHECK(used == scales);
+  device.decode({codes.data(), used.data(), groups, how, decoded.ref()});
+  CHECK(y.memory == decoded.memory);
+  tensor_quantizer<cpu> set{"w", a, policy::stored}, adopted{"w", a, policy::stored};
+  set.set_amax(device, groups, amax);
+  adopted.adopt(device, q);
+  for (auto* other : {&set, &adopted}) {
+    test_data::tensor<float> again{x.g};
+    other->quantize(device, scratch, x.view(), again.ref());
+    CHECK(again.memory == y.memory);
   }
 }

@@ -42,7 +42,8 @@ struct fake_quantize_args {
   amax_use use = amax_use::given;
 };
 
-/// codes and scales of x as a file holds them. `scales` has group_count elements of how.scale_type.
+/// codes and scales of x as a file holds them. `scales` has group_count elements of how.scale_type. Double quantization
+/// comes before: `amax` are then formats' scale_values, and a file holds the double_scales in place of `scales`.
 struct encode_args {
   const_tensor_ref x;
   partition groups;

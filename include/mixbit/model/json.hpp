@@ -46,7 +46,8 @@ nlohmann::ordered_json state_json(tensor_quantizer<B> const& q, B& device) {
 
 /// Full name -> {"attributes": {...}, "amax": {"shape", "values"} or null, "bias": {"shape", "values"} of a static
 /// affine quantizer, "pre_quant_scale": [...] where there is one}, in the order of the walk, of the quantizers that are
-/// on or have a pre_quant_scale. The members of a sequential quantizer are NAME.0, NAME.1 and so on; the first has the scale.
+/// on or have a pre_quant_scale. The members of a sequential quantizer are NAME.0, NAME.1 and so on; the first has the
+/// scale.
 template <backend B>
 nlohmann::ordered_json quantizers_json(model<B>& m) {
   auto all = nlohmann::ordered_json::object();

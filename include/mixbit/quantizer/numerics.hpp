@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -107,10 +108,29 @@ inline grouping_scheme grouping_of(quantizer_attribute_config const& a) {
   return g;
 }
 
-/// Scales that are themselves quantized: MX, NVFP4.
+/// int8 scales around their mean.
+inline void set_double_scales(quantizer_numerics& n, block_config const& blocks, std::string const& where) {
+  auto const refuse = [&](auto const&... why) { fail(error_id::format_value, where, ": block_sizes", why...); };
+  auto const& scales = blocks.scale_block_sizes;
+  if (blocks.is_dynamic()) refuse(".type dynamic: double quantization is of calibrated scales");
+  if (scales.size() != 1 || scales.front().axis != -1 || !scales.front().size)
+    refuse(".scale_block_sizes: double quantization takes blocks of scales along axis -1, with a size");
+  if (*scales.front().size > std::numeric_limits<std::int32_t>::max())
+    refuse(".scale_block_sizes[-1] ", *scales.front().size, " is above ", std::numeric_limits<std::int32_t>::max());
+  if (n.how.numerics != policy::stored)
+    refuse(".scale_block_sizes: policy ", name_of(n.how.numerics), " casts with other scales than the file's; double ",
+           "quantization is simulated under stored");
+  n.how.scale_block = static_cast<std::int32_t>(*scales.front().size);
+}
+
+/// Scales that are themselves quantized: MX, NVFP4, NF4.
 inline void set_scales(quantizer_numerics& n, block_config const& blocks, numerics_options const& options,
                        std::string const& where) {
   bit_spec const& bits = *blocks.scale_bits;
+  if (n.how.element == nf4_element) return set_double_scales(n, blocks, where);
+  if (!blocks.scale_block_sizes.empty())
+    fail(error_id::format_value, where, ": block_sizes.scale_block_sizes (double quantization) is computed for ",
+         "num_bits 4 with scale_bits 8 (NF4), not for ", name_of(n.how.element), " with scale_bits ", bits.text());
   if (bits.is_pair_of(8, 0)) {
     n.how.scaling = options.mx;
     n.how.scale_type = dtype::f8_e8m0;
@@ -122,7 +142,8 @@ inline void set_scales(quantizer_numerics& n, block_config const& blocks, numeri
   } else {
     fail(error_id::format_value, where, ": block_sizes.scale_bits ", bits.text(),
          " is not computed by this version for ", "num_bits ", name_of(n.how.element),
-         "; [8,0] (MX) is, and [4,3] (NVFP4) for e2m1");
+         "; [8,0] (MX) is, [4,3] (NVFP4) for e2m1, and 8 with ",
+         "scale_block_sizes (NF4) for 4");
   }
 }
 
@@ -130,8 +151,8 @@ inline void refuse_what_is_not_computed(quantizer_attribute_config const& a, std
   auto const refuse = [&](char const* field) {
     fail(error_id::format_value, where, ": ", field, " is not computed by this version");
   };
-  if (a.block_sizes && !a.block_sizes->scale_block_sizes.empty())
-    refuse("block_sizes.scale_block_sizes (double quantization)");
+  if (a.block_sizes && !a.block_sizes->scale_block_sizes.empty() && !a.block_sizes->scale_bits)
+    refuse("block_sizes.scale_block_sizes without scale_bits");
   bool const reshaped = a.block_sizes && !a.block_sizes->is_dynamic() &&
                         std::ranges::any_of(a.block_sizes->axes, [](auto const& b) { return b.size.has_value(); });
   if (a.bias && reshaped) refuse("bias together with calibrated blocks, whose axes are not the tensor's,");
@@ -162,6 +183,8 @@ inline quantizer_numerics interpret(quantizer_attribute_config const& a, numeric
   } else if (a.type == quantizer_type::dynamic_type || is_mx(n.how.scaling)) {
     n.amax_from = amax_source::data;
   }
+  if (n.how.scale_block > 0 && n.amax_from == amax_source::data)
+    fail(error_id::format_value, where, ": type dynamic: double quantization is of calibrated scales");
   return n;
 }
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "mixbit/formats/check.hpp"
+#include "mixbit/formats/double_quantization.hpp"
 #include "mixbit/quantizer/affine_bias.hpp"
 #include "mixbit/quantizer/numerics.hpp"
 #include "mixbit/quantizer/workspace.hpp"
@@ -53,6 +54,7 @@ class tensor_quantizer {
       seen = shifted(device, scratch, seen);
     }
     if (calibrates_amax()) device.amax({seen, groups, amax_.data(), flags_.data()});
+    quantize_own_scales(device, x.type);
   }
 
   /// Takes over what another quantizer with the same calibration has observed: its running max, what it left out, and
@@ -65,6 +67,7 @@ class tensor_quantizer {
     device.copy_from_host(amax_.data(), values.data(), values.size() * sizeof(float));
     data_flags const seen = other.flags(device);
     device.copy_from_host(flags_.data(), &seen, sizeof seen);
+    quantize_own_scales(device, dtype::f32);
   }
 
   /// y = Q(x): rotated, less the bias, cast, plus the bias and, where the rotation goes back, rotated; each step in x's
@@ -80,7 +83,8 @@ class tensor_quantizer {
     }
     if (is_two_level(numerics_.how.scaling)) args.tensor_amax = tensor_amax_of(device, scratch, args.x);
     if (numerics_.groups_from_data) args.use = amax_use::data;
-    else args.amax = calibrated_amax(device, scratch, args.x);
+    else if (file_amax_.empty()) args.amax = calibrated_amax(device, scratch, args.x);
+    else args.amax = file_amax_.data();
     float const* const bias = bias_ ? bias_->of(device, scratch, args.x) : nullptr;
     partition const offsets = bias_ ? bias_->grouping(x) : partition{};
     if (bias) {
@@ -127,6 +131,7 @@ class tensor_quantizer {
     device.copy_from_host(next.data(), values.data(), values.size() * sizeof(float));
     amax_ = std::move(next);
     groups_ = groups;
+    quantize_own_scales(device, dtype::f32);
   }
   partition const& groups() const { return groups_; }
   float const* device_amax() const { return amax_.data(); }
@@ -147,6 +152,16 @@ class tensor_quantizer {
 
  private:
   bool calibrates_amax() const { return numerics_.amax_from == amax_source::calibration; }
+
+  /// Double quantization: elements are cast with the scales that the file's codes stand for.
+  void quantize_own_scales(B& device, dtype type) {
+    format const& how = numerics_.how;
+    if (how.scale_block == 0 || !calibrates_amax()) return;
+    std::vector<float> const scales = amax(device);
+    auto const values = scale_values(quantize_scales(scales, how, type), how, type, scales.size());
+    if (file_amax_.size() != values.size()) file_amax_ = buffer<B, float>{device, values.size()};
+    device.copy_from_host(file_amax_.data(), values.data(), values.size() * sizeof(float));
+  }
 
   /// Throws, before anything is written, what x would make the steps of `quantize` throw.
   void require_state_for(const_tensor_ref x) const {
@@ -273,6 +288,7 @@ class tensor_quantizer {
   quantizer_numerics numerics_;
   std::optional<affine_bias<B>> bias_;
   buffer<B, float> amax_;
+  buffer<B, float> file_amax_;  ///< of double quantization
   buffer<B, data_flags> flags_;
   partition groups_;
 };
