@@ -144,6 +144,24 @@ TEST_CASE("numerics: groups follow axes and blocks, and errors name the quantize
   CHECK(says(text, "fc.input_quantizer: ", "axis 2", "rank 2"));
 }
 
+TEST_CASE("numerics: blocks along an axis that the format does not take are refused with quantizer, axis and shape") {
+  geometry const g = dense_geometry(dtype::f32, {64, 64});
+  auto const blocks = [](bit_spec bits, bit_spec scales, quantizer_type type, std::vector<axis_block> axes) {
+    return interpreted(with([&](auto& a) {
+      a.num_bits = bits;
+      a.block_sizes = block_config{std::move(axes), type, scales};
+      if (bits.is_integer()) a.block_sizes->scale_block_sizes = {{-1, 16}};
+    }));
+  };
+  auto const dynamic = quantizer_type::dynamic_type, fixed = quantizer_type::static_type;
+  for (auto const& n : {blocks({4, 3}, {8, 0}, dynamic, {{0, 32}}), blocks({2, 1}, {4, 3}, dynamic, {{-2, 16}}),
+                        blocks({2, 1}, {4, 3}, fixed, {{-1, 16}, {0, 16}}), blocks(4, 8, fixed, {{0, 64}})}) {
+    auto const text = error_text(error_id::format_value, [&] { (void)n.groups_of(g, "fc.q"); });
+    CHECK(says(text, "fc.q: ", "block_sizes[", "last axis", "[64,64]"));
+  }
+  CHECK(blocks({4, 3}, {8, 0}, dynamic, {{1, 32}}).groups_of(g, "fc.q").group_count() == 128);
+}
+
 TEST_CASE("numerics: INT4 blocks of 128 along the width of a 3x3 kernel take 9.33 bits, and are said to (rule 5)") {
   auto const entries = preset("INT4_BLOCKWISE_WEIGHT_ONLY_CFG").entries;
   auto const weight = std::find_if(entries.begin(), entries.end(), [](auto const& e) { return e.cfg.has_value(); });

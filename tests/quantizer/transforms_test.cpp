@@ -148,6 +148,37 @@ TEST_CASE("affine: what cannot be is refused by name, and nothing is written") {
   CHECK(says(refusal(error_id::format_value, overflow), "k: ", "bias[0]", "inf"));
 }
 
+TEST_CASE("unsigned: a negative value is refused before anything is written, whatever comes before the cast") {
+  bench b;
+  matrix const x = random_matrix(3, 16, 11);
+  for (bool const rotates : {false, true}) {
+    auto const attributes = with([&](auto& a) {
+      a.is_unsigned = true;
+      a.rotate = rotates;
+      a.type = quantizer_type::dynamic_type;
+    });
+    sequential_quantizer<cpu_backend> q{"input_quantizer", "fc.input_quantizer", quantizer_role::input, true,
+                                        {attributes}, policy::stored};
+    q.set_pre_quant_scale(b.device, std::vector<float>(16, 2.0f));
+    matrix in_place = x;
+    auto const cast = [&] { q.quantize(b.device, b.scratch, read_view(in_place), write_view(in_place)); };
+    CHECK(says(refusal(error_id::format_unsigned, cast), "fc.input_quantizer: ", "negative"));
+    CHECK(same_bits(in_place, x));
+  }
+}
+
+TEST_CASE("amax: one that is negative, not finite or too few is refused, and the old one stays") {
+  bench b;
+  quantizer q{"w", {}, policy::stored};
+  matrix const x = random_matrix(3, 16, 11);
+  partition const all = per_tensor(read_view(x));
+  q.set_amax(b.device, all, {2.0f});
+  for (float const bad : {-1.0f, NAN, INFINITY})
+    CHECK(says(refusal(error_id::format_amax, [&] { q.set_amax(b.device, all, {bad}); }), "w: ", "amax[0]"));
+  CHECK(says(refusal(error_id::tensor_shape, [&] { q.set_amax(b.device, all, {1.0f, 2.0f}); }), "w: ", "2 amax"));
+  CHECK(q.amax(b.device) == std::vector<float>{2.0f});
+}
+
 TEST_CASE("rotate: quantization sees the rotated tensor, and rotate_back undoes it") {
   bench b;
   for (int const width : {32, 24, 8})

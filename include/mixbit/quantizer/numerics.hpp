@@ -56,7 +56,7 @@ struct quantizer_numerics {
     try {
       switch (grouping.what) {
         case grouping_scheme::kind::axes: return per_axes(x, grouping.kept);
-        case grouping_scheme::kind::blocks: return blocks_of(x, grouping.blocks);
+        case grouping_scheme::kind::blocks: require_last_axis(x); return blocks_of(x, grouping.blocks);
         default: return per_tensor(x);
       }
     } catch (error const& e) {
@@ -71,6 +71,16 @@ struct quantizer_numerics {
     bool const same_rotation = rotate.has_value() == other.rotate.has_value() &&
                                (!rotate || rotate->block == other.rotate->block);
     return same_rotation && bias == other.bias && amax_from == other.amax_from && calibrated() == other.calibrated();
+  }
+
+ private:
+  /// Blocks whose scale is held in few bits lie along the last axis: MX, NVFP4 and NF4 files know no others.
+  void require_last_axis(geometry const& x) const {
+    if (how.scaling == scale_rule::ratio && how.scale_block == 0) return;
+    for (auto const& b : grouping.blocks)
+      if (b.axis != -1 && b.axis != x.rank - 1)
+        fail(error_id::format_value, "block_sizes[", b.axis, "]: ", name_of(how), " takes blocks along the last axis, ",
+             "and the tensor is ", to_string(x));
   }
 };
 
