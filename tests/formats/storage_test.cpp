@@ -70,6 +70,28 @@ TEST_CASE("storage size is what encode writes, in awkward shapes, for every elem
   }
 }
 
+TEST_CASE("storage size of double quantization is what its codes, scales and mean take, in awkward shapes") {
+  for (auto const& shape : awkward_shapes) {
+    tensor<float> x{make_geometry<float>(shape, layout::row_major)};
+    fill(x, 1);
+    for (auto const& part : partitions_of(x.g))
+      for (policy const p : {policy::stored, policy::modelopt_pack})
+        for (dtype const scale_type : {dtype::f32, dtype::bf16})
+          for (std::int32_t const scale_block : {1, 3, 64}) {
+            format const how{nf4_element, p, scale_type, packing::nibbles_high_first, scale_rule::ratio, scale_block};
+            check_encodable(how, "test");
+            auto const size = storage_size_of(how, x.g, part.groups);
+            auto const amax = amax_of(x, part.groups);
+            auto const scales = quantize_scales(amax, how, dtype::f32);
+            auto const as_they_are = storage_size_of({nf4_element, p, scale_type, how.layout}, x.g, part.groups);
+            CHECK(size.payload == as_they_are.payload);
+            CHECK(size.scales == static_cast<std::int64_t>(scales.codes.size() +
+                                                           scales.block_scales.size() * size_of(scale_type)));
+            CHECK(size.tensor == static_cast<std::int64_t>(size_of(scale_type)));
+          }
+  }
+}
+
 TEST_CASE("known sizes") {
   geometry const g = dense_geometry(dtype::f32, {64, 128});
   std::vector<axis_block> const blocks{{-1, 128}};
@@ -81,6 +103,12 @@ TEST_CASE("known sizes") {
   CHECK(storage_size_of({integer_element(3), policy::stored, dtype::f32, packing::dense_rows},
                         dense_geometry(dtype::f32, {2, 5}), per_tensor(dense_geometry(dtype::f32, {2, 5})))
             .payload == 4);  // 15 bits a row are 2 bytes
+  // QLoRA: 4 bits, a byte for 64 of them, four bytes for 256 of those, and the mean
+  std::vector<axis_block> const of_64{{-1, 64}};
+  geometry const large = dense_geometry(dtype::f32, {256, 1024});
+  format nf4{nf4_element, policy::stored, dtype::f32, packing::nibbles_high_first};
+  nf4.scale_block = 256;
+  CHECK(storage_size_of(nf4, large, blocks_of(large, of_64)) == storage_size{131072, 4096 + 16 * 4, 4});
 }
 
 TEST_CASE("the shape of an amax is ModelOpt's") {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "mixbit/config/presets.hpp"
+#include "mixbit/model/control.hpp"
 #include "support/error_text.hpp"
 #include "support/export_bench.hpp"
 
@@ -98,4 +99,28 @@ TEST_CASE("hf forms: of a plan's formats those matter that a layer is given") {
   plan.modules[1].recipe = "other";
   CHECK(says(said(error_id::search_plan), "lm_head", "'other'"));
   CHECK(n.untouched());
+}
+
+TEST_CASE("hf forms: what comes before the cast has no place in the files and is refused by name") {
+  two_layers net;
+  quantize(net.m, preset("FP8_PER_CHANNEL_PER_TOKEN_CFG"));
+  auto const module = net.m.modules().front();
+  auto& recipe = module.slots->shared_site()->quantizers();
+  auto& input = *recipe.find(quantizer_role::input);
+  (void)hf_form_of(module, recipe);
+  auto const refused = [&] { return error_text(error_id::format_value, [&] { hf_form_of(module, recipe); }); };
+  input.set_pre_quant_scale(net.m.device(), std::vector<float>(32, 2.0f));
+  CHECK(says(refused(), "mlp.up_proj.input_quantizer: ", "pre_quant_scale"));
+  input.enable(false, {});
+  CHECK(says(refused(), "mlp.up_proj.input_quantizer: ", "pre_quant_scale"));
+  input.enable(true, {});
+  input.set_pre_quant_scale(net.m.device(), {});
+  quantizer_attribute_config biased = input.attributes().front(), turned = biased;
+  biased.block_sizes.reset();
+  biased.bias = bias_config{{-1}};
+  turned.rotate = true;
+  set_quantizer_attributes(net.m, "mlp.up_proj.input_quantizer", biased);
+  CHECK(says(refused(), "mlp.up_proj.input_quantizer: ", "bias"));
+  set_quantizer_attributes(net.m, "mlp.up_proj.input_quantizer", turned);
+  CHECK(says(refused(), "mlp.up_proj.input_quantizer: ", "rotate"));
 }

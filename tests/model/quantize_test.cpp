@@ -159,11 +159,11 @@ TEST_CASE("quantize: a preset that enables nothing, an unknown class, and an alg
              "enables none of 3"));
   CHECK(says(error_text(error_id::config_value, [&] { quantize(m, preset("INT4_AWQ_CFG")); }), "INT4_AWQ_CFG",
              "awq_lite"));
-  quantizer_attribute_config rotated;
-  rotated.rotate = true;
-  auto rotating = nothing_on();
-  turn_on(rotating, "*weight_quantizer", rotated);
-  CHECK(says(error_text(error_id::format_value, [&] { quantize(m, rotating, [] {}); }), "mlp.up.", "rotate"));
+  quantizer_attribute_config foreign;
+  foreign.backend = "own";
+  auto unknown = nothing_on();
+  turn_on(unknown, "*weight_quantizer", foreign);
+  CHECK(says(error_text(error_id::format_value, [&] { quantize(m, unknown, [] {}); }), "mlp.up.", "backend"));
   checkpoint_host strange;
   strange.add("x", waves({2, 2}, 0.5f), "my.Linear");
   model<cpu> s{strange};

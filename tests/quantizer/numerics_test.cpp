@@ -33,12 +33,15 @@ TEST_CASE("numerics: what is not computed is refused, naming quantizer and field
   CHECK(says(refusal(with([](auto& a) { a.block_sizes = block_config{{{-1, 16}}, {}, bit_spec{4, 3}}; })), "fc.q: ",
              "block_sizes.scale_bits [4,3]", "int8"));
   CHECK(says(refusal(with([](auto& a) {
-               a.num_bits = 4;
-               a.block_sizes = block_config{{{-1, 64}}, {}, bit_spec{8}, {{-1, 64}}};
+               a.bias = bias_config{{-1}};
+               a.block_sizes = block_config{{{-1, 16}}};
              })),
-             "fc.q: ", "scale_block_sizes"));
-  CHECK(says(refusal(with([](auto& a) { a.bias = bias_config{{-1}}; })), "fc.q: ", "bias"));
-  CHECK(says(refusal(with([](auto& a) { a.rotate = true; })), "fc.q: ", "rotate"));
+             "fc.q: ", "bias", "blocks"));
+  CHECK(says(refusal(with([](auto& a) {
+               a.rotate = true;
+               a.rotate.block_size = 12;
+             })),
+             "fc.q: ", "rotate.block_size 12"));
   CHECK(says(refusal(with([](auto& a) { a.calibrator = "histogram"; })), "fc.q: ", "calibrator"));
   CHECK(says(refusal(with([](auto& a) { a.backend = "own"; })), "fc.q: ", "backend"));
   CHECK(says(refusal(with([](auto& a) { a.fake_quant = false; })), "fc.q: ", "fake_quant"));
@@ -46,6 +49,34 @@ TEST_CASE("numerics: what is not computed is refused, naming quantizer and field
   CHECK(says(refusal(with([](auto& a) { a.num_bits = "posit8"; })), "fc.q: ", "posit8"));
   for (int bits : {1, formats::widest_integer + 1, 300})
     CHECK(says(refusal(with([&](auto& a) { a.num_bits = bits; })), "fc.q: ", "num_bits " + std::to_string(bits)));
+}
+
+TEST_CASE("numerics: double quantization is NF4's, of calibrated scales under stored; others are refused by name") {
+  auto const nf4 = with([](auto& a) {
+    a.num_bits = 4;
+    a.block_sizes = block_config{{{-1, 64}}, {}, bit_spec{8}, {{-1, 256}}};
+  });
+  auto const n = interpreted(nf4);
+  CHECK(n.how.element == nf4_element);
+  CHECK(n.how.scale_block == 256);
+  CHECK(n.how.layout == packing::nibbles_high_first);
+  auto const changed = [&](auto change) {
+    auto a = nf4;
+    change(a);
+    return refusal(a);
+  };
+  CHECK(says(changed([](auto& a) { a.num_bits = 8; }), "fc.q: ", "scale_block_sizes", "int8", "scale_bits 8"));
+  CHECK(says(changed([](auto& a) { a.block_sizes->scale_bits = bit_spec{4, 3}; }), "fc.q: ", "int4", "[4,3]"));
+  CHECK(says(changed([](auto& a) { a.block_sizes->scale_bits.reset(); }), "fc.q: ", "without scale_bits"));
+  CHECK(says(changed([](auto& a) { a.block_sizes->scale_block_sizes.clear(); }), "fc.q: ", "scale_bits 8", "int4"));
+  CHECK(says(changed([](auto& a) { a.block_sizes->scale_block_sizes = {{0, 256}}; }), "fc.q: ", "axis -1"));
+  CHECK(says(changed([](auto& a) { a.block_sizes->scale_block_sizes = {{-1, {}}}; }), "fc.q: ", "axis -1"));
+  CHECK(says(changed([](auto& a) { a.block_sizes->scale_block_sizes = {{-1, std::int64_t{1} << 40}}; }), "fc.q: ",
+             "1099511627776"));
+  CHECK(says(changed([](auto& a) { a.block_sizes->type = quantizer_type::dynamic_type; }), "fc.q: ", "calibrated"));
+  CHECK(says(changed([](auto& a) { a.type = quantizer_type::dynamic_type; }), "fc.q: ", "calibrated"));
+  for (policy const p : {policy::modelopt, policy::modelopt_pack})
+    CHECK(says(error_text(error_id::format_value, [&] { interpret(nf4, p, "fc.q"); }), "fc.q: ", name_of(p)));
 }
 
 TEST_CASE("numerics: element, policy and where amax comes from") {
@@ -111,6 +142,24 @@ TEST_CASE("numerics: groups follow axes and blocks, and errors name the quantize
     interpreted(with([](auto& a) { a.axis = 2; })).groups_of(g, "fc.input_quantizer");
   });
   CHECK(says(text, "fc.input_quantizer: ", "axis 2", "rank 2"));
+}
+
+TEST_CASE("numerics: blocks along an axis that the format does not take are refused with quantizer, axis and shape") {
+  geometry const g = dense_geometry(dtype::f32, {64, 64});
+  auto const blocks = [](bit_spec bits, bit_spec scales, quantizer_type type, std::vector<axis_block> axes) {
+    return interpreted(with([&](auto& a) {
+      a.num_bits = bits;
+      a.block_sizes = block_config{std::move(axes), type, scales};
+      if (bits.is_integer()) a.block_sizes->scale_block_sizes = {{-1, 16}};
+    }));
+  };
+  auto const dynamic = quantizer_type::dynamic_type, fixed = quantizer_type::static_type;
+  for (auto const& n : {blocks({4, 3}, {8, 0}, dynamic, {{0, 32}}), blocks({2, 1}, {4, 3}, dynamic, {{-2, 16}}),
+                        blocks({2, 1}, {4, 3}, fixed, {{-1, 16}, {0, 16}}), blocks(4, 8, fixed, {{0, 64}})}) {
+    auto const text = error_text(error_id::format_value, [&] { (void)n.groups_of(g, "fc.q"); });
+    CHECK(says(text, "fc.q: ", "block_sizes[", "last axis", "[64,64]"));
+  }
+  CHECK(blocks({4, 3}, {8, 0}, dynamic, {{1, 32}}).groups_of(g, "fc.q").group_count() == 128);
 }
 
 TEST_CASE("numerics: INT4 blocks of 128 along the width of a 3x3 kernel take 9.33 bits, and are said to (rule 5)") {

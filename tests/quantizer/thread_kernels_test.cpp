@@ -52,6 +52,33 @@ TEST_CASE("threads raise the same amax and count in the same flags") {
   CHECK(threads.pieces >= 4);
 }
 
+TEST_CASE("threads count in the same bins, widen the same extremes and sum in the same order") {
+  auto const x = rising();
+  geometry const g = dense_geometry(dtype::f32, {rows, columns});
+  thread_a_piece threads;
+  reference::scalar const cpu{threads}, alone;
+  int const last_axis[] = {1};
+  for (partition const& groups : {per_tensor(g), per_axes(g, last_axis)}) {
+    auto const count = static_cast<std::size_t>(groups.group_count());
+    std::vector<float> const top(count, static_cast<float>(x.size()));
+    std::vector<std::uint64_t> bins(4 * count), alone_bins(4 * count);
+    data_flags flags;
+    cpu.histogram({{g, x.data()}, groups, top.data(), 4, bins.data(), &flags});
+    alone.histogram({{g, x.data()}, groups, top.data(), 4, alone_bins.data(), nullptr});
+    CHECK(bins == alone_bins);
+    std::vector<float> low(count, 1e9f), high(count, -1e9f);
+    cpu.extremes({{g, x.data()}, groups, low.data(), high.data(), &flags});
+    CHECK(low.front() == 1.0f);
+    CHECK(high.back() == static_cast<float>(x.size()));
+    std::vector<double> sum(count), alone_sum(count);
+    cpu.sum({{g, x.data()}, groups, sum_of::squares, sum.data(), &flags});
+    alone.sum({{g, x.data()}, groups, sum_of::squares, alone_sum.data(), nullptr});
+    CHECK(sum == alone_sum);
+    CHECK(flags.nonfinite == 3 * ((x.size() - 8) / 1000 + 1));
+  }
+  CHECK(threads.pieces >= 6);
+}
+
 TEST_CASE("threads that cast count negative values in the same flags") {
   std::vector<float> x(rows * columns, -1.0f), y(x.size());
   geometry const g = dense_geometry(dtype::f32, {rows, columns});

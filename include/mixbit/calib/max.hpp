@@ -16,9 +16,17 @@
 
 namespace mixbit {
 
-/// Quantizers of one operand that divide it alike for their amax: the first observes, the others adopt.
+/// Quantizers of one operand that see the same of it while they are calibrated: the first observes, the others adopt.
 template <backend B>
-using observer_group = std::vector<tensor_quantizer<B>*>;
+struct observer_group {
+  sequential_quantizer<B> const* owner;  ///< of the first: its pre_quant_scale comes before what it sees
+  std::vector<tensor_quantizer<B>*> members;
+
+  bool takes(sequential_quantizer<B> const& q, tensor_quantizer<B> const& member) const {
+    bool const same_scale = owner == &q || (!owner->has_pre_quant_scale() && !q.has_pre_quant_scale());
+    return same_scale && members.front()->numerics().same_calibration(member.numerics());
+  }
+};
 
 /// All quantizers in `role` (or with that index, for single tensors) over all recipes that need data, grouped.
 template <backend B, class Select>
@@ -30,12 +38,11 @@ std::vector<observer_group<B>> observers_of(site<B>& s, Select&& selects) {
       if (!q.enabled() || !selects(q, i)) continue;
       for (auto& member : q.members()) {
         if (!member.needs_calibration()) continue;
-        auto const same = [&](auto const& g) { return g.front()->numerics().same_calibration(member.numerics()); };
-        auto const at = std::find_if(groups.begin(), groups.end(), same);
+        auto const at = std::find_if(groups.begin(), groups.end(), [&](auto const& g) { return g.takes(q, member); });
         if (at == groups.end())
-          groups.push_back({&member});
+          groups.push_back({&q, {&member}});
         else
-          at->push_back(&member);
+          at->members.push_back(&member);
       }
     }
   return groups;
@@ -43,9 +50,16 @@ std::vector<observer_group<B>> observers_of(site<B>& s, Select&& selects) {
 
 /// Shows a tensor to the first of a group. Throws `tensor_dtype` for one that kernels do not compute on.
 template <backend B>
-void observe_first(observer_group<B>& g, B& device, const_tensor_ref x) {
-  require_compute(x.type, g.front()->name());
-  g.front()->observe(device, x);
+void observe_first(observer_group<B>& g, workspace<B>& ws, const_tensor_ref x) {
+  require_compute(x.type, g.members.front()->name());
+  arena_scope const borrowed{ws.scratch};
+  g.members.front()->observe(ws.device, ws.scratch, g.owner->scaled(ws.device, ws.scratch, x));
+}
+
+/// Hands what the first of a group has observed to the others.
+template <backend B>
+void adopt_first(observer_group<B>& g, B& device) {
+  for (std::size_t i = 1; i < g.members.size(); ++i) g.members[i]->adopt(device, *g.members.front());
 }
 
 /// What one site observes during a max calibration pass.
@@ -88,17 +102,20 @@ class max_calibration final : public apply_hook<B> {
 
   void on_apply(site<B>& s, workspace<B>& ws, operands o, erased_op& op, pending<B>*) override {
     auto& watching = observers_[index_.at(&s)];
-    tensor_ref const y = s.call(ws, op, o.x, o.w, pass::result);
+    bool const as_given = !s.transforms();
+    tensor_ref const y = s.run_unquantized(ws, o, op);
     if (detail::trial_scope::is_on()) return;  // inside another layer's probe: the data is not the host's
-    if (!s.probed) probe_layout(s, ws, o, op, y);
+    if (!s.probed) probe_layout(s, ws, o, op, as_given ? const_tensor_ref{y} : const_tensor_ref{});
     std::lock_guard const committing{mutex_};  // a running max: the order of threads does not matter
     if (o.x.data) observe(ws, watching.input, s.canonical(operand_role::input, o.x));
     observe(ws, watching.output, s.canonical_output(y));
   }
   void on_tensor(site<B>& s, workspace<B>& ws, std::size_t index, tensor_ref x) override {
-    if (detail::trial_scope::is_on()) return;
-    std::lock_guard const committing{mutex_};
-    observe(ws, observers_[index_.at(&s)].tensors[index], x);
+    if (!detail::trial_scope::is_on()) {
+      std::lock_guard const committing{mutex_};
+      observe(ws, observers_[index_.at(&s)].tensors[index], x);
+    }
+    if (auto const& q = s.quantizers().quantizers[index]; q.transforms()) q.transform(ws.device, x, x);
   }
   bool runs_active_recipe() const override { return false; }
 
@@ -106,19 +123,15 @@ class max_calibration final : public apply_hook<B> {
   void share(workspace<B>& ws) {
     for (auto& o : observers_) {
       for (auto* groups : {&o.input, &o.output})
-        for (auto& g : *groups) adopt(ws, g);
+        for (auto& g : *groups) adopt_first(g, ws.device);
       for (auto& groups : o.tensors)
-        for (auto& g : groups) adopt(ws, g);
+        for (auto& g : groups) adopt_first(g, ws.device);
     }
   }
 
  private:
   static void observe(workspace<B>& ws, std::vector<observer_group<B>>& groups, const_tensor_ref x) {
-    for (auto& g : groups) observe_first<B>(g, ws.device, x);
-  }
-  static void adopt(workspace<B>& ws, observer_group<B>& g) {
-    for (std::size_t i = 1; i < g.size(); ++i)
-      if (g.front()->has_amax()) g[i]->adopt(ws.device, *g.front());
+    for (auto& g : groups) observe_first<B>(g, ws, x);
   }
 
   std::vector<std::shared_ptr<site<B>>> sites_;
@@ -132,8 +145,8 @@ template <backend B>
 void observe_weight(site<B>& s, workspace<B>& ws, const_tensor_ref canonical) {
   auto groups = observers_of(s, [](auto& q, std::size_t) { return q.role() == quantizer_role::weight; });
   for (auto& g : groups) {
-    observe_first<B>(g, ws.device, canonical);
-    for (std::size_t i = 1; i < g.size(); ++i) g[i]->adopt(ws.device, *g.front());
+    observe_first<B>(g, ws, canonical);
+    adopt_first(g, ws.device);
   }
 }
 

@@ -82,6 +82,7 @@ struct format {
   dtype scale_type = dtype::f32;
   packing layout = packing::bytes;
   scale_rule scaling = scale_rule::ratio;
+  std::int32_t scale_block = 0;  ///< double quantization: groups a block of int8 scales; 0: scales are held as they are
   friend constexpr bool operator==(format const&, format const&) = default;
 };
 
@@ -111,6 +112,7 @@ inline std::string name_of(element_type const& e) {
 inline std::string name_of(format const& how) {
   std::string text = name_of(how.element);
   if (how.scaling != scale_rule::ratio) text.append(" ").append(name_of(how.scaling));
+  if (how.scale_block != 0) text += " with int8 scales";
   return text;
 }
 

@@ -67,6 +67,9 @@ inline void check_scaling(format const& how, std::string_view where) {
   } else if (!is_compute(how.scale_type)) {
     refuse("holds the scales of ", name_of(e), " as float32, float16 or bfloat16, not ", name_of(how.scale_type));
   }
+  if (how.scale_block < 0) refuse("takes no block of ", how.scale_block, " scales");
+  if (how.scale_block > 0 && (e != nf4_element || how.scaling != scale_rule::ratio))
+    refuse("has int8 scales in blocks (double quantization) of nf4 alone, not of ", name_of(e));
 }
 }  // namespace detail
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "mixbit/core/partition.hpp"
+#include "mixbit/formats/double_quantization.hpp"
 #include "mixbit/formats/packing.hpp"
 
 namespace mixbit {
@@ -9,19 +10,24 @@ namespace mixbit {
 struct storage_size {
   std::int64_t payload = 0;  ///< bytes of the codes, padding included
   std::int64_t scales = 0;   ///< bytes of the scales, in the type in which the file holds them
-  std::int64_t tensor = 0;   ///< bytes of what the tensor holds once: the float32 scale of two levels
+  std::int64_t tensor = 0;  ///< bytes of what a tensor holds once: the scale of two levels, the scales' mean
 
   constexpr std::int64_t bytes() const { return payload + scales + tensor; }
   constexpr std::int64_t bits() const { return 8 * bytes(); }
   friend constexpr bool operator==(storage_size const&, storage_size const&) = default;
 };
 
-/// Bytes of `g` in the format `how` with one scale for each group of `groups`.
+/// Bytes of `g` in the format `how` with one scale for each group of `groups`. Double quantization holds a byte a
+/// scale, a scale for each block of them, and their mean.
 constexpr storage_size storage_size_of(format const& how, geometry const& g, partition const& groups) {
+  std::int64_t const count = groups.group_count(), width = static_cast<std::int64_t>(size_of(how.scale_type));
   auto const matrix = formats::code_matrix_of(how.layout, g);
-  return {formats::payload_bytes(how.layout, how.element.bits, matrix),
-          groups.group_count() * static_cast<std::int64_t>(size_of(how.scale_type)),
-          is_two_level(how.scaling) ? static_cast<std::int64_t>(sizeof(float)) : 0};
+  std::int64_t const payload = formats::payload_bytes(how.layout, how.element.bits, matrix);
+  if (how.scale_block > 0) {
+    std::int64_t const blocks = (count + how.scale_block - 1) / how.scale_block;
+    return {payload, double_scale_codes(how, count) + blocks * width, width};
+  }
+  return {payload, count * width, is_two_level(how.scaling) ? static_cast<std::int64_t>(sizeof(float)) : 0};
 }
 
 /// The shape that ModelOpt gives an amax.

@@ -106,7 +106,7 @@ class hf_export {
       fail(error_id::state_folded, module.name, ": fold_weight has replaced this weight by its quantized values; ",
            "export before folding");
     auto* const recipe = s.recipes.empty() ? nullptr : &s.quantizers();
-    if (recipe != nullptr && recipe->any_enabled()) return add_quantized(module, *recipe);
+    if (recipe != nullptr && recipe->any_acts()) return add_quantized(module, *recipe);
     if (module.weight.data == nullptr) return;
     unquantized_.push_back(module.name);
     bool const there = source_.tensors().contains(module.name + ".weight");

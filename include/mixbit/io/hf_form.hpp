@@ -32,6 +32,21 @@ struct hf_module_form {
 
 namespace detail::hf {
 
+/// What the exported files have no place for in this version.
+template <backend B>
+void refuse_transforms(sequential_quantizer<B> const& q) {
+  auto const refuse = [&](char const* what) {
+    fail(error_id::format_value, q.path(), ": no Hugging Face form exists in this version for ", what);
+  };
+  if (q.has_pre_quant_scale()) refuse("a pre_quant_scale");
+  if (q.transforms()) refuse("rotate");
+  if (!q.enabled()) return;
+  for (auto const& m : q.members()) {
+    if (m.numerics().rotate) refuse("rotate");
+    if (m.numerics().bias) refuse("bias");
+  }
+}
+
 /// Of a quantizer that is off, nothing.
 template <backend B>
 tensor_quantizer<B>* only_member(sequential_quantizer<B>* q) {
@@ -49,6 +64,7 @@ template <backend B>
 hf_module_form<B> hf_form_of(module_ref<B> const& module, recipe_quantizers<B>& recipe) {
   auto* const weight = recipe.find(quantizer_role::weight);
   auto* const input = recipe.find(quantizer_role::input);
+  for (auto const& q : recipe.quantizers) detail::hf::refuse_transforms(q);
   for (auto const& q : recipe.quantizers)
     if (q.enabled() && (&q != weight && &q != input))
       fail(error_id::format_value, q.path(), ": no Hugging Face form exists for this quantizer in this version; ",
@@ -72,7 +88,7 @@ namespace detail::hf {
 /// `format` is named first: an error of a search is about what the user listed.
 template <backend B>
 void require_form(std::string const& format, module_ref<B> const& module, recipe_quantizers<B> recipe) {
-  if (!recipe.any_enabled()) return;
+  if (!recipe.any_acts()) return;
   try {
     hf_form_of(module, recipe);
   } catch (error const& e) {

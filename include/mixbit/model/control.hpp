@@ -90,8 +90,8 @@ int enable_quantizer(model<B>& m, pattern const& which) {
   return static_cast<int>(all.size());
 }
 
-/// Replaces the attributes (several: a sequential quantizer). Their amaxes are gone: calibrate again. Throws what
-/// enable_quantizer throws, and what is wrong with the attributes.
+/// Replaces the attributes (several: a sequential quantizer). Their amaxes are gone: calibrate again; a pre_quant_scale
+/// stays. Throws what enable_quantizer throws, and what is wrong with the attributes.
 template <backend B>
 int set_quantizer_attributes(model<B>& m, pattern const& which,
                              std::span<quantizer_attribute_config const> attributes) {
@@ -105,6 +105,7 @@ int set_quantizer_attributes(model<B>& m, pattern const& which,
     if (on) q.refuse_folded();
     next.emplace_back(q.quantizer->leaf(), q.quantizer->path(), q.quantizer->role(), on,
                       std::vector(attributes.begin(), attributes.end()), m.options().numerics);
+    next.back().set_pre_quant_scale(m.device(), q.quantizer->pre_quant_scale(m.device()));
   }
   for (std::size_t i = 0; i < all.size(); ++i) *all[i].quantizer = std::move(next[i]);
   detail::refresh_sites(all);

@@ -30,10 +30,24 @@ nlohmann::ordered_json amax_json(tensor_quantizer<B> const& q, B& device) {
   return {{"shape", std::move(sizes)}, {"values", q.amax(device)}};
 }
 
+/// What a quantizer is calibrated to; a bias only where it has one.
+template <backend B>
+nlohmann::ordered_json state_json(tensor_quantizer<B> const& q, B& device) {
+  nlohmann::ordered_json j = {{"attributes", attributes_to_json(q.attributes())}, {"amax", amax_json(q, device)}};
+  if (auto const* const bias = q.bias(); bias != nullptr && bias->is_static()) {
+    auto sizes = nlohmann::ordered_json::array();
+    for (int a = 0; a < bias->groups().rank; ++a) sizes.push_back(bias->groups().groups[a]);
+    j["bias"] = {{"shape", std::move(sizes)}, {"values", bias->values()}};
+  }
+  return j;
+}
+
 }  // namespace detail
 
-/// Full name -> {"attributes": {...}, "amax": {"shape", "values"} or null}, in the order of the walk, of the quantizers
-/// that are on. The members of a sequential quantizer are NAME.0, NAME.1 and so on.
+/// Full name -> {"attributes": {...}, "amax": {"shape", "values"} or null, "bias": {"shape", "values"} of a static
+/// affine quantizer, "pre_quant_scale": [...] where there is one}, in the order of the walk, of the quantizers that are
+/// on or have a pre_quant_scale. The members of a sequential quantizer are NAME.0, NAME.1 and so on; the first has the
+/// scale.
 template <backend B>
 nlohmann::ordered_json quantizers_json(model<B>& m) {
   auto all = nlohmann::ordered_json::object();
@@ -43,12 +57,16 @@ nlohmann::ordered_json quantizers_json(model<B>& m) {
     auto& s = *module.slots->shared_site();
     if (s.recipes.empty()) continue;
     for (auto const& q : s.quantizers().quantizers) {
-      if (!q.enabled()) continue;
-      for (auto const& member : q.members()) {
-        nlohmann::ordered_json j = {{"attributes", attributes_to_json(member.attributes())},
-                                    {"amax", detail::amax_json(member, m.device())}};
-        members.nlohmann::ordered_json::object_t::Container::emplace_back(member.name(), std::move(j));
-      }
+      auto const first = static_cast<std::ptrdiff_t>(members.size());
+      auto const add = [&](std::string const& name, nlohmann::ordered_json j) {
+        members.nlohmann::ordered_json::object_t::Container::emplace_back(name, std::move(j));
+      };
+      if (q.enabled())
+        for (auto const& member : q.members()) add(member.name(), detail::state_json(member, m.device()));
+      else if (q.has_pre_quant_scale())
+        add(q.path(), {{"attributes", attributes_to_json(q.attributes().front())}, {"amax", nullptr}});
+      if (q.has_pre_quant_scale())
+        std::next(members.begin(), first)->second["pre_quant_scale"] = q.pre_quant_scale(m.device());
     }
   }
   return all;

@@ -159,9 +159,9 @@ recipe_quantizers<B> uncalibrated_copy(recipe_quantizers<B> const& from, B& devi
     bool const keeps = !q.enabled() && !q.members().empty();
     auto& copy =
         to.quantizers.emplace_back(q.leaf(), q.path(), q.role(), q.enabled() || keeps, q.attributes(), numerics);
+    copy.set_pre_quant_scale(device, q.pre_quant_scale(device));
     if (!keeps) continue;
-    for (std::size_t i = 0; i < q.members().size(); ++i)
-      if (q.members()[i].has_amax()) copy.members()[i].adopt(device, q.members()[i]);
+    for (std::size_t i = 0; i < q.members().size(); ++i) copy.members()[i].adopt(device, q.members()[i]);
     copy.enable(false, numerics);
   }
   return to;

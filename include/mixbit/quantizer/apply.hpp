@@ -177,7 +177,7 @@ void apply(workspace<B>& ws, quantizer_slots<B> const& slots, X& x, std::size_t 
   tensor_ref const canonical = s->canonical(operand_role::input, write_view(x));
   if (s->hook != nullptr)
     s->hook->on_tensor(*s, ws, index, canonical);
-  else if (auto& q = s->quantizers().quantizers[index]; q.enabled())
+  else if (auto& q = s->quantizers().quantizers[index]; q.acts())
     q.quantize(ws.device, ws.scratch, canonical, canonical);
 }
 

@@ -5,12 +5,14 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <vector>
 
 #include "mixbit/config/quantizer_attribute_config.hpp"
 #include "mixbit/core/partition.hpp"
 #include "mixbit/formats/check.hpp"
+#include "mixbit/quantizer/rotation.hpp"
 
 namespace mixbit {
 
@@ -46,13 +48,15 @@ struct quantizer_numerics {
   bool groups_from_data = false;
   amax_source amax_from = amax_source::calibration;
   float constant_amax = 0;
+  std::optional<rotation> rotate;   ///< before everything else
+  std::optional<bias_config> bias;  ///< taken off before the cast and added after it
 
   /// The partition of a tensor of this shape. Errors name the quantizer.
   partition groups_of(geometry const& x, std::string const& where) const {
     try {
       switch (grouping.what) {
         case grouping_scheme::kind::axes: return per_axes(x, grouping.kept);
-        case grouping_scheme::kind::blocks: return blocks_of(x, grouping.blocks);
+        case grouping_scheme::kind::blocks: require_last_axis(x); return blocks_of(x, grouping.blocks);
         default: return per_tensor(x);
       }
     } catch (error const& e) {
@@ -62,7 +66,22 @@ struct quantizer_numerics {
 
   /// What has an amax of its own: the groups, or the whole tensor where its groups take theirs from the data.
   grouping_scheme calibrated() const { return groups_from_data ? grouping_scheme{} : grouping; }
-  bool same_calibration(quantizer_numerics const& other) const { return calibrated() == other.calibrated(); }
+  /// Do both see the same of a tensor while they are calibrated?
+  bool same_calibration(quantizer_numerics const& other) const {
+    bool const same_rotation = rotate.has_value() == other.rotate.has_value() &&
+                               (!rotate || rotate->block == other.rotate->block);
+    return same_rotation && bias == other.bias && amax_from == other.amax_from && calibrated() == other.calibrated();
+  }
+
+ private:
+  /// Blocks whose scale is held in few bits lie along the last axis: MX, NVFP4 and NF4 files know no others.
+  void require_last_axis(geometry const& x) const {
+    if (how.scaling == scale_rule::ratio && how.scale_block == 0) return;
+    for (auto const& b : grouping.blocks)
+      if (b.axis != -1 && b.axis != x.rank - 1)
+        fail(error_id::format_value, "block_sizes[", b.axis, "]: ", name_of(how), " takes blocks along the last axis, ",
+             "and the tensor is ", to_string(x));
+  }
 };
 
 namespace detail {
@@ -99,10 +118,29 @@ inline grouping_scheme grouping_of(quantizer_attribute_config const& a) {
   return g;
 }
 
-/// Scales that are themselves quantized: MX, NVFP4.
+/// int8 scales around their mean.
+inline void set_double_scales(quantizer_numerics& n, block_config const& blocks, std::string const& where) {
+  auto const refuse = [&](auto const&... why) { fail(error_id::format_value, where, ": block_sizes", why...); };
+  auto const& scales = blocks.scale_block_sizes;
+  if (blocks.is_dynamic()) refuse(".type dynamic: double quantization is of calibrated scales");
+  if (scales.size() != 1 || scales.front().axis != -1 || !scales.front().size)
+    refuse(".scale_block_sizes: double quantization takes blocks of scales along axis -1, with a size");
+  if (*scales.front().size > std::numeric_limits<std::int32_t>::max())
+    refuse(".scale_block_sizes[-1] ", *scales.front().size, " is above ", std::numeric_limits<std::int32_t>::max());
+  if (n.how.numerics != policy::stored)
+    refuse(".scale_block_sizes: policy ", name_of(n.how.numerics), " casts with other scales than the file's; double ",
+           "quantization is simulated under stored");
+  n.how.scale_block = static_cast<std::int32_t>(*scales.front().size);
+}
+
+/// Scales that are themselves quantized: MX, NVFP4, NF4.
 inline void set_scales(quantizer_numerics& n, block_config const& blocks, numerics_options const& options,
                        std::string const& where) {
   bit_spec const& bits = *blocks.scale_bits;
+  if (n.how.element == nf4_element) return set_double_scales(n, blocks, where);
+  if (!blocks.scale_block_sizes.empty())
+    fail(error_id::format_value, where, ": block_sizes.scale_block_sizes (double quantization) is computed for ",
+         "num_bits 4 with scale_bits 8 (NF4), not for ", name_of(n.how.element), " with scale_bits ", bits.text());
   if (bits.is_pair_of(8, 0)) {
     n.how.scaling = options.mx;
     n.how.scale_type = dtype::f8_e8m0;
@@ -114,7 +152,8 @@ inline void set_scales(quantizer_numerics& n, block_config const& blocks, numeri
   } else {
     fail(error_id::format_value, where, ": block_sizes.scale_bits ", bits.text(),
          " is not computed by this version for ", "num_bits ", name_of(n.how.element),
-         "; [8,0] (MX) is, and [4,3] (NVFP4) for e2m1");
+         "; [8,0] (MX) is, [4,3] (NVFP4) for e2m1, and 8 with ",
+         "scale_block_sizes (NF4) for 4");
   }
 }
 
@@ -122,10 +161,11 @@ inline void refuse_what_is_not_computed(quantizer_attribute_config const& a, std
   auto const refuse = [&](char const* field) {
     fail(error_id::format_value, where, ": ", field, " is not computed by this version");
   };
-  if (a.block_sizes && !a.block_sizes->scale_block_sizes.empty())
-    refuse("block_sizes.scale_block_sizes (double quantization)");
-  if (a.bias) refuse("bias (affine quantization)");
-  if (a.rotate.enable) refuse("rotate");
+  if (a.block_sizes && !a.block_sizes->scale_block_sizes.empty() && !a.block_sizes->scale_bits)
+    refuse("block_sizes.scale_block_sizes without scale_bits");
+  bool const reshaped = a.block_sizes && !a.block_sizes->is_dynamic() &&
+                        std::ranges::any_of(a.block_sizes->axes, [](auto const& b) { return b.size.has_value(); });
+  if (a.bias && reshaped) refuse("bias together with calibrated blocks, whose axes are not the tensor's,");
   if (a.backend) refuse("backend");
   if (!a.fake_quant) refuse("fake_quant: false (weights are packed by the exporter)");
   if (a.calibrator != "max") refuse("a calibrator other than max");
@@ -141,6 +181,8 @@ inline quantizer_numerics interpret(quantizer_attribute_config const& a, numeric
   n.how = format{detail::element_of(a, where), options.rules};
   n.how.layout = detail::storage_packing(n.how.element);
   n.grouping = detail::grouping_of(a);
+  n.rotate = rotation_of(a, where);
+  n.bias = a.bias;
   if (a.block_sizes && a.block_sizes->scale_bits) detail::set_scales(n, *a.block_sizes, options, where);
   check_format(n.how, where);
   if (a.use_constant_amax || a.constant_amax) {
@@ -151,6 +193,8 @@ inline quantizer_numerics interpret(quantizer_attribute_config const& a, numeric
   } else if (a.type == quantizer_type::dynamic_type || is_mx(n.how.scaling)) {
     n.amax_from = amax_source::data;
   }
+  if (n.how.scale_block > 0 && n.amax_from == amax_source::data)
+    fail(error_id::format_value, where, ": type dynamic: double quantization is of calibrated scales");
   return n;
 }
 

@@ -85,7 +85,7 @@ class score_hook final : public apply_hook<B> {
   }
   void on_tensor(site<B>& s, workspace<B>& ws, std::size_t index, tensor_ref x) override {
     auto& q = s.quantizers().quantizers[index];
-    if (q.enabled()) q.quantize(ws.device, ws.scratch, x, x);
+    if (q.acts()) q.quantize(ws.device, ws.scratch, x, x);
   }
   bool runs_active_recipe() const override { return true; }
 };

@@ -19,6 +19,8 @@ class sequential_quantizer {
   sequential_quantizer(std::string leaf, std::string path, quantizer_role role, bool enabled,
                        std::vector<quantizer_attribute_config> const& attributes, numerics_options const& numerics)
       : leaf_{std::move(leaf)}, path_{std::move(path)}, role_{role}, attributes_{attributes} {
+    if (attributes_.size() == 1) off_rotation_ = rotation_of(attributes_.front(), path_);
+    if (off_rotation_ && off_rotation_->back) off_rotation_.reset();
     enable(enabled, numerics);
   }
 
@@ -46,26 +48,86 @@ class sequential_quantizer {
     return true;
   }
 
-  /// Calibration shows every member the raw tensor: while it runs, quantization is off.
-  void observe(B& device, const_tensor_ref x) {
-    require_compute(x.type, path_);
-    for (auto& m : members_)
-      if (m.needs_calibration()) m.observe(device, x);
+  /// One factor for each index of the last axis, which multiplies the operand before everything else, also while the
+  /// quantizer is off: AWQ and SmoothQuant set it. Empty: none. After a change the site's `refresh` is due, and
+  /// `weight_changed` where a weight is cached. Throws `format_value` for a factor that is zero or not finite.
+  void set_pre_quant_scale(B& device, std::vector<float> const& factors) {
+    for (std::size_t i = 0; i < factors.size(); ++i)
+      if (factors[i] == 0.0f || !fp::is_finite(factors[i]))
+        fail(error_id::format_value, path_, ": pre_quant_scale[", i, "] is ", factors[i],
+             "; it must be finite and not zero");
+    buffer<B, float> next{device, factors.size()};
+    device.copy_from_host(next.data(), factors.data(), factors.size() * sizeof(float));
+    scale_ = std::move(next);
+  }
+  bool has_pre_quant_scale() const { return !scale_.empty(); }
+  std::vector<float> pre_quant_scale(B& device) const {
+    std::vector<float> factors(scale_.size());
+    if (!factors.empty()) device.copy_to_host(factors.data(), scale_.data(), factors.size() * sizeof(float));
+    return factors;
   }
 
-  /// y = members in order of x; y may be x. Throws `tensor_dtype` for a tensor that kernels do not compute on.
+  /// Does it change its operand while quantization is off? By a pre_quant_scale, or a rotation that does not go back.
+  bool transforms() const { return has_pre_quant_scale() || off_rotation_; }
+  /// Does it change its operand?
+  bool acts() const { return enabled_ || transforms(); }
+
+  /// What of x quantization sees: x itself, or scaled in scratch memory. Throws `tensor_shape` for a scale of another
+  /// width.
+  const_tensor_ref scaled(B& device, arena& scratch, const_tensor_ref x) const {
+    if (!has_pre_quant_scale()) return x;
+    geometry const dense = dense_like(x);
+    tensor_ref const copy{dense, scratch.allocate(static_cast<std::size_t>(dense.bytes()))};
+    multiply(device, x, copy);
+    return copy;
+  }
+
+  /// Calibration shows every member the raw tensor, scaled: while it runs, quantization is off.
+  void observe(B& device, arena& scratch, const_tensor_ref x) {
+    require_compute(x.type, path_);
+    arena_scope const borrowed{scratch};
+    const_tensor_ref const seen = scaled(device, scratch, x);
+    for (auto& m : members_)
+      if (m.needs_calibration()) m.observe(device, scratch, seen);
+  }
+
+  /// y = members in order of the scaled x; where it is off, what `transform` gives. y may be x. Throws `tensor_dtype`
+  /// for a tensor that kernels do not compute on.
   void quantize(B& device, arena& scratch, const_tensor_ref x, tensor_ref y) {
+    if (!enabled_) return transform(device, x, y);
     require_compute(x.type, path_);
     const_tensor_ref from = x;
+    if (refuses_negative()) {  // y is left alone until nothing can be refused
+      from = scaled(device, scratch, x);
+    } else if (has_pre_quant_scale()) {
+      multiply(device, x, y);
+      from = y;
+    }
     for (auto& m : members_) {
       m.quantize(device, scratch, from, y);
       from = y;
     }
   }
 
+  /// What is left of it while quantization is off. Only where `transforms`.
+  void transform(B& device, const_tensor_ref x, tensor_ref y) const {
+    require_compute(x.type, path_);
+    std::int64_t const block = off_rotation_ ? off_rotation_->block_of(x, path_) : 1;
+    if (has_pre_quant_scale()) multiply(device, x, y);
+    if (off_rotation_) device.hadamard({has_pre_quant_scale() ? const_tensor_ref{y} : x, y, block});
+  }
+
+  /// The gradient of y to that of x, in place, through the members from last to first and the scale.
   void mask_backward(B& device, arena& scratch, const_tensor_ref x, tensor_ref grad) {
     require_compute(x.type, path_);
-    for (auto& m : members_) m.mask_backward(device, scratch, x, grad);
+    arena_scope const borrowed{scratch};
+    if (enabled_) {
+      bool const looks = std::any_of(members_.begin(), members_.end(), [](auto const& m) { return m.clips(); });
+      backward_from(0, device, scratch, looks ? scaled(device, scratch, x) : x, grad);
+    } else if (off_rotation_) {
+      device.hadamard({grad, grad, off_rotation_->block_of(grad, path_)});
+    }
+    if (has_pre_quant_scale()) multiply(device, grad, grad);
   }
 
   /// Enables or disables it; amaxes are kept. Attributes are interpreted when it is first enabled; those that cannot be
@@ -84,6 +146,34 @@ class sequential_quantizer {
   }
 
  private:
+  bool refuses_negative() const {
+    return std::any_of(members_.begin(), members_.end(),
+                       [](auto const& m) { return m.numerics().how.element.is_unsigned; });
+  }
+
+  void multiply(B& device, const_tensor_ref x, tensor_ref y) const {
+    auto const width = static_cast<std::int64_t>(scale_.size());
+    if (x.rank == 0 || x.shape[x.rank - 1] != width)
+      fail(error_id::tensor_shape, path_, ": a pre_quant_scale of ", width, " values for a tensor of shape ",
+           to_string(x));
+    if (x.size() != 0) device.scale_channels({x, y, x.rank - 1, width, scale_.data()});
+  }
+
+  /// Of member i and those behind it; `x` is what member i saw in the forward.
+  void backward_from(std::size_t i, B& device, arena& scratch, const_tensor_ref x, tensor_ref grad) {
+    if (i == members_.size()) return;
+    auto const later = members_.begin() + static_cast<std::ptrdiff_t>(i) + 1;
+    if (std::any_of(later, members_.end(), [](auto const& m) { return m.clips(); })) {
+      geometry const dense = dense_like(x);
+      tensor_ref const y{dense, scratch.allocate(static_cast<std::size_t>(dense.bytes()))};
+      members_[i].quantize(device, scratch, x, y);
+      backward_from(i + 1, device, scratch, y, grad);
+    } else {
+      backward_from(i + 1, device, scratch, x, grad);
+    }
+    members_[i].mask_backward(device, scratch, x, grad);
+  }
+
   std::vector<quantizer_attribute_config> attributes_when_on() const {
     auto next = attributes_;
     if (std::none_of(next.begin(), next.end(), [](auto const& a) { return a.enable; }))
@@ -105,6 +195,8 @@ class sequential_quantizer {
   bool enabled_ = false;
   std::vector<quantizer_attribute_config> attributes_;
   std::vector<tensor_quantizer<B>> members_;
+  std::optional<rotation> off_rotation_;  ///< the one that stays while it is off; one that goes back is then none
+  buffer<B, float> scale_;
 };
 
 }  // namespace mixbit

@@ -32,6 +32,17 @@ struct recipe_quantizers {
       if (q.enabled()) return true;
     return false;
   }
+  /// The quantizer in that role that changes its operand, enabled or not, or null.
+  sequential_quantizer<B>* acting(quantizer_role role) {
+    for (auto& q : quantizers)
+      if (q.role() == role && q.acts()) return &q;
+    return nullptr;
+  }
+  bool any_acts() const {
+    for (auto const& q : quantizers)
+      if (q.acts()) return true;
+    return false;
+  }
 };
 
 template <backend B>
@@ -91,7 +102,7 @@ struct site : std::enable_shared_from_this<site<B>> {
   recipe_quantizers<B>& quantizers() { return recipes[static_cast<std::size_t>(active)]; }
 
   /// To be called after recipes, active or hook changed.
-  void refresh() { live = hook != nullptr || (!recipes.empty() && quantizers().any_enabled()); }
+  void refresh() { live = hook != nullptr || (!recipes.empty() && quantizers().any_acts()); }
 
   /// An operand or output in PyTorch's axis order. Throws `tensor_layout`, naming the site, for a layout that does not
   /// fit.
@@ -108,14 +119,29 @@ struct site : std::enable_shared_from_this<site<B>> {
   /// Runs the op on operands quantized under recipe `index`, as result or as a trial.
   tensor_ref run(workspace<B>& ws, operands o, erased_op& op, int index, pass p) {
     auto& q = recipes[static_cast<std::size_t>(index)];
-    const_tensor_ref const x = o.x.data ? quantized(ws, op, operand_role::input, o.x, q.find(quantizer_role::input), p)
-                                        : o.x;
-    return call(ws, op, x, quantized_weight(ws, op, o.w, q.find(quantizer_role::weight), index, p), p);
+    const_tensor_ref const x =
+        o.x.data ? quantized(ws, op, operand_role::input, o.x, q.acting(quantizer_role::input), p) : o.x;
+    return call(ws, op, x, quantized_weight(ws, op, o.w, acting_on_weight(q), index, p), p);
+  }
+
+  /// Runs the op as a calibration does: quantization is off, but operands are scaled and rotated as under the active
+  /// recipe. Gradients do not flow through it.
+  tensor_ref run_unquantized(workspace<B>& ws, operands o, erased_op& op) {
+    auto& q = quantizers();
+    const_tensor_ref const x =
+        o.x.data ? transformed(ws, op, operand_role::input, o.x, q.acting(quantizer_role::input)) : o.x;
+    return call(ws, op, x, transformed(ws, op, operand_role::weight, o.w, acting_on_weight(q)), pass::result);
+  }
+  /// Do operands that are not quantized differ from the host's?
+  bool transforms() {
+    if (recipes.empty()) return false;
+    auto const& all = quantizers().quantizers;
+    return std::any_of(all.begin(), all.end(), [](auto const& q) { return q.transforms(); });
   }
 
   /// The output through recipe `index`'s output quantizer, in place.
   void quantize_output(workspace<B>& ws, tensor_ref y, int index) {
-    if (auto* const q = recipes[static_cast<std::size_t>(index)].find(quantizer_role::output)) {
+    if (auto* const q = recipes[static_cast<std::size_t>(index)].acting(quantizer_role::output)) {
       tensor_ref const canonical_y = canonical_output(y);
       q->quantize(ws.device, ws.scratch, canonical_y, canonical_y);
     }
@@ -146,7 +172,8 @@ struct site : std::enable_shared_from_this<site<B>> {
   /// while a pass runs the op on unquantized operands.
   void mask_backward(workspace<B>& ws, operand_role role, const_tensor_ref host, tensor_ref grad) {
     if (recipes.empty() || (hook != nullptr && !hook->runs_active_recipe())) return;
-    auto* const q = quantizers().find(role == operand_role::input ? quantizer_role::input : quantizer_role::weight);
+    auto* const q = role == operand_role::input ? quantizers().acting(quantizer_role::input)
+                                                : acting_on_weight(quantizers());
     if (q == nullptr) return;
     if (!grad.same_shape(host))
       fail(error_id::tensor_shape, name, ": a gradient of shape ", to_string(grad), " for an operand of shape ",
@@ -162,6 +189,19 @@ struct site : std::enable_shared_from_this<site<B>> {
   std::shared_ptr<score_state<B>> scoring;
 
  private:
+  /// A folded weight is already what its quantizer makes of it.
+  sequential_quantizer<B>* acting_on_weight(recipe_quantizers<B>& q) const {
+    return folded ? nullptr : q.acting(quantizer_role::weight);
+  }
+
+  const_tensor_ref transformed(workspace<B>& ws, erased_op& op, operand_role role, const_tensor_ref host,
+                               sequential_quantizer<B>* q) {
+    if (q == nullptr || !q->transforms()) return host;
+    tensor_ref const copy = op.scratch(role, ws.scratch);
+    q->transform(ws.device, canonical(role, host), canonical(role, copy));
+    return copy;
+  }
+
   const_tensor_ref quantized_weight(workspace<B>& ws, erased_op& op, const_tensor_ref w, sequential_quantizer<B>* q,
                                     int index, pass p) {
     // A tape needs a copy of its own for each call. Candidates of a scoring pass leave the cache alone: it holds one

@@ -11,6 +11,8 @@
 #include <vector>
 
 #include "mixbit/formats/check.hpp"
+#include "mixbit/formats/double_quantization.hpp"
+#include "mixbit/quantizer/affine_bias.hpp"
 #include "mixbit/quantizer/numerics.hpp"
 #include "mixbit/quantizer/workspace.hpp"
 
@@ -23,51 +25,95 @@ class tensor_quantizer {
   tensor_quantizer(std::string name, quantizer_attribute_config attributes, numerics_options const& numerics)
       : name_{std::move(name)},
         attributes_{std::move(attributes)},
-        numerics_{interpret(attributes_, numerics, name_)} {}
+        numerics_{interpret(attributes_, numerics, name_)} {
+    if (numerics_.bias) bias_.emplace(*numerics_.bias, name_);
+  }
 
   std::string const& name() const { return name_; }
   quantizer_attribute_config const& attributes() const { return attributes_; }
   quantizer_numerics const& numerics() const { return numerics_; }
 
   /// True where calibration has to show it data before it can quantize.
-  bool needs_calibration() const { return numerics_.amax_from == amax_source::calibration; }
+  bool needs_calibration() const { return calibrates_amax() || (bias_ && bias_->is_static()); }
   bool has_amax() const { return !amax_.empty(); }
   /// True once it may quantize.
-  bool ready() const { return !needs_calibration() || has_amax(); }
-
-  /// Running max over what it is shown; a tensor without elements (an expert without tokens) shows nothing. Throws
-  /// `tensor_shape` where a batch has another number of groups.
-  void observe(B& device, const_tensor_ref x) {
-    if (x.size() == 0) return;
-    partition const groups = calibrated_grouping(x);
-    hold(device, groups);
-    device.amax({x, groups, amax_.data(), flags_.data()});
+  bool ready() const {
+    return (!calibrates_amax() || has_amax()) && (!bias_ || !bias_->is_static() || bias_->has_value());
   }
 
-  /// Takes over what another quantizer of the same grouping has observed: its running max, and what it left out.
+  /// Running max over what it is shown, rotated and less the bias so far; a tensor without elements (an expert without
+  /// tokens) shows nothing. Throws `tensor_shape` where a batch has another number of groups.
+  void observe(B& device, arena& scratch, const_tensor_ref x) {
+    if (x.size() == 0) return;
+    arena_scope const borrowed{scratch};
+    partition const groups = calibrated_grouping(x);
+    if (calibrates_amax()) hold(device, groups);
+    const_tensor_ref seen = rotated(device, scratch, x);
+    if (bias_ && bias_->is_static()) {
+      bias_->observe(device, scratch, seen);
+      seen = shifted(device, scratch, seen);
+    }
+    if (calibrates_amax()) device.amax({seen, groups, amax_.data(), flags_.data()});
+    quantize_own_scales(device, x.type);
+  }
+
+  /// Takes over what another quantizer with the same calibration has observed: its running max, what it left out, and
+  /// its bias.
   void adopt(B& device, tensor_quantizer const& other) {
+    if (bias_ && other.bias_) bias_->adopt(device, *other.bias_);
+    if (!other.has_amax()) return;
     hold(device, other.groups_);
     std::vector<float> const values = other.amax(device);
     device.copy_from_host(amax_.data(), values.data(), values.size() * sizeof(float));
     data_flags const seen = other.flags(device);
     device.copy_from_host(flags_.data(), &seen, sizeof seen);
+    quantize_own_scales(device, dtype::f32);
   }
 
-  /// y = Q(x); y may be x. Throws `state_not_calibrated`, or `format_unsigned` (x and y untouched on a CPU).
+  /// y = Q(x): rotated, less the bias, cast, plus the bias and, where the rotation goes back, rotated; each step in x's
+  /// type. y may be x. Throws `state_not_calibrated`, or `format_unsigned` (x and y untouched on a CPU).
   void quantize(B& device, arena& scratch, const_tensor_ref x, tensor_ref y) {
     fake_quantize_args args{x, y, grouping(x), nullptr, numerics_.how};
-    if (is_two_level(numerics_.how.scaling)) args.tensor_amax = tensor_amax_of(device, scratch, x);
+    require_state_for(x);
+    if (numerics_.how.element.is_unsigned) {  // may refuse what it sees: y is written last
+      args.x = rotated(device, scratch, x);
+    } else if (numerics_.rotate) {
+      rotate(device, x, y);
+      args.x = y;
+    }
+    if (is_two_level(numerics_.how.scaling)) args.tensor_amax = tensor_amax_of(device, scratch, args.x);
     if (numerics_.groups_from_data) args.use = amax_use::data;
-    else args.amax = calibrated_amax(device, scratch, x);
+    else if (file_amax_.empty()) args.amax = calibrated_amax(device, scratch, args.x);
+    else args.amax = file_amax_.data();
+    float const* const bias = bias_ ? bias_->of(device, scratch, args.x) : nullptr;
+    partition const offsets = bias_ ? bias_->grouping(x) : partition{};
+    if (bias) {
+      tensor_ref const less = numerics_.how.element.is_unsigned ? borrow(scratch, x) : y;
+      device.shift({args.x, less, offsets, bias, true});
+      args.x = less;
+    }
     if (numerics_.how.element.is_unsigned) require_positive(device, scratch, args);
     device.fake_quantize(args);
+    if (bias) device.shift({y, y, offsets, bias, false});
+    if (numerics_.rotate && numerics_.rotate->back) rotate(device, y, y);
   }
 
-  /// The backward of a clipped quantizer: grad = 0 where |x| > amax. Nothing for a straight-through one, nor for MX,
-  /// whose scales cover what they see.
+  /// Does its backward zero gradients? MX never does: its scales cover what they see.
+  bool clips() const { return !attributes_.pass_through_bwd && !is_mx(numerics_.how.scaling); }
+
+  /// The gradient of y to that of x: rotations are linear, and a clipped quantizer zeroes it where what the cast saw
+  /// exceeds amax. A dynamic bias or amax passes no gradient.
   void mask_backward(B& device, arena& scratch, const_tensor_ref x, tensor_ref grad) {
-    if (attributes_.pass_through_bwd || is_mx(numerics_.how.scaling)) return;
-    device.backward_mask({x, grad, calibrated_grouping(x), calibrated_amax(device, scratch, x)});
+    if (numerics_.rotate && numerics_.rotate->back) rotate(device, grad, grad);
+    if (clips()) {
+      arena_scope const borrowed{scratch};
+      require_state_for(x);
+      const_tensor_ref seen = rotated(device, scratch, x);
+      float const* const amax = calibrated_amax(device, scratch, seen);
+      if (bias_) seen = shifted(device, scratch, seen);
+      device.backward_mask({seen, grad, calibrated_grouping(x), amax});
+    }
+    if (numerics_.rotate) rotate(device, grad, grad);
   }
 
   /// Its amax on the host, one a group in row-major order; waits for the device.
@@ -85,9 +131,14 @@ class tensor_quantizer {
     device.copy_from_host(next.data(), values.data(), values.size() * sizeof(float));
     amax_ = std::move(next);
     groups_ = groups;
+    quantize_own_scales(device, dtype::f32);
   }
   partition const& groups() const { return groups_; }
   float const* device_amax() const { return amax_.data(); }
+
+  /// Of an affine quantizer; null for others.
+  affine_bias<B>* bias() { return bias_ ? &*bias_ : nullptr; }
+  affine_bias<B> const* bias() const { return bias_ ? &*bias_ : nullptr; }
 
   /// NaN and infinities seen while calibrating.
   std::uint64_t nonfinite(B& device) const { return flags(device).nonfinite; }
@@ -100,6 +151,48 @@ class tensor_quantizer {
   }
 
  private:
+  bool calibrates_amax() const { return numerics_.amax_from == amax_source::calibration; }
+
+  /// Double quantization: elements are cast with the scales that the file's codes stand for.
+  void quantize_own_scales(B& device, dtype type) {
+    format const& how = numerics_.how;
+    if (how.scale_block == 0 || !calibrates_amax()) return;
+    std::vector<float> const scales = amax(device);
+    auto const values = scale_values(quantize_scales(scales, how, type), how, type, scales.size());
+    if (file_amax_.size() != values.size()) file_amax_ = buffer<B, float>{device, values.size()};
+    device.copy_from_host(file_amax_.data(), values.data(), values.size() * sizeof(float));
+  }
+
+  /// Throws, before anything is written, what x would make the steps of `quantize` throw.
+  void require_state_for(const_tensor_ref x) const {
+    if (calibrates_amax()) require_fit(calibrated_grouping(x));
+    if (bias_) bias_->require_fit(x);
+    if (numerics_.rotate) (void)numerics_.rotate->block_of(x, name_);
+  }
+
+  void rotate(B& device, const_tensor_ref x, tensor_ref y) const {
+    device.hadamard({x, y, numerics_.rotate->block_of(x, name_)});
+  }
+  static tensor_ref borrow(arena& scratch, geometry const& like) {
+    geometry const dense = dense_like(like);
+    return {dense, scratch.allocate(static_cast<std::size_t>(dense.bytes()))};
+  }
+  /// x as the steps behind the rotation see it: x itself where there is none.
+  const_tensor_ref rotated(B& device, arena& scratch, const_tensor_ref x) const {
+    if (!numerics_.rotate) return x;
+    std::int64_t const block = numerics_.rotate->block_of(x, name_);
+    tensor_ref const copy = borrow(scratch, x);
+    device.hadamard({x, copy, block});
+    return copy;
+  }
+  /// x less its bias.
+  const_tensor_ref shifted(B& device, arena& scratch, const_tensor_ref x) {
+    float const* const bias = bias_->of(device, scratch, x);
+    tensor_ref const copy = borrow(scratch, x);
+    device.shift({x, copy, bias_->grouping(x), bias, true});
+    return copy;
+  }
+
   void hold(B& device, partition const& groups) {
     if (amax_.empty()) {
       amax_ = buffer<B, float>{device, static_cast<std::size_t>(groups.group_count())};
@@ -193,7 +286,9 @@ class tensor_quantizer {
   std::string name_;
   quantizer_attribute_config attributes_;
   quantizer_numerics numerics_;
+  std::optional<affine_bias<B>> bias_;
   buffer<B, float> amax_;
+  buffer<B, float> file_amax_;  ///< of double quantization
   buffer<B, data_flags> flags_;
   partition groups_;
 };
