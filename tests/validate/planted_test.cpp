@@ -70,6 +70,8 @@ TEST_CASE("validate: a kernel without a mistake conforms") {
 TEST_CASE("validate: wrong roundings are named") {
   auto const check = [](auto round) { return v::check_fake_quantize(cpu, int8_kernel(round), int8, rows); };
   CHECK(names(check([](float q) { return std::round(q); }), "half away from zero"));
+  CHECK(names(check([](float q) { return std::copysign(std::floor(std::fabs(q) + 0.5f), q); }),
+              "truncation after adding a half, which rounds itself"));
   CHECK(names(check([](float q) { return std::trunc(q); }), "truncation toward zero"));
   CHECK(names(check([](float q) { return std::floor(q); }), "rounding down"));
   CHECK(names(check([](float q) { return static_cast<float>(std::floor(static_cast<double>(q) + 0.5)); }), "half up"));

@@ -25,8 +25,6 @@ concept grouping = requires(F const& f, geometry const& g) {
   { f(g) } -> std::convertible_to<partition>;
 };
 
-namespace detail {
-
 /// Values in their own type, dense.
 inline std::vector<std::byte> typed(std::span<float const> values, dtype type) {
   std::vector<std::byte> bytes(values.size() * size_of(type));
@@ -52,6 +50,8 @@ void for_vectors(format const& how, dtype type, Grouping const& groups, F&& f) {
   }
 }
 
+namespace detail {
+
 /// The sample of an input before anything was found: checked, with its amax.
 template <backend B>
 sample sample_of(B& b, test_vector const& v, format const& how, partition const& groups) {
@@ -66,9 +66,9 @@ sample sample_of(B& b, test_vector const& v, format const& how, partition const&
 template <backend B, std::invocable<fake_quantize_args const&> F, grouping Grouping>
 report check_fake_quantize(B& b, F&& user, format const& how, Grouping const& groups, dtype type = dtype::f32) {
   std::vector<sample> samples;
-  detail::for_vectors(how, type, groups, [&](test_vector const& v, partition const& p) {
+  for_vectors(how, type, groups, [&](test_vector const& v, partition const& p) {
     sample s = detail::sample_of(b, v, how, p);
-    auto const x = detail::typed(v.x, type);
+    auto const x = typed(v.x, type);
     std::vector<std::byte> y(x.size(), std::byte{0xee});  // what is not written is seen
     user(fake_quantize_args{{v.shape, x.data()}, {{v.shape}, y.data()}, p, s.amax.data(), how, nullptr,
                             &s.tensor_amax});
@@ -84,10 +84,10 @@ template <backend B, std::invocable<encode_args const&> F, grouping Grouping>
 report check_encode(B& b, F&& user, format const& how, Grouping const& groups, dtype type = dtype::f32) {
   check_encodable(how, "check_encode");
   std::vector<sample> samples;
-  detail::for_vectors(how, type, groups, [&](test_vector const& v, partition const& p) {
+  for_vectors(how, type, groups, [&](test_vector const& v, partition const& p) {
     sample s = detail::sample_of(b, v, how, p);
     s.values.reset();
-    auto const x = detail::typed(v.x, type);
+    auto const x = typed(v.x, type);
     auto const size = storage_size_of(how, v.shape, p);
     std::vector<std::uint8_t> codes(static_cast<std::size_t>(size.payload));
     std::vector<std::byte> scales(static_cast<std::size_t>(size.scales), std::byte{0xee});
@@ -107,7 +107,7 @@ template <backend B, std::invocable<decode_args const&> F, grouping Grouping>
 report check_decode(B& b, F&& user, format const& how, Grouping const& groups, dtype type = dtype::f32) {
   check_encodable(how, "check_decode");
   std::vector<sample> samples;
-  detail::for_vectors(how, type, groups, [&](test_vector const& v, partition const& p) {
+  for_vectors(how, type, groups, [&](test_vector const& v, partition const& p) {
     sample s = detail::sample_of(b, v, how, p);
     geometry device = v.shape;
     device.where = B::place;

@@ -51,10 +51,24 @@ inline void add_sample(report& r, sample const& s, prediction const& p, conventi
   if (!r.first) r.first = find_first(s, p, claim);
 }
 
+/// Was nothing done at all?
+inline bool is_input(std::span<sample const> samples) {
+  return std::all_of(samples.begin(), samples.end(), [](sample const& s) {
+    return s.values && !s.given_codes && std::equal(s.x.begin(), s.x.end(), s.values->begin(), same_value);
+  });
+}
+
 /// More than what a few strange elements would explain?
 inline bool many_elements_differ(report const& r) {
   std::uint64_t const differing = (r.values ? r.values->differing : 0) + (r.codes ? r.codes->differing : 0);
   return differing * 100 > r.elements;
+}
+
+/// Does the best hypothesis leave most of the claim's mismatches?
+inline bool unexplained(report const& r) {
+  for (hypothesis const& h : r.hypotheses)
+    if (h.changes == 0) return r.hypotheses.front().mismatches * 2 > h.mismatches;
+  return false;
 }
 
 /// Is every result one of the two neighbours of its scaled input?
@@ -118,9 +132,10 @@ report compare(B& b, std::span<sample const> samples, format const& how) {
     common.add(s, *p, claim);
   }
   r.confined = common.all();
+  if (!r.conformant() && detail::is_input(samples)) r.notes.push_back("the output is the input: nothing was quantized");
   auto const all = convention_search<B>{b, samples, claim}.run();
   detail::add_hypotheses(r, all, claim);
-  bool const some = detail::many_elements_differ(r) && !r.explained() && can_emulate(how);
+  bool const some = detail::many_elements_differ(r) && detail::unexplained(r) && can_emulate(how);
   r.stochastic = some && detail::between_neighbours(b, samples, claim);
   return r;
 }

@@ -16,7 +16,7 @@ namespace mixbit::validate {
 
 /// How a scaled value goes to the grid.
 enum class rounding_mode : std::uint8_t {
-  of_format, half_even, half_away, half_up, half_toward, toward_zero, away, down
+  of_format, half_even, half_away, half_added, half_up, half_toward, toward_zero, away, down
 };
 
 /// How an element meets its scale, b being the format's largest value.
@@ -89,7 +89,8 @@ inline convention claim_of(format const& how) {
 }
 
 inline std::string name_of(rounding_mode r) {
-  constexpr std::string_view names[] = {"the format's rounding", "half to even", "half away from zero", "half up",
+  constexpr std::string_view names[] = {"the format's rounding", "half to even", "half away from zero",
+                                        "truncation after adding a half, which rounds itself", "half up",
                                         "half toward zero", "truncation toward zero", "away from zero",
                                         "rounding down"};
   return std::string{names[static_cast<int>(r)]};

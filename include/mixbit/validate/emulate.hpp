@@ -27,6 +27,8 @@ class element_grid {
   /// The value for v, which is not NaN; `mode` is not `of_format`.
   float round(float v, rounding_mode mode) const {
     float const bounded = formats::clamp(v, lowest_, highest_), magnitude = fp::abs(bounded);
+    if (mode == rounding_mode::half_added && integer_)  // 8.4999995 + 0.5 is 9 in float32
+      return formats::clamp(fp::copy_sign(std::floor(magnitude + 0.5f), bounded), lowest_, highest_);
     float const below = floor_of(magnitude), above = below == magnitude ? below : next_of(below);
     bool const up = below != magnitude && goes_up(mode, magnitude, below, above, bounded < 0.0f);
     return fp::copy_sign(up ? above : below, bounded);
@@ -55,7 +57,7 @@ class element_grid {
     if (mode == rounding_mode::down) return negative;
     if (low != high) return low > high;
     switch (mode) {
-      case rounding_mode::half_away: return true;
+      case rounding_mode::half_away: case rounding_mode::half_added: return true;
       case rounding_mode::half_up: return !negative;
       case rounding_mode::half_toward: return false;
       default: return !is_even(below);

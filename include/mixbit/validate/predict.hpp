@@ -5,6 +5,7 @@
 // validate/emulate.hpp) and to the results (signs of zeros, ragged blocks).
 #pragma once
 
+#include <deque>
 #include <limits>
 #include <optional>
 #include <utility>
@@ -161,16 +162,32 @@ class predictor {
   /// amax of the groups of a convention, each the one whose scale it is given.
   std::vector<float> amax_under(convention const& c, partition const& groups) const {
     bool const claimed = c.groups.what == regrouping::kind::none;
-    std::vector<float> const own =
-        claimed ? sample_.amax
-                : amax_of(sample_.x, group_numbers(sample_.shape, groups), groups.group_count(),
-                          bounds_infinity(c.how, sample_.dynamic));
+    std::vector<float> const& own = claimed ? sample_.amax : regrouped(c, groups);
     std::vector<float> amax(own.size());
     for (std::size_t g = 0; g < own.size(); ++g) amax[g] = own[placed(c.place, g, groups)];
     return amax;
   }
 
  private:
+  /// amax of other groups than the claim's; kept, since a search asks for it again and again.
+  std::vector<float> const& regrouped(convention const& c, partition const& groups) const {
+    bool const bounded = bounds_infinity(c.how, sample_.dynamic);
+    for (auto const& known : regrouped_)
+      if (known.groups == groups && known.bounded == bounded) return known.amax;
+    regrouped_.push_back({groups, bounded,
+                          amax_of(sample_.x, numbers_of(groups), groups.group_count(), bounded)});
+    return regrouped_.back().amax;
+  }
+
+  /// Of the groups that were asked for last.
+  std::vector<std::int32_t> const& numbers_of(partition const& groups) const {
+    if (numbered_ != groups) {
+      numbers_ = group_numbers(sample_.shape, groups);
+      numbered_ = groups;
+    }
+    return numbers_;
+  }
+
   static bool fake_only(format const& how) {
     return how.numerics == policy::modelopt || how.numerics == policy::modelopt_triton;
   }
@@ -232,7 +249,7 @@ class predictor {
   void emulate(prediction& p, convention const& c, partition const& groups, std::span<float const> amax,
                bool from_data) const {
     emulation const rule{c, {sample_.shape.type, tensor_amax(c), from_data}};
-    auto const numbers = group_numbers(sample_.shape, groups);
+    auto const& numbers = numbers_of(groups);
     std::vector<std::optional<scaling_steps>> steps(amax.size());
     for (std::size_t g = 0; g < amax.size(); ++g) steps[g] = rule.steps(amax[g]);
     std::vector<float> const x = detail::seen_input(sample_, c);
@@ -249,7 +266,7 @@ class predictor {
   std::optional<prediction> decoded(convention const& c) const {
     auto const codes = read_as(*sample_.given_codes, c.reading, c.how, sample_.shape);
     if (!codes) return std::nullopt;
-    auto const numbers = group_numbers(sample_.shape, sample_.groups);
+    auto const& numbers = numbers_of(sample_.groups);
     prediction p;
     p.values.resize(codes->size());
     float const whole = c.no_tensor_scale ? 1.0f : sample_.given_tensor_scale;
@@ -288,8 +305,17 @@ class predictor {
     }
   }
 
+  struct known_amax {
+    partition groups;
+    bool bounded;
+    std::vector<float> amax;
+  };
+
   B& backend_;
   sample const& sample_;
+  mutable std::optional<partition> numbered_;
+  mutable std::vector<std::int32_t> numbers_;
+  mutable std::deque<known_amax> regrouped_;  // of which addresses are given out
 };
 
 }  // namespace mixbit::validate

@@ -237,6 +237,12 @@ inline void set_amax(sample& s, expectation const& e) {
 
 }  // namespace detail
 
+/// The elements of a tensor of a compute type, in row-major order.
+template <backend B>
+std::vector<float> read_floats(B& b, const_tensor_ref const& t) {
+  return detail::as_floats(detail::gather(b, t), t.type);
+}
+
 /// Checks and copies what was found. Errors begin with `where`. Throws what check_format and check_amax throw, and
 /// `tensor_shape` or `tensor_dtype` for results that cannot be compared.
 template <backend B>
@@ -246,13 +252,13 @@ sample make_sample(B& b, results const& r, expectation const& e, std::string con
   sample s;
   s.name = where;
   s.shape = dense_geometry(r.x.type, std::span{r.x.shape.data(), static_cast<std::size_t>(r.x.rank)});
-  s.x = detail::as_floats(detail::gather(b, r.x), r.x.type);
+  s.x = read_floats(b, r.x);
   s.groups = e.groups;
   detail::set_amax(s, e);
   check_amax(s.amax, e.how, s.shape.type, where);
   check_amax(std::span{&s.tensor_amax, 1}, e.how, s.shape.type, where);
   if (r.codes) check_encodable(e.how, where);
-  if (r.values) s.values = detail::as_floats(detail::gather(b, *r.values), r.x.type);
+  if (r.values) s.values = read_floats(b, *r.values);
   if (r.codes) s.codes = detail::read_codes(b, *r.codes, s, e.how, where);
   if (r.scales) s.scales = detail::read_scales(b, *r.scales, e.how, where);
   s.tensor_scale = r.tensor_scale;

@@ -139,8 +139,8 @@ class variations {
     using r = rounding_mode;
     using a = arithmetic;
     if (can_emulate(how))
-      for (r m : {r::of_format, r::half_even, r::half_away, r::half_up, r::half_toward, r::toward_zero, r::away,
-                  r::down})
+      for (r m : {r::of_format, r::half_even, r::half_away, r::half_added, r::half_up, r::half_toward, r::toward_zero,
+                  r::away, r::down})
         if (m != emulation::native_rounding(how)) vary(&convention::rounding, {m});
     if (how.scaling == scale_rule::ratio && can_emulate(how))
       for (a m : {a::of_format, a::divides, a::reciprocal, a::inverse, a::inverse_product, a::inverse_ratio,
@@ -220,11 +220,11 @@ class convention_search {
         for (convention const& next : detail::variations{c, seen_}.take()) consider(next);
       std::vector<tried> fresh{all_.begin() + static_cast<std::ptrdiff_t>(before), all_.end()};
       sort(fresh);
-      if (fresh.empty() || least == 0 || fresh.front().found.mismatches >= least) break;
+      if (fresh.empty() || least == 0 || fresh.front().found.mismatches >= worth(least)) break;
       least = fresh.front().found.mismatches;
       if (least == 0) break;
       beam.clear();
-      std::size_t const width = elements_ > (1u << 20) ? 1 : 3;
+      std::size_t const width = is_large() ? 1 : 3;
       for (std::size_t i = 0; i < std::min(width, fresh.size()); ++i) beam.push_back(fresh[i].what);
     }
     sort(all_);
@@ -233,6 +233,10 @@ class convention_search {
 
  private:
   static constexpr int deepest = 4;
+
+  /// Of large tensors less is tried: one path, as long as a change explains at least a fiftieth of what is left.
+  bool is_large() const { return elements_ > (1u << 20); }
+  std::uint64_t worth(std::uint64_t mismatches) const { return is_large() ? mismatches - mismatches / 50 : mismatches; }
 
   static void sort(std::vector<tried>& all) {
     std::stable_sort(all.begin(), all.end(), [](tried const& a, tried const& b) {

@@ -62,7 +62,10 @@ class text_writer {
     if (d.nan_made > 0) out_ << "  NaN made " << d.nan_made << '\n';
     if (d.zero_signs > 0) out_ << "  sign of zero " << d.zero_signs << '\n';
     if (!d.ulps.empty()) out_ << "  by ulp up to";
-    for (auto const& [bucket, count] : d.ulps) out_ << "  " << bucket_name(bucket) << ": " << count;
+    std::size_t shown = 0;
+    for (auto const& [bucket, count] : d.ulps)
+      if (++shown <= 10) out_ << "  " << bucket_name(bucket) << ": " << count;
+    if (shown > 10) out_ << "  ... (" << shown - 10 << " more)";
     if (!d.ulps.empty()) out_ << '\n';
   }
 
