@@ -1,155 +1,15 @@
 // reference::simd = reference::scalar, bit for bit: every format, policy and scale rule, amax given and taken from the
 // data, at lengths around the vectors' and the batches', on values at and next to ties, on every instruction set.
-#include <cmath>
-#include <cstring>
-#include <limits>
-
-#include "mixbit/formats/check.hpp"
-#include "mixbit/formats/storage.hpp"
 #include "mixbit/reference/scalar.hpp"
+#include "kernels/kernel_calls.hpp"
 #include "kernels/simd_targets.hpp"
-#include "support/kernel_data.hpp"
+#include "support/format_data.hpp"
 
 using namespace kernel_tests;
 using namespace mixbit;
 using namespace test_data;
 
 namespace {
-
-std::vector<element_type> const minifloats{e4m3_element, e5m2_element, e3m2_element, e2m3_element,
-                                           e2m1_element, e1m2_element, e0m3_element, e3m0_element};
-
-std::vector<format> ratio_formats() {
-  std::vector<format> all;
-  auto elements = all_elements;
-  elements.insert(elements.end(), minifloats.begin() + 1, minifloats.end());
-  for (auto const& e : elements)
-    for (policy const p : {policy::stored, policy::modelopt}) all.push_back({e, p, dtype::f32, packing::dense_rows});
-  for (dtype const scale : {dtype::f16, dtype::bf16})
-    for (auto const& e : {integer_element(8), e4m3_element, e2m1_element})
-      all.push_back({e, policy::stored, scale, packing::bytes});
-  all.push_back({integer_element(4), policy::stored, dtype::f32, packing::nibbles_row_pairs});
-  all.push_back({integer_element(4), policy::stored, dtype::f32, packing::nibbles_high_first});
-  all.push_back({integer_element(16), policy::stored, dtype::f32, packing::bytes});
-  all.push_back({integer_element(4), policy::modelopt_pack, dtype::f32, packing::nibbles_high_first});
-  all.push_back({nf4_element, policy::stored, dtype::f32, packing::nibbles_high_first});
-  return all;
-}
-
-std::vector<format> block_formats() {
-  std::vector<format> all;
-  auto elements = minifloats;
-  elements.push_back(integer_element(8));
-  for (auto const& e : elements)
-    for (policy const p : {policy::stored, policy::modelopt})
-      for (scale_rule const r : {scale_rule::mx_nv, scale_rule::mx_ocp})
-        all.push_back({e, p, dtype::f8_e8m0, packing::dense_rows, r});
-  all.push_back({e2m1_element, policy::modelopt_pack, dtype::f8_e8m0, packing::dense_rows, scale_rule::mx_nv});
-  for (policy const p : {policy::stored, policy::modelopt, policy::modelopt_triton, policy::modelopt_pack})
-    all.push_back({e2m1_element, p, dtype::f8_e4m3, packing::dense_rows, scale_rule::two_level});
-  all.push_back({e2m1_element, policy::stored, dtype::f8_e4m3, packing::dense_rows, scale_rule::four_over_six});
-  return all;
-}
-
-/// A value half way between two neighbours of a format, in units of its scale.
-float midpoint(format const& how, std::mt19937& random) {
-  element_type const& e = how.element;
-  if (e.kind == element_kind::minifloat) {
-    formats::minifloat_codec const codec{e};
-    int const code = static_cast<int>(random() % static_cast<unsigned>(formats::codes_of(e).largest));
-    return (codec.value(code) + codec.value(code + 1)) * 0.5f;
-  }
-  auto const codes = static_cast<unsigned>(formats::integer_bound(e)) + 1;
-  return static_cast<float>(random() % codes) + 0.5f;
-}
-
-float next_to(float v, std::mt19937& random) {
-  switch (random() % 4) {
-    case 0: return std::nextafter(v, 1e30f);
-    case 1: return std::nextafter(v, -1e30f);
-    default: return v;
-  }
-}
-
-/// Groups that are zero, tiny, huge or ordinary, and in them ties with their neighbours, and what is special.
-template <class T>
-void fill_with_ties(tensor<T>& x, partition const& groups, format const& how, unsigned seed) {
-  std::mt19937 random{seed};
-  std::vector<float> amax(static_cast<std::size_t>(groups.group_count()));
-  for (float& m : amax) {
-    constexpr float some[] = {0.0f, 0x1p-24f, 0x1p-135f, 3e4f, 1.0f, 0.7f, 448.0f, 6.0f};
-    m = random() % 3 ? static_cast<float>(random() >> 8) * 0x1p-22f : some[random() % 8];
-  }
-  float const largest = how.element.kind == element_kind::minifloat ? formats::minifloat_codec{how.element}.largest()
-                                                                    : formats::integer_bound(how.element);
-  for (std::int64_t i = 0; i < x.g.size(); ++i) {
-    float const m = amax[static_cast<std::size_t>(group_of(groups, x.g, i))];
-    float v = m;
-    if (random() % 8) v = next_to(midpoint(how, random) * (m / largest), random);
-    if (random() % 2 && !how.element.is_unsigned) v = -v;
-    constexpr float infinity = std::numeric_limits<float>::infinity();
-    constexpr float nan = std::numeric_limits<float>::quiet_NaN();
-    float const special[] = {0.0f, -0.0f, nan, infinity, -infinity, 1e-40f, -m, 2 * m};
-    if (random() % 32 == 0) v = special[random() % 8];
-    x[i] = from_float<T>(v);
-  }
-}
-
-template <class T>
-bool same_memory(std::vector<T> const& a, std::vector<T> const& b) {
-  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
-}
-
-struct call {
-  partition groups;
-  std::vector<float> amax;  // empty: from the data
-  format how;
-  float tensor_amax = 0;
-  amax_use use() const { return amax.empty() ? amax_use::data : amax_use::given; }
-  float const* given() const { return amax.empty() ? nullptr : amax.data(); }
-};
-
-template <class B, class T>
-std::vector<T> quantized(tensor<T> x, geometry const& to, call const& c, bool in_place) {
-  tensor<T> y{to};
-  data_flags flags;
-  B cpu;
-  auto& target = in_place ? x : y;
-  cpu.fake_quantize({x.view(), target.ref(), c.groups, c.given(), c.how, &flags, &c.tensor_amax, c.use()});
-  target.memory.push_back(T(from_float<T>(static_cast<float>(flags.negative_unsigned))));
-  return target.memory;
-}
-
-/// Codes, scales, the tensor's scale and the count of NaN, in this order.
-template <class B, class T>
-std::vector<std::uint8_t> encoded(tensor<T> x, call const& c) {
-  auto const size = storage_size_of(c.how, x.g, c.groups);
-  std::vector<std::uint8_t> codes(static_cast<std::size_t>(size.payload) + 8, 0xee),
-      scales(static_cast<std::size_t>(size.scales), 0xee);
-  float tensor_scale = 0;
-  data_flags flags;
-  B cpu;
-  cpu.encode({x.view(), c.groups, c.given(), c.how, codes.data(), scales.data(), &flags, &c.tensor_amax, &tensor_scale,
-              c.use()});
-  codes.insert(codes.end(), scales.begin(), scales.end());
-  for (int i = 0; i < 4; ++i) codes.push_back(static_cast<std::uint8_t>(fp::bits(tensor_scale) >> 8 * i));
-  codes.push_back(static_cast<std::uint8_t>(flags.nonfinite));
-  return codes;
-}
-
-template <class B, class T>
-std::vector<T> decoded(geometry const& g, call const& c, std::vector<std::uint8_t> const& codes) {
-  auto const size = storage_size_of(c.how, g, c.groups);
-  tensor<T> y{g};
-  float tensor_scale = 0;
-  std::memcpy(&tensor_scale, codes.data() + codes.size() - 5, sizeof tensor_scale);
-  // memory of their own, which is aligned for any type of scale
-  auto const first = codes.begin() + static_cast<std::ptrdiff_t>(size.payload) + 8;
-  std::vector<std::uint8_t> const scales(first, first + static_cast<std::ptrdiff_t>(size.scales));
-  B cpu;
-  cpu.decode({codes.data(), scales.data(), c.groups, c.how, y.ref(), &tensor_scale});
-  return y.memory;
-}
 
 template <class T>
 void compare(tensor<T> const& x, call const& c, char const* name) {
@@ -231,34 +91,6 @@ TEST_CASE("reference::simd: dynamic scales per token, the bits of reference::sca
         fill_with_ties(x, c.groups, how, static_cast<unsigned>(n));
         compare(x, c, "token");
       }
-  });
-}
-
-/// All values of 16 bits in one row, cast without a scale and with one.
-template <class T>
-void compare_every_value(element_type const& e) {
-  tensor<T> x{dense_geometry(dtype_of<T>::value, {65536})};
-  for (std::int64_t i = 0; i < 65536; ++i) x[i] = T{static_cast<std::uint16_t>(i)};
-  for (policy const p : {policy::stored, policy::modelopt})
-    for (float const amax : {6.0f, 448.0f, 1.3e-3f}) {
-      call const c{per_tensor(x.g), {amax}, {e, p}, 0.0f};
-      compare(x, c, "all values");
-    }
-  for (policy const p : {policy::stored, policy::modelopt}) {
-    tensor<T> a{x.g}, b{x.g};
-    reference::scalar{}.fake_quantize({x.view(), a.ref(), per_tensor(x.g), nullptr, {e, p}, nullptr});
-    reference::simd{}.fake_quantize({x.view(), b.ref(), per_tensor(x.g), nullptr, {e, p}, nullptr});
-    CHECK(same_memory(a.memory, b.memory));
-  }
-}
-
-TEST_CASE("reference::simd: every value of 16 bits in every minifloat, the bits of reference::scalar") {
-  on_every_instruction_set([] {
-    for (auto const& e : minifloats) {
-      CAPTURE(name_of(e));
-      compare_every_value<half>(e);
-      compare_every_value<bfloat16>(e);
-    }
   });
 }
 

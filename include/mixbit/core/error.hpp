@@ -50,6 +50,7 @@ enum class error_id : int {
   // 6xx: memory and devices
   memory_exhausted = 601,  ///< the arena's limit does not hold the request
   device_failure = 602,    ///< a device call failed, or a data-dependent check on the device did
+  arithmetic_mode = 603,   ///< floating-point arithmetic is not IEEE 754's: fast math, flush-to-zero, a rounding mode
   // 7xx: programs
   usage = 701,  ///< command-line arguments that are unknown or contradict each other
 };

@@ -3,10 +3,12 @@
 // A compiler may contract a*b+c into one fused operation (g++ does by default where the target has FMA, nvcc does
 // always), and the result then differs in the last bit from the definition of a format. `fp::mul` is a product that
 // is never contracted. The other operators need no guard: contraction only ever removes a product's rounding.
+// Fast-math modes are refused here where macros tell of them, and by core/arithmetic.hpp at run time.
 #pragma once
 
-#if defined(__FAST_MATH__) || defined(__RECIPROCAL_MATH__) || defined(__ASSOCIATIVE_MATH__)
-#error "mixbit: fast-math modes change results; compile without -ffast-math, -freciprocal-math and -fassociative-math"
+#if defined(__FAST_MATH__) || defined(__RECIPROCAL_MATH__) || defined(__ASSOCIATIVE_MATH__) || \
+    defined(__NO_SIGNED_ZEROS__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__ > 0)
+#error "mixbit: fast-math modes change results; compile without -ffast-math and without any of its parts"
 #endif
 
 #include <bit>

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "mixbit/calib/max.hpp"
+#include "mixbit/core/arithmetic.hpp"
 #include "mixbit/model/model.hpp"
 #include "mixbit/model/transaction.hpp"
 
@@ -203,9 +204,11 @@ recipe_quantizers<B> unquantized_recipe(model<B>& m, module_ref<B> const& module
 
 /// Inserts the quantizers that the config asks for and calibrates them. `loop` is needed only where a static quantizer
 /// of something other than a weight is on. Returns how each entry matched. Throws config_*, format_* and
-/// state_not_calibrated errors, and whatever the loop throws; the model is then as it was.
+/// state_not_calibrated errors, arithmetic_mode under fast math, and whatever the loop throws; the model is then as it
+/// was.
 template <backend B>
 resolution quantize(model<B>& m, quantize_config const& config, forward_loop const& loop = {}) {
+  check_arithmetic();
   auto const modules = m.modules();
   auto made = configure(m, modules, config);
   recipe_transaction<B> change{sites_of(modules)};
