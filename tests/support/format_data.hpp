@@ -1,0 +1,89 @@
+// Lists of formats, and tensors whose values are ties of a format and the values next to them.
+#pragma once
+
+#include "mixbit/formats/integer.hpp"
+#include "mixbit/formats/minifloat.hpp"
+#include "support/kernel_data.hpp"
+
+namespace test_data {
+
+inline std::vector<element_type> const minifloats{e4m3_element, e5m2_element, e3m2_element, e2m3_element,
+                                           e2m1_element, e1m2_element, e0m3_element, e3m0_element};
+
+inline std::vector<format> ratio_formats() {
+  std::vector<format> all;
+  auto elements = all_elements;
+  elements.insert(elements.end(), minifloats.begin() + 1, minifloats.end());
+  for (auto const& e : elements)
+    for (policy const p : {policy::stored, policy::modelopt}) all.push_back({e, p, dtype::f32, packing::dense_rows});
+  for (dtype const scale : {dtype::f16, dtype::bf16})
+    for (auto const& e : {integer_element(8), e4m3_element, e2m1_element})
+      all.push_back({e, policy::stored, scale, packing::bytes});
+  all.push_back({integer_element(4), policy::stored, dtype::f32, packing::nibbles_row_pairs});
+  all.push_back({integer_element(4), policy::stored, dtype::f32, packing::nibbles_high_first});
+  all.push_back({integer_element(16), policy::stored, dtype::f32, packing::bytes});
+  all.push_back({integer_element(4), policy::modelopt_pack, dtype::f32, packing::nibbles_high_first});
+  all.push_back({nf4_element, policy::stored, dtype::f32, packing::nibbles_high_first});
+  return all;
+}
+
+inline std::vector<format> block_formats() {
+  std::vector<format> all;
+  auto elements = minifloats;
+  elements.push_back(integer_element(8));
+  for (auto const& e : elements)
+    for (policy const p : {policy::stored, policy::modelopt})
+      for (scale_rule const r : {scale_rule::mx_nv, scale_rule::mx_ocp})
+        all.push_back({e, p, dtype::f8_e8m0, packing::dense_rows, r});
+  all.push_back({e2m1_element, policy::modelopt_pack, dtype::f8_e8m0, packing::dense_rows, scale_rule::mx_nv});
+  for (policy const p : {policy::stored, policy::modelopt, policy::modelopt_triton, policy::modelopt_pack})
+    all.push_back({e2m1_element, p, dtype::f8_e4m3, packing::dense_rows, scale_rule::two_level});
+  all.push_back({e2m1_element, policy::stored, dtype::f8_e4m3, packing::dense_rows, scale_rule::four_over_six});
+  return all;
+}
+
+/// A value half way between two neighbours of a format, in units of its scale.
+inline float midpoint(format const& how, std::mt19937& random) {
+  element_type const& e = how.element;
+  if (e.kind == element_kind::minifloat) {
+    formats::minifloat_codec const codec{e};
+    int const code = static_cast<int>(random() % static_cast<unsigned>(formats::codes_of(e).largest));
+    return (codec.value(code) + codec.value(code + 1)) * 0.5f;
+  }
+  auto const codes = static_cast<unsigned>(formats::integer_bound(e)) + 1;
+  return static_cast<float>(random() % codes) + 0.5f;
+}
+
+inline float next_to(float v, std::mt19937& random) {
+  switch (random() % 4) {
+    case 0: return std::nextafter(v, 1e30f);
+    case 1: return std::nextafter(v, -1e30f);
+    default: return v;
+  }
+}
+
+/// Groups that are zero, tiny, huge or ordinary, and in them ties with their neighbours, and what is special.
+template <class T>
+void fill_with_ties(tensor<T>& x, partition const& groups, format const& how, unsigned seed) {
+  std::mt19937 random{seed};
+  std::vector<float> amax(static_cast<std::size_t>(groups.group_count()));
+  for (float& m : amax) {
+    constexpr float some[] = {0.0f, 0x1p-24f, 0x1p-135f, 3e4f, 1.0f, 0.7f, 448.0f, 6.0f};
+    m = random() % 3 ? static_cast<float>(random() >> 8) * 0x1p-22f : some[random() % 8];
+  }
+  float const largest = how.element.kind == element_kind::minifloat ? formats::minifloat_codec{how.element}.largest()
+                                                                    : formats::integer_bound(how.element);
+  for (std::int64_t i = 0; i < x.g.size(); ++i) {
+    float const m = amax[static_cast<std::size_t>(group_of(groups, x.g, i))];
+    float v = m;
+    if (random() % 8) v = next_to(midpoint(how, random) * (m / largest), random);
+    if (random() % 2 && !how.element.is_unsigned) v = -v;
+    constexpr float infinity = std::numeric_limits<float>::infinity();
+    constexpr float nan = std::numeric_limits<float>::quiet_NaN();
+    float const special[] = {0.0f, -0.0f, nan, infinity, -infinity, 1e-40f, -m, 2 * m};
+    if (random() % 32 == 0) v = special[random() % 8];
+    x[i] = from_float<T>(v);
+  }
+}
+
+}  // namespace test_data
