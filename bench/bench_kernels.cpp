@@ -232,6 +232,49 @@ void time_kernel(kernel_scale_channels k, bench_run<T>& b) {
 }
 
 template <class T>
+void time_kernel(kernel_histogram k, bench_run<T>& b) {
+  auto& t = b.data();
+  std::vector<std::uint64_t> counts(2048);
+  b.report(k.text, "2048 bins", b.width, [&, g = per_tensor(t.x())](auto cpu) {
+    cpu.histogram({t.x(), g, t.amax(), 2048, counts.data(), nullptr});
+  });
+}
+template <class T>
+void time_kernel(kernel_sum k, bench_run<T>& b) {
+  auto& t = b.data();
+  std::vector<double> sums(static_cast<std::size_t>(tensors<T>::columns));
+  int const last = -1;
+  b.report(k.text, "tensor", b.width, [&, g = per_tensor(t.x())](auto cpu) {
+    cpu.sum({t.x(), g, sum_of::squares, sums.data(), nullptr});
+  });
+  b.report(k.text, "axis -1", b.width, [&, g = per_axes(t.x(), std::span{&last, 1})](auto cpu) {
+    cpu.sum({t.x(), g, sum_of::magnitudes, sums.data(), nullptr});
+  });
+}
+template <class T>
+void time_kernel(kernel_extremes k, bench_run<T>& b) {
+  auto& t = b.data();
+  float low = 0, high = 0;
+  b.report(k.text, "tensor", b.width, [&, g = per_tensor(t.x())](auto cpu) {
+    cpu.extremes({t.x(), g, &low, &high, nullptr});
+  });
+}
+template <class T>
+void time_kernel(kernel_shift k, bench_run<T>& b) {
+  auto& t = b.data();
+  named_format const tokens{"token", {}, {{-1, std::nullopt}}};
+  b.report(k.text, tokens.name, 2 * b.width, [&, g = t.groups(tokens)](auto cpu) {
+    cpu.shift({t.x(), t.y(), g, t.amax(), true});
+  });
+}
+template <class T>
+void time_kernel(kernel_hadamard k, bench_run<T>& b) {
+  auto& t = b.data();
+  for (auto const& [name, block] : {std::pair{"block 128", 128}, std::pair{"block 4096", 4096}})
+    b.report(k.text, name, 2 * b.width, [&, n = block](auto cpu) { cpu.hadamard({t.x(), t.y(), n}); });
+}
+
+template <class T>
 void time_all(options const& o) {
   for (std::int64_t const rows : {16384, 24}) {
     bench_run<T> b{o, rows};

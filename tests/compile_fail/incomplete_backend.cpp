@@ -20,6 +20,11 @@ struct half_backend {
   void subtract(mixbit::subtract_args const&) const {}
   void gradient_score(mixbit::gradient_score_args const&) const {}
   void scale_channels(mixbit::scale_channels_args const&) const {}
+  void histogram(mixbit::histogram_args const&) const {}
+  void sum(mixbit::sum_args const&) const {}
+  void extremes(mixbit::extremes_args const&) const {}
+  void shift(mixbit::shift_args const&) const {}
+  void hadamard(mixbit::hadamard_args const&) const {}
 };
 
 #if defined(MIXBIT_COMPILE_PASS)

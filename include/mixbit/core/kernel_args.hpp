@@ -95,4 +95,56 @@ struct scale_channels_args {
   float const* scale = nullptr;  ///< [period]
 };
 
+/// counts[g · bins + b] += the elements of group g whose magnitude lies in bin b of `bins` from 0 to top[g], by
+/// formats::histogram_bin: what lies above `top` counts in the last bin, so that no mass is lost. NaN and infinities
+/// are left out and counted in `flags`.
+struct histogram_args {
+  const_tensor_ref x;
+  partition groups;
+  float const* top = nullptr;       ///< [group_count], finite and not negative
+  std::int64_t bins = 0;            ///< 1 to formats::most_bins
+  std::uint64_t* counts = nullptr;  ///< [group_count · bins], read and written
+  data_flags* flags = nullptr;      ///< may be null
+};
+
+/// What `sum` adds up.
+enum class sum_of : std::uint8_t { values, magnitudes, squares };
+
+/// sum[g] += Σ of x, |x| or x² over group g, in double, in the order of formats/summation.hpp. NaN and infinities are
+/// left out and counted in `flags`.
+struct sum_args {
+  const_tensor_ref x;
+  partition groups;
+  sum_of what = sum_of::values;
+  double* sum = nullptr;        ///< [group_count], read and written
+  data_flags* flags = nullptr;  ///< may be null
+};
+
+/// low[g] = min(low[g], x), high[g] = max(high[g], x) over group g, with -0 below +0. NaN and infinities are left out
+/// and counted in `flags`. The caller starts with +infinity and -infinity, which a group without finite values keeps.
+struct extremes_args {
+  const_tensor_ref x;
+  partition groups;
+  float* low = nullptr;         ///< [group_count], read and written
+  float* high = nullptr;        ///< [group_count], read and written
+  data_flags* flags = nullptr;  ///< may be null
+};
+
+/// y = T(x + value[g]), or T(x - value[g]); values are numbers of T. `y` may be `x` itself.
+struct shift_args {
+  const_tensor_ref x;
+  tensor_ref y;
+  partition groups;
+  float const* value = nullptr;  ///< [group_count]
+  bool subtract = false;
+};
+
+/// y = T(H x · block^-½) for each block along the last axis, H the Walsh-Hadamard matrix in natural order: float32
+/// butterflies (a + b, a - b) of distance 1, 2, 4, … block/2, then one product. Its own inverse. `y` may be `x` itself.
+struct hadamard_args {
+  const_tensor_ref x;
+  tensor_ref y;
+  std::int64_t block = 1;  ///< a power of two up to formats::largest_hadamard that divides the last axis
+};
+
 }  // namespace mixbit

@@ -7,10 +7,15 @@
 #include "mixbit/reference/scalar/backward_mask.hpp"
 #include "mixbit/reference/scalar/decode.hpp"
 #include "mixbit/reference/scalar/encode.hpp"
+#include "mixbit/reference/scalar/extremes.hpp"
 #include "mixbit/reference/scalar/fake_quantize.hpp"
 #include "mixbit/reference/scalar/gradient_score.hpp"
+#include "mixbit/reference/scalar/hadamard.hpp"
+#include "mixbit/reference/scalar/histogram.hpp"
 #include "mixbit/reference/scalar/scale_channels.hpp"
+#include "mixbit/reference/scalar/shift.hpp"
 #include "mixbit/reference/scalar/subtract.hpp"
+#include "mixbit/reference/scalar/sum.hpp"
 
 #if defined(MIXBIT_SEPARATE_COMPILATION)
 #define MIXBIT_REFERENCE_INLINE

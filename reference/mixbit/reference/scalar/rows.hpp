@@ -38,6 +38,17 @@ inline void store_row(tensor_ref const& t, std::int64_t offset, std::int64_t str
   });
 }
 
+/// The two, as a kernel's policy: a vector backend has others.
+struct plain_rows {
+  static float const* row_of(const_tensor_ref const& t, std::int64_t offset, std::int64_t stride, std::int64_t n,
+                             float* buffer) {
+    return load_row(t, offset, stride, n, buffer);
+  }
+  static void put_row(tensor_ref const& t, std::int64_t offset, std::int64_t stride, std::int64_t n, float const* row) {
+    store_row(t, offset, stride, n, row);
+  }
+};
+
 /// Cuts a run of any length into rows of at most tile_width: f(offset of the row, length).
 template <class F>
 void for_tiles(std::int64_t length, F&& f) {

@@ -3,6 +3,7 @@
 #include "mixbit/reference/scalar/backward_mask.hpp"
 #include "mixbit/reference/scalar/gradient_score.hpp"
 #include "mixbit/reference/scalar/scale_channels.hpp"
+#include "mixbit/reference/scalar/shift.hpp"
 #include "mixbit/reference/scalar/subtract.hpp"
 #include "mixbit/reference/simd/rows-inl.hpp"
 
@@ -50,6 +51,34 @@ struct scale_op : scalar_kernels::scale_op<T> {
     std::int64_t i = 0;
     for (; i + lanes <= n; i += lanes) store(hn::Mul(load(in + i), load(t.scale + i)), out + i);
     if (i < n) store_some(hn::Mul(load_some(in + i, n - i), load_some(t.scale + i, n - i)), out + i, n - i);
+  }
+};
+
+/// scalar_kernels::shift_op in the same way.
+template <class T>
+struct shift_op : scalar_kernels::shift_op<T> {
+  using base = scalar_kernels::shift_op<T>;
+
+  template <bool Unit>
+  HWY_NOINLINE void run(std::array<std::int64_t, 2> const& at, std::array<std::int64_t, 2> const& stride,
+                        std::int64_t n, float v) const {
+    if constexpr (!Unit) return base::template run<false>(at, stride, n, v);
+    T const* const in = this->x + at[0];
+    T* const out = this->y + at[1];
+    std::int64_t i = 0;
+    for (; i + lanes <= n; i += lanes) store(hn::Add(load(in + i), splat(v)), out + i);
+    if (i < n) store_some(hn::Add(load_some(in + i, n - i), splat(v)), out + i, n - i);
+  }
+
+  template <bool Unit>
+  HWY_NOINLINE void each(std::array<std::int64_t, 2> const& at, std::array<std::int64_t, 2> const& stride,
+                         std::int64_t n, typename base::tile const& t) const {
+    if constexpr (!Unit) return base::template each<false>(at, stride, n, t);
+    T const* const in = this->x + at[0];
+    T* const out = this->y + at[1];
+    std::int64_t i = 0;
+    for (; i + lanes <= n; i += lanes) store(hn::Add(load(in + i), load(t.value + i)), out + i);
+    if (i < n) store_some(hn::Add(load_some(in + i, n - i), load_some(t.value + i, n - i)), out + i, n - i);
   }
 };
 
@@ -141,6 +170,17 @@ inline void scale_channels(executor_ref const& threads, scale_channels_args cons
   });
 #else
   scalar_kernels::scale_channels(threads, a);
+#endif
+}
+
+inline void shift(executor_ref const& threads, shift_args const& a) {
+#if MIXBIT_SIMD_VECTORS
+  loop_nest<2> const nest{{&a.x, &a.y}, a.groups};
+  visit_compute(a.x.type, [&]<class T>(T) {
+    sweep(threads, nest, shift_op<T>{{a.x.as<T>(), a.y.as<T>(), a.value, a.subtract}});
+  });
+#else
+  scalar_kernels::shift(threads, a);
 #endif
 }
 

@@ -7,6 +7,8 @@
 #include "mixbit/reference/simd/elementwise-inl.hpp"
 #include "mixbit/reference/simd/encode-inl.hpp"
 #include "mixbit/reference/simd/fake_quantize-inl.hpp"
+#include "mixbit/reference/simd/hadamard-inl.hpp"
+#include "mixbit/reference/simd/statistics-inl.hpp"
 
 #if defined(MIXBIT_REFERENCE_SIMD_KERNELS_INL) == defined(HWY_TARGET_TOGGLE)
 #ifdef MIXBIT_REFERENCE_SIMD_KERNELS_INL

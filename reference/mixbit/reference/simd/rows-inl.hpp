@@ -9,6 +9,7 @@
 #include <hwy/highway.h>
 
 #include "mixbit/core/dtype.hpp"
+#include "mixbit/reference/scalar/rows.hpp"
 #include "mixbit/reference/target.hpp"
 
 #if defined(MIXBIT_REFERENCE_SIMD_ROWS_INL) == defined(HWY_TARGET_TOGGLE)
@@ -159,6 +160,37 @@ HWY_INLINE void store_some(floats v, T* p, std::int64_t n) {
   store(v, buffer);
   std::memcpy(p, buffer, static_cast<std::size_t>(n) * sizeof(T));
 }
+
+/// scalar_kernels::plain_rows, in vectors where rows are contiguous.
+struct vector_rows {
+  HWY_NOINLINE static float const* row_of(const_tensor_ref const& t, std::int64_t offset, std::int64_t stride,
+                                          std::int64_t n, float* buffer) {
+    if (stride != 1 || t.type == dtype::f32) return scalar_kernels::load_row(t, offset, stride, n, buffer);
+    if (t.type == dtype::f16) widen_row(t.as<half>() + offset, n, buffer);
+    else widen_row(t.as<bfloat16>() + offset, n, buffer);
+    return buffer;
+  }
+  HWY_NOINLINE static void put_row(tensor_ref const& t, std::int64_t offset, std::int64_t stride, std::int64_t n,
+                                   float const* row) {
+    if (stride != 1 || t.type == dtype::f32) return scalar_kernels::store_row(t, offset, stride, n, row);
+    if (t.type == dtype::f16) narrow_row(row, n, t.as<half>() + offset);
+    else narrow_row(row, n, t.as<bfloat16>() + offset);
+  }
+
+ private:
+  template <class T>
+  HWY_INLINE static void widen_row(T const* in, std::int64_t n, float* out) {
+    std::int64_t i = 0;
+    for (; i + lanes <= n; i += lanes) hn::StoreU(load(in + i), float_tag{}, out + i);
+    for (; i < n; ++i) out[i] = to_float(in[i]);
+  }
+  template <class T>
+  HWY_INLINE static void narrow_row(float const* in, std::int64_t n, T* out) {
+    std::int64_t i = 0;
+    for (; i + lanes <= n; i += lanes) store(hn::LoadU(float_tag{}, in + i), out + i);
+    for (; i < n; ++i) out[i] = from_float<T>(in[i]);
+  }
+};
 
 }  // namespace mixbit::reference::inline MIXBIT_REFERENCE_TARGET::simd_kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
