@@ -191,6 +191,48 @@ struct staged {
     s.finish();
   }
 
+  void histogram(histogram_args a) const {
+    staging s{the_gpu()};
+    a.x = s.tensor(a.x, false);
+    a.top = s.on_device(a.top, groups(a) * sizeof(float), false);
+    a.counts = s.on_device(a.counts, groups(a) * static_cast<std::size_t>(a.bins) * sizeof(std::uint64_t), true);
+    a.flags = s.on_device(a.flags, sizeof *a.flags, true);
+    the_gpu().histogram(a);
+    s.finish();
+  }
+  void sum(sum_args a) const {
+    staging s{the_gpu()};
+    a.x = s.tensor(a.x, false);
+    a.sum = s.on_device(a.sum, groups(a) * sizeof(double), true);
+    a.flags = s.on_device(a.flags, sizeof *a.flags, true);
+    the_gpu().sum(a);
+    s.finish();
+  }
+  void extremes(extremes_args a) const {
+    staging s{the_gpu()};
+    a.x = s.tensor(a.x, false);
+    a.low = s.on_device(a.low, groups(a) * sizeof(float), true);
+    a.high = s.on_device(a.high, groups(a) * sizeof(float), true);
+    a.flags = s.on_device(a.flags, sizeof *a.flags, true);
+    the_gpu().extremes(a);
+    s.finish();
+  }
+  void shift(shift_args a) const {
+    staging s{the_gpu()};
+    a.x = s.tensor(a.x, false);
+    a.y = s.tensor(a.y, true);
+    a.value = s.on_device(a.value, groups(a) * sizeof(float), false);
+    the_gpu().shift(a);
+    s.finish();
+  }
+  void hadamard(hadamard_args a) const {
+    staging s{the_gpu()};
+    a.x = s.tensor(a.x, false);
+    a.y = s.tensor(a.y, true);
+    the_gpu().hadamard(a);
+    s.finish();
+  }
+
  private:
   template <class Args>
   static std::size_t groups(Args const& a) { return static_cast<std::size_t>(a.groups.group_count()); }

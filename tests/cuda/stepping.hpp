@@ -7,6 +7,7 @@
 
 #include <doctest/doctest.h>
 
+#include "cuda/guarded.hpp"
 #include "mixbit/core/backend.hpp"
 #include "mixbit/core/executor.hpp"
 #include "mixbit/cuda/plan.hpp"
@@ -25,16 +26,16 @@ class stepping_context {
   class per_thread {
    public:
     T& operator[](int thread) {
-      if (values_.empty()) values_.resize(1024);
-      return values_.at(static_cast<std::size_t>(thread));
+      if (values_.empty()) values_.resize(256);
+      return values_[static_cast<std::size_t>(thread)];
     }
 
    private:
     std::vector<T> values_;
   };
 
-  stepping_context(std::int64_t block, std::int64_t blocks, int threads)
-      : block_{block}, blocks_{blocks}, threads_{threads} {}
+  stepping_context(std::int64_t block, std::int64_t blocks, int threads, void* shared)
+      : block_{block}, blocks_{blocks}, threads_{threads}, shared_{shared} {}
 
   std::int64_t block() const { return block_; }
   std::int64_t blocks() const { return blocks_; }
@@ -64,6 +65,13 @@ class stepping_context {
     if (fp::bits(*p) < magnitude) *p = fp::from_bits(magnitude);
   }
   void add(std::uint64_t* p, std::uint64_t n) { *p += n; }
+  void widen(float* p, float v, bool high) {
+    bool const above = v > *p || (v == *p && fp::bits(v) == 0), below = v < *p || (v == *p && fp::bits(*p) == 0);
+    if (high ? above : below) *p = v;
+  }
+  void* shared() { return shared_; }
+  void add_shared(std::uint32_t* p) { ++*p; }
+  void wait() {}
 
  private:
   void require_width(int width, int most) const {
@@ -72,6 +80,7 @@ class stepping_context {
   }
   std::int64_t block_, blocks_;
   int threads_;
+  void* shared_;
 };
 
 /// A launcher of few small blocks, so that every stride over the grid is taken.
@@ -83,13 +92,15 @@ class stepping_launcher {
   double* scratch() { return scratch_.data(); }
 
   template <class Kernel>
-  void launch(Kernel const& kernel, std::int64_t threads) {
+  void launch(Kernel const& kernel, std::int64_t threads, std::size_t shared = 0) {
     static_assert(std::is_trivially_copyable_v<Kernel> && sizeof(Kernel) <= 4096, "what a launch can take");
     REQUIRE(threads > 0);
     std::int64_t const blocks = std::min((threads + threads_ - 1) / threads_, most_blocks_);
     for (std::int64_t b = 0; b < blocks; ++b) {
-      stepping_context<Octets> at{b, blocks, threads_};
+      guarded memory{shared};
+      stepping_context<Octets> at{b, blocks, threads_, memory.data()};
       kernel(at);
+      REQUIRE(memory.intact());
     }
   }
 

@@ -29,8 +29,9 @@ class gpu {
   static constexpr std::string_view name = "cuda";
   static constexpr bool exact_probe = false;  ///< a BLAS may choose another algorithm for scaled operands
 
+  gpu() : gpu{nullptr} {}  ///< on the default stream
   /// Allocates scratch memory and reads the device's properties. Throws `device_failure` where there is no device.
-  explicit gpu(cudaStream_t stream = nullptr);
+  explicit gpu(cudaStream_t stream);
 
   /// cudaMalloc and cudaFree on the current device. The latter waits for the device, so what uses the memory is done.
   static memory_source memory();

@@ -98,6 +98,44 @@ struct device_context {
 #endif
   }
 
+  /// Floats of one sign are ordered as integers are, negative ones the other way round.
+  MIXBIT_HD void widen(float* p, float v, bool high) const {
+#if defined(__CUDA_ARCH__)
+    auto const bits = __float_as_uint(v);
+    auto* const raw = reinterpret_cast<unsigned*>(p);
+    auto* const with_sign = reinterpret_cast<int*>(p);
+    if (high && bits >> 31) atomicMin(raw, bits);
+    else if (high) atomicMax(with_sign, static_cast<int>(bits));
+    else if (bits >> 31) atomicMax(raw, bits);
+    else atomicMin(with_sign, static_cast<int>(bits));
+#else
+    (void)p, (void)v, (void)high;
+#endif
+  }
+
+  MIXBIT_HD void* shared() const {
+#if defined(__CUDA_ARCH__)
+    extern __shared__ uint4 memory_of_block[];
+    return memory_of_block;
+#else
+    return nullptr;
+#endif
+  }
+
+  MIXBIT_HD void add_shared(std::uint32_t* p) const {
+#if defined(__CUDA_ARCH__)
+    atomicAdd(p, 1u);
+#else
+    (void)p;
+#endif
+  }
+
+  MIXBIT_HD void wait() const {
+#if defined(__CUDA_ARCH__)
+    __syncthreads();
+#endif
+  }
+
   MIXBIT_HD void add(std::uint64_t* p, std::uint64_t n) const {
 #if defined(__CUDA_ARCH__)
     static_assert(sizeof(unsigned long long) == sizeof *p);
@@ -127,10 +165,14 @@ class stream_launcher {
   double* scratch() const { return scratch_; }
 
   template <class Kernel>
-  void launch(Kernel const& kernel, std::int64_t threads) const {
+  void launch(Kernel const& kernel, std::int64_t threads, std::size_t shared = 0) const {
     static_assert(std::is_trivially_copyable_v<Kernel> && sizeof(Kernel) <= 4096, "what a launch can take");
     auto const blocks = static_cast<unsigned>(std::min((threads + threads_ - 1) / threads_, most_blocks_));
-    run_kernel<Kernel><<<blocks, static_cast<unsigned>(threads_), 0, stream_>>>(kernel);
+    if (shared > 48 * 1024)  // more than that has to be asked for
+      require(cudaFuncSetAttribute(run_kernel<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                   static_cast<int>(shared)),
+              "cudaFuncSetAttribute(MaxDynamicSharedMemorySize)");
+    run_kernel<Kernel><<<blocks, static_cast<unsigned>(threads_), shared, stream_>>>(kernel);
     require(cudaPeekAtLastError(), "kernel launch");
   }
 

@@ -1,7 +1,8 @@
 // From a kernel's arguments to launches: which body walks which nest. Host code, written over a launcher so that the
 // tests of the CPU take the same decisions:
 //
-//   on.launch(kernel, threads)   enqueues a kernel (kernels/context.hpp) on about so many threads
+//   on.launch(kernel, threads, shared = 0)   enqueues a kernel (kernels/context.hpp) on about so many threads, with
+//                                `shared` bytes for each block
 //   on.threads()                 threads of a block, a power of two and at least 32
 //   on.scratch()                 memory for `scratch_sums` doubles, for one call at a time
 //
@@ -13,11 +14,15 @@
 
 #include "mixbit/cuda/kernels/encode.hpp"
 #include "mixbit/cuda/kernels/gradient_score.hpp"
+#include "mixbit/cuda/kernels/hadamard.hpp"
+#include "mixbit/cuda/kernels/histogram.hpp"
 #include "mixbit/cuda/kernels/lines.hpp"
+#include "mixbit/cuda/kernels/sum.hpp"
 
 namespace mixbit::cuda::plan {
 
-inline constexpr std::int64_t scratch_sums = 2 * score_piece_count + 2;
+inline constexpr std::int64_t scratch_sums = 16384;
+static_assert(scratch_sums >= 2 * score_piece_count + 2 && scratch_sums >= formats::most_sum_chunks);
 
 template <int Count>
 nest<Count> octets_of(std::array<geometry const*, Count> const& tensors, partition const& groups) {
@@ -84,6 +89,24 @@ bool suit_lanes(lines<Count> const& l) {
   return l.stride[0] == 1 && (l.block <= short_line || (l.starts.units() << l.shift) >= busy_device);
 }
 
+/// Groups of any shape to a target's keys.
+template <class Launcher, class Target>
+void reduce(Launcher& on, const_tensor_ref const& x, partition const& groups, Target const& target,
+            std::uint64_t* flag) {
+  if (x.size() == 0) return;
+  loop_nest<1> const made{{&x}, groups};
+  nest<1> const walk{made, octet};
+  if (made.one_group_an_element()) {
+    // as many slices as keep a device busy, of rows enough that few of their results meet in a group
+    std::int64_t const rows = made.outer_rows(), wanted = (std::int64_t{1} << 18) / walk.units_a_row() + 1;
+    std::int64_t const slice = std::max<std::int64_t>((rows + wanted - 1) / wanted, 8);
+    reduce_columns<Target> const kernel{walk, data_of(x), target, flag, rows, slice, divider{walk.units_a_row()}};
+    return on.launch(kernel, (rows + slice - 1) / slice * walk.units_a_row());
+  }
+  bool const one = groups.group_count() == 1;
+  on.launch(reduce_runs<Target>{walk, data_of(x), target, flag, one}, walk.units() / reduce_runs<Target>::stretch + 1);
+}
+
 template <class Launcher>
 void amax(Launcher& on, amax_args const& a) {
   if (a.x.size() == 0) return;
@@ -92,17 +115,12 @@ void amax(Launcher& on, amax_args const& a) {
     auto const walk = lines_of<1>({&a.x}, a.groups, on.threads());
     if (suit_lanes(walk)) return launch_lines(on, walk, amax_of_lines{walk, data_of(a.x), a.amax, flag});
   }
-  loop_nest<1> const made{{&a.x}, a.groups};
-  nest<1> const walk{made, octet};
-  if (made.one_group_an_element()) {
-    // as many slices as keep a device busy, of rows enough that few of their results meet in a group
-    std::int64_t const rows = made.outer_rows(), wanted = (std::int64_t{1} << 18) / walk.units_a_row() + 1;
-    std::int64_t const slice = std::max<std::int64_t>((rows + wanted - 1) / wanted, 8);
-    amax_of_columns const kernel{walk, data_of(a.x), a.amax, flag, rows, slice, divider{walk.units_a_row()}};
-    return on.launch(kernel, (rows + slice - 1) / slice * walk.units_a_row());
-  }
-  bool const one = a.groups.group_count() == 1;
-  on.launch(amax_of_runs{walk, data_of(a.x), a.amax, flag, one}, walk.units() / amax_of_runs::stretch + 1);
+  reduce(on, a.x, a.groups, amax_target{a.amax}, flag);
+}
+
+template <class Launcher>
+void extremes(Launcher& on, extremes_args const& a) {
+  reduce(on, a.x, a.groups, extremes_target{a.low, a.high}, a.flags ? &a.flags->nonfinite : nullptr);
 }
 
 /// Does a kernel have to see groups whole?
@@ -244,6 +262,58 @@ void gradient_score(Launcher& on, gradient_score_args const& a) {
   assert(made.pieces() <= scratch_sums);
   on.launch(kernel, made.pieces() * score_pieces::lanes);
   on.launch(score_total{on.scratch(), made.pieces(), a.sum}, 1);
+}
+
+template <class Launcher>
+void histogram(Launcher& on, histogram_args const& a) {
+  assert(a.bins > 0 && a.bins <= formats::most_bins);
+  if (a.x.size() == 0) return;
+  constexpr std::int64_t most_shared = 12288;  // bins that every device has room for, unasked
+  bool const shared = a.groups.group_count() == 1 && a.bins <= most_shared;
+  auto const walk = octets_of<1>({&a.x}, a.groups);
+  on.launch(count_bins{walk, data_of(a.x), a.top, a.bins, a.counts, a.flags ? &a.flags->nonfinite : nullptr, shared},
+            walk.units(), shared ? static_cast<std::size_t>(a.bins) * sizeof(std::uint32_t) : 0);
+}
+
+template <class Launcher>
+void shift(Launcher& on, shift_args const& a) {
+  assert(a.x.same_shape(a.y) && a.x.type == a.y.type);
+  if (a.x.size() == 0) return;
+  sweep_over(on, octets_of<2>({&a.x, &a.y}, a.groups), shift_op{data_of(a.x), data_of(a.y), a.value, a.subtract});
+}
+
+template <class Launcher>
+void hadamard(Launcher& on, hadamard_args const& a) {
+  assert(a.x.same_shape(a.y) && a.x.type == a.y.type && a.x.rank > 0 && a.block > 0);
+  assert(a.block <= formats::largest_hadamard);
+  if (a.x.size() == 0) return;
+  auto const last = static_cast<std::size_t>(a.x.rank - 1);
+  partition blocks;
+  blocks.rank = a.x.rank;
+  blocks.groups = a.x.shape;
+  blocks.block[last] = a.block;
+  blocks.groups[last] = a.x.shape[last] / a.block;
+  auto const walk = lines_of<2>({&a.x, &a.y}, blocks, 32);
+  std::int64_t const tile = std::max(rotate_lines::least_tile, a.block);
+  rotate_lines const kernel{walk, data_of(a.x), data_of(a.y),
+                            std::countr_zero(static_cast<std::uint64_t>(a.block)), tile};
+  std::int64_t const tiles = (walk.starts.units() * a.block + tile - 1) / tile;
+  on.launch(kernel, tiles * on.threads(), static_cast<std::size_t>(tile) * sizeof(float));
+}
+
+template <class Launcher>
+void sum(Launcher& on, sum_args const& a) {
+  if (a.x.size() == 0) return;
+  group_boxes const boxes{a.x, a.groups};
+  std::int64_t const size = boxes.box(0).size, length = formats::sum_chunk_length(size);
+  std::uint64_t* const flag = a.flags ? &a.flags->nonfinite : nullptr;
+  if (size <= formats::sum_lanes)
+    return on.launch(sum_small_groups{boxes, data_of(a.x), a.what, a.sum, flag}, boxes.count);
+  std::int64_t const chunks = (size + length - 1) / length;  // of the first group, which no other exceeds
+  double* const partial = chunks > 1 && boxes.count * chunks <= scratch_sums ? on.scratch() : nullptr;
+  on.launch(sum_chunks{boxes, data_of(a.x), a.what, a.sum, partial, chunks, divider{chunks}, flag},
+            boxes.count * (partial ? chunks : 1) * formats::sum_lanes);
+  if (partial) on.launch(sum_partials{boxes, partial, chunks, a.sum}, boxes.count);
 }
 
 }  // namespace mixbit::cuda::plan

@@ -7,7 +7,7 @@
 #pragma once
 
 #include "mixbit/cuda/codes.hpp"
-#include "mixbit/cuda/kernels/amax.hpp"
+#include "mixbit/cuda/kernels/reduce.hpp"
 
 namespace mixbit::cuda {
 
@@ -86,8 +86,9 @@ struct amax_of_lines {
           if (n == 0) break;
           float v[octet];
           load_octet(x.type, x.data, l.offset[0] + o * octet * walk.stride[0], walk.stride[0], n, v);
-          std::uint32_t const found = octet_amax(v, nonfinite);
-          top[thread] = found > top[thread] ? found : top[thread];
+          std::uint32_t key[1] = {top[thread]};
+          nonfinite += static_cast<std::uint64_t>(take_octet<amax_target>(v, n, key));
+          top[thread] = key[0];
         }
         note(at, flag, nonfinite);
       });

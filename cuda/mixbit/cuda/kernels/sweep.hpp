@@ -143,6 +143,28 @@ struct subtract_op {
   }
 };
 
+/// x - v is x + (-v).
+struct shift_op {
+  const_tensor_data x;
+  tensor_data y;
+  float const* value;
+  bool subtract;
+
+  struct state {
+    float v[octet];
+  };
+
+  MIXBIT_HD shift_op on_device() const { return *this; }
+  MIXBIT_HD void read(nest<2> const& walk, place<2> const& p, state& s) const {
+    load_octet(x.type, x.data, p.offset[0], walk.stride(0), static_cast<int>(p.count), s.v);
+  }
+  MIXBIT_HD std::uint64_t write(nest<2> const& walk, place<2> const& p, state& s) const {
+    for_groups(walk, p, [&](int i, std::int64_t group) { s.v[i] += subtract ? -value[group] : value[group]; });
+    store_octet(y.type, y.data, p.offset[1], walk.stride(1), static_cast<int>(p.count), s.v);
+    return 0;
+  }
+};
+
 /// A "group" is one index along the axis.
 struct scale_channels_op {
   const_tensor_data x;
