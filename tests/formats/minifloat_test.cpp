@@ -87,9 +87,9 @@ TEST_CASE("minifloats: every code decodes as the specification says") {
         CHECK(std::isnan(codec.value(code)));
     }
   }
-  static_assert(e4m3.largest() == 448.0f);
-  static_assert(e4m3.value(0x01) == 0x1p-9f);
-  static_assert(e4m3.code(-0.0f) == 0x80);
+  static_assert(e4m3::largest() == 448.0f);
+  static_assert(e4m3::value(0x01) == 0x1p-9f);
+  static_assert(e4m3::code(-0.0f) == 0x80);
 }
 
 TEST_CASE("minifloats: all float16 and bfloat16 inputs round to the nearest value") {

@@ -241,7 +241,7 @@ TEST_CASE("four over six takes the scale that errs less, and 6 on a tie") {
   reference::scalar{}.encode({x.view(), blocks_of(x.g, blocks), nullptr, nvfp4(scale_rule::four_over_six), codes.data(),
                               scales.data(), nullptr, &tensor_amax, &tensor_scale, amax_use::data});
   CHECK(tensor_scale == 1.0f);
-  CHECK(formats::e4m3.value(scales[0]) == 1.5f);
-  CHECK(formats::e4m3.value(scales[1]) == 1.0f);
-  CHECK(formats::e4m3.value(scales[2]) == 1.0f);
+  CHECK(formats::e4m3::value(scales[0]) == 1.5f);
+  CHECK(formats::e4m3::value(scales[1]) == 1.0f);
+  CHECK(formats::e4m3::value(scales[2]) == 1.0f);
 }

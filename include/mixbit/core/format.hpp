@@ -26,11 +26,11 @@ struct element_type {
   friend constexpr bool operator==(element_type const&, element_type const&) = default;
 };
 
-constexpr element_type integer_element(int bits, bool is_unsigned = false, bool narrow_range = false) {
+MIXBIT_HD constexpr element_type integer_element(int bits, bool is_unsigned = false, bool narrow_range = false) {
   return {element_kind::integer, static_cast<std::uint8_t>(bits), 0, 0, is_unsigned, narrow_range};
 }
 
-constexpr element_type minifloat_element(int exponent_bits, int mantissa_bits) {
+MIXBIT_HD constexpr element_type minifloat_element(int exponent_bits, int mantissa_bits) {
   return {element_kind::minifloat, static_cast<std::uint8_t>(1 + exponent_bits + mantissa_bits),
           static_cast<std::uint8_t>(exponent_bits), static_cast<std::uint8_t>(mantissa_bits), false, false};
 }

@@ -11,7 +11,6 @@
 #error "mixbit: fast-math modes change results; compile without -ffast-math and without any of its parts"
 #endif
 
-#include <bit>
 #include <cstdint>
 
 #if defined(__CUDACC__)
@@ -22,13 +21,25 @@
 
 namespace mixbit::fp {
 
+#if defined(__CUDACC__) && !defined(__clang__)
+namespace detail {
+/// nvcc's host side: its front end does not know g++'s barrier, but an empty asm statement is one too.
+inline float host_mul(float a, float b) {
+  float product = a * b;
+  asm("" : "+m"(product));
+  return product;
+}
+}  // namespace detail
+#endif
+
 /// a*b rounded once, whatever is done with the result afterwards.
 MIXBIT_HD constexpr float mul(float a, float b) {
+  if (__builtin_is_constant_evaluated()) return a * b;
 #if defined(__CUDA_ARCH__)
   return __fmul_rn(a, b);
-#else
-  if (std::is_constant_evaluated()) return a * b;
-#if defined(__clang__)
+#elif defined(__CUDACC__) && !defined(__clang__)
+  return detail::host_mul(a, b);
+#elif defined(__clang__)
   {
 #pragma clang fp contract(off)
     return a * b;
@@ -38,20 +49,18 @@ MIXBIT_HD constexpr float mul(float a, float b) {
 #else
   return a * b;
 #endif
-#endif
 }
 
 /// a/b rounded to nearest even.
 MIXBIT_HD constexpr float div(float a, float b) {
 #if defined(__CUDA_ARCH__)
-  return __fdiv_rn(a, b);
-#else
-  return a / b;
+  if (!__builtin_is_constant_evaluated()) return __fdiv_rn(a, b);
 #endif
+  return a / b;
 }
 
-MIXBIT_HD constexpr std::uint32_t bits(float x) { return std::bit_cast<std::uint32_t>(x); }
-MIXBIT_HD constexpr float from_bits(std::uint32_t b) { return std::bit_cast<float>(b); }
+MIXBIT_HD constexpr std::uint32_t bits(float x) { return __builtin_bit_cast(std::uint32_t, x); }
+MIXBIT_HD constexpr float from_bits(std::uint32_t b) { return __builtin_bit_cast(float, b); }
 MIXBIT_HD constexpr bool is_nan(float x) { return (bits(x) & 0x7fffffffu) > 0x7f800000u; }
 MIXBIT_HD constexpr bool is_finite(float x) { return (bits(x) & 0x7f800000u) != 0x7f800000u; }
 MIXBIT_HD constexpr float abs(float x) { return from_bits(bits(x) & 0x7fffffffu); }

@@ -19,11 +19,12 @@ struct minifloat_codes {
 
 /// The formats there are; the sources stand at their elements in core/format.hpp.
 MIXBIT_HD constexpr minifloat_codes codes_of(element_type const& e) {
-  if (e == e4m3_element) return {7, 0x7e, 0x7f, false};
-  if (e == e5m2_element) return {15, 0x7b, 0x7e, true};
+  auto const is = [&](element_type const& known) { return e == known; };
+  if (is(minifloat_element(4, 3))) return {7, 0x7e, 0x7f, false};
+  if (is(minifloat_element(5, 2))) return {15, 0x7b, 0x7e, true};
   int const largest = (1 << (e.exponent_bits + e.mantissa_bits)) - 1;
-  if (e == e1m2_element) return {0, largest, -1, false};
-  if (e == e0m3_element) return {-2, largest, -1, false};
+  if (is(minifloat_element(1, 2))) return {0, largest, -1, false};
+  if (is(minifloat_element(0, 3))) return {-2, largest, -1, false};
   return {(1 << (e.exponent_bits - 1)) - 1, largest, -1, false};
 }
 
@@ -107,7 +108,23 @@ class minifloat_codec {
   std::int32_t away_from_, top_;   // bits of float32 magnitudes
 };
 
-inline constexpr minifloat_codec e4m3{e4m3_element}, e5m2{e5m2_element}, e2m1{e2m1_element};
+/// A codec whose format is known at compile time: a type without data, because device code can call static functions
+/// but cannot name a constant object of the host's.
+template <int ExponentBits, int MantissaBits>
+struct fixed_minifloat {
+  MIXBIT_HD static constexpr minifloat_codec codec() {
+    constexpr minifloat_codec made{minifloat_element(ExponentBits, MantissaBits)};
+    return made;
+  }
+  MIXBIT_HD static constexpr float largest() { return codec().largest(); }
+  MIXBIT_HD static constexpr float value(int code) { return codec().value(code); }
+  MIXBIT_HD static constexpr float round(float v) { return codec().round(v); }
+  MIXBIT_HD static constexpr int code(float v) { return codec().code(v); }
+};
+
+using e4m3 = fixed_minifloat<4, 3>;
+using e5m2 = fixed_minifloat<5, 2>;
+using e2m1 = fixed_minifloat<2, 1>;
 
 template <policy P>
 class minifloat_rule;

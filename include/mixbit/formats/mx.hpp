@@ -2,8 +2,6 @@
 // rule `mx_nv` is ModelOpt's compute_scale_e8m0_NV). Exact: multiplying by a power of two rounds only to subnormals.
 #pragma once
 
-#include <bit>
-
 #include "mixbit/formats/integer.hpp"
 #include "mixbit/formats/minifloat.hpp"
 
@@ -29,7 +27,8 @@ class mx_integer_codec {
 MIXBIT_HD constexpr int floor_log2(float v) {
   auto const field = static_cast<int>(fp::bits(v) >> 23);
   if (field != 0) return field - 127;
-  return static_cast<int>(std::bit_width(fp::bits(v) & 0x7fffffu)) - 150;
+  auto const steps = static_cast<float>(fp::bits(v));  // of 2^-149; exact
+  return static_cast<int>(fp::bits(steps) >> 23) - 127 - 149;
 }
 
 /// How many float32 steps above 2^exponent a float32 log2 still rounds to the exponent: half a step of the exponent
@@ -37,8 +36,9 @@ MIXBIT_HD constexpr int floor_log2(float v) {
 MIXBIT_HD constexpr std::uint32_t log2_slack(int exponent) {
   auto const magnitude = static_cast<std::uint32_t>(exponent < 0 ? -exponent : exponent);
   if (magnitude == 0) return 0;
-  bool const narrow = exponent < 0 && std::has_single_bit(magnitude);
-  float const steps = static_cast<float>(std::bit_floor(magnitude)) * (narrow ? 0.17328680f : 0.34657359f);
+  bool const narrow = exponent < 0 && (magnitude & (magnitude - 1u)) == 0;
+  float const power = fp::from_bits(fp::bits(static_cast<float>(magnitude)) & 0x7f800000u);  // not above magnitude
+  float const steps = fp::mul(power, narrow ? 0.17328680f : 0.34657359f);
   return static_cast<std::uint32_t>(steps);
 }
 

@@ -26,16 +26,23 @@ class nvfp4_rule {
         tensor_amax_{in.tensor_amax},
         tensor_scale_{nvfp4_tensor_scale(how.scaling, in.tensor_amax)} {}
 
+  /// The same rule for a tensor with this amax: where it lies in a device's memory, the host makes the rule without.
+  MIXBIT_HD constexpr nvfp4_rule of_tensor(float tensor_amax) const {
+    nvfp4_rule other = *this;
+    other.tensor_amax_ = tensor_amax;
+    other.tensor_scale_ = nvfp4_tensor_scale(rule_, tensor_amax);
+    return other;
+  }
   MIXBIT_HD constexpr float tensor_scale() const { return tensor_scale_; }
 
   /// Of a block: an E4M3 value.
   MIXBIT_HD constexpr float file_scale(float amax) const {
     if constexpr (P == policy::modelopt)
-      return dynamic_ ? e4m3.round(static_cast<float>(static_cast<double>(fp::div(amax, 6.0f)) * widened()))
-                      : e4m3.round(fp::mul(fp::div(amax, 6.0f), static_factor()));
+      return dynamic_ ? e4m3::round(static_cast<float>(static_cast<double>(fp::div(amax, 6.0f)) * widened()))
+                      : e4m3::round(fp::mul(fp::div(amax, 6.0f), static_factor()));
     else if constexpr (P == policy::modelopt_triton)
-      return dynamic_ ? e4m3.round(fp::div(amax, fp::mul(6.0f, triton_scale())))
-                      : e4m3.round(fp::mul(fp::div(amax, 6.0f), static_factor()));
+      return dynamic_ ? e4m3::round(fp::div(amax, fp::mul(6.0f, triton_scale())))
+                      : e4m3::round(fp::mul(fp::div(amax, 6.0f), static_factor()));
     else
       return packed_scale(amax);
   }
@@ -68,12 +75,12 @@ class nvfp4_rule {
   }
 
   MIXBIT_HD constexpr float fake_quantize(scaling const& s, float x) const {
-    float const y = fp::mul(e2m1.round(scaled(s, x)), s.backward);
+    float const y = fp::mul(e2m1::round(scaled(s, x)), s.backward);
     return P == policy::modelopt_pack || (P != policy::stored && !dynamic_) ? y + 0.0f : y;
   }
-  MIXBIT_HD constexpr int encode(scaling const& s, float x) const { return e2m1.code(scaled(s, x)); }
+  MIXBIT_HD constexpr int encode(scaling const& s, float x) const { return e2m1::code(scaled(s, x)); }
   MIXBIT_HD constexpr float decode(float scale, int code) const {
-    float const y = fp::mul(e2m1.value(code), scale);
+    float const y = fp::mul(e2m1::value(code), scale);
     return P == policy::modelopt_pack ? y + 0.0f : y;  // NVFP4QTensor reads the code of -0 as +0
   }
 
@@ -81,7 +88,7 @@ class nvfp4_rule {
   MIXBIT_HD constexpr float packed_scale(float amax) const {
     if (tensor_scale_ == 0.0f || amax == 0.0f) return 1.0f;
     float const s = fp::div(amax, fp::mul(6.0f, tensor_scale_));
-    return e4m3.round(clamp(s == 0.0f ? 1.0f : s, 0x1p-9f, 448.0f));
+    return e4m3::round(clamp(s == 0.0f ? 1.0f : s, 0x1p-9f, 448.0f));
   }
 
   MIXBIT_HD static constexpr scaling static_scaling(float scale) {

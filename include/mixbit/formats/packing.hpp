@@ -18,7 +18,7 @@ struct code_matrix {
 };
 
 /// Tensors of rank 0 are one row of one code.
-MIXBIT_HD constexpr code_matrix code_matrix_of(packing layout, geometry const& g) {
+constexpr code_matrix code_matrix_of(packing layout, geometry const& g) {
   if (g.rank == 0) return {};
   bool const pairs = layout == packing::nibbles_row_pairs;
   int const first = pairs ? 1 : 0, last = pairs ? g.rank : g.rank - 1;

@@ -20,7 +20,7 @@ struct e8m0_scale {
 /// A scale as a number, exactly.
 template <class S>
 MIXBIT_HD constexpr float scale_value(S s) {
-  if constexpr (std::is_same_v<S, e4m3_scale>) return e4m3.value(s.bits);
+  if constexpr (std::is_same_v<S, e4m3_scale>) return e4m3::value(s.bits);
   else if constexpr (std::is_same_v<S, e8m0_scale>)
     return s.bits == 0xff ? fp::from_bits(0x7fc00000u) : power_of_two(static_cast<int>(s.bits) - 127);
   else return to_float(s);
@@ -29,7 +29,7 @@ MIXBIT_HD constexpr float scale_value(S s) {
 /// A number that S holds exactly (a rule's file_scale), as S.
 template <class S>
 MIXBIT_HD constexpr S scale_as(float value) {
-  if constexpr (std::is_same_v<S, e4m3_scale>) return {static_cast<std::uint8_t>(e4m3.code(value))};
+  if constexpr (std::is_same_v<S, e4m3_scale>) return {static_cast<std::uint8_t>(e4m3::code(value))};
   else if constexpr (std::is_same_v<S, e8m0_scale>) return {static_cast<std::uint8_t>(fp::bits(value) >> 23)};
   else return from_float<S>(value);
 }

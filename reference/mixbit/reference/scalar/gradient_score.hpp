@@ -13,8 +13,6 @@
 
 namespace mixbit::reference::inline MIXBIT_REFERENCE_TARGET::scalar_kernels {
 
-inline constexpr std::int64_t score_pieces = 256;  // a nest cut for n pieces has at most 2n + 1
-
 struct score_lanes {
   static constexpr std::int64_t count = 16;
   double sum[count]{};
@@ -46,10 +44,9 @@ void score_row(score_lanes& lanes, T const* g, T const* d, std::array<std::int64
 
 inline void gradient_score(executor_ref const& threads, gradient_score_args const& a) {
   assert(a.grad.same_shape(a.difference) && a.grad.type == a.difference.type);
-  std::int64_t const per_piece = std::max(piece_elements, (a.grad.size() + score_pieces - 1) / score_pieces);
-  loop_nest<2> const nest{{&a.grad, &a.difference}, per_tensor(a.grad), per_piece};
-  double partial[2 * score_pieces + 2];
-  assert(nest.pieces() <= 2 * score_pieces + 2);
+  loop_nest<2> const nest = score_nest(a);
+  double partial[2 * score_piece_count + 2];
+  assert(nest.pieces() <= 2 * score_piece_count + 2);
   visit_compute(a.grad.type, [&]<class T>(T) {
     for_pieces(threads, nest.pieces(), [&](std::int64_t piece) {
       score_lanes lanes;

@@ -1,6 +1,8 @@
 // Groups in a batch: their amax from the data or from an array, the scalings of a vector of groups at a time, and then
 // their elements while those are still in the first-level cache.
 // needs: <hwy/highway.h>
+#include <bit>
+
 #include "mixbit/reference/scalar/blocks.hpp"
 #include "mixbit/reference/simd/rules-inl.hpp"
 
