@@ -1,4 +1,4 @@
-// What a launch is made of: division by multiplication, tuning as data, nests and forms of codes against the definitions.
+// What a launch is made of: division by multiplication, tuning as data, nests and forms of codes by their definitions.
 #include <doctest/doctest.h>
 
 #include <random>
