@@ -1,7 +1,12 @@
-# The CUDA backend: cuda/CMakeLists.txt defines mixbit::cuda. Sets MIXBIT_HAVE_CUDA.
+# What needs nvcc: this project's own CUDA kernels, tests and examples (the headers of mixbit::cuda are always there).
+# Sets MIXBIT_HAVE_CUDA. Architectures are named, since `native` fails where no device is at hand.
 set_property(CACHE MIXBIT_CUDA PROPERTY STRINGS AUTO ON OFF)
 set(MIXBIT_HAVE_CUDA OFF)
-if((MIXBIT_CUDA OR MIXBIT_CUDA STREQUAL "AUTO") AND EXISTS ${PROJECT_SOURCE_DIR}/cuda/CMakeLists.txt)
+set(why "MIXBIT_CUDA is ${MIXBIT_CUDA}")
+if(MIXBIT_CUDA STREQUAL "AUTO" AND NOT PROJECT_IS_TOP_LEVEL)
+  set(why "mixbit is part of another project")
+elseif(MIXBIT_CUDA)
+  set(why "there is no nvcc of CUDA 12.8 or later")
   if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
     set(CMAKE_CUDA_ARCHITECTURES 80-real 90-real 100-real 120)  # the last one also as PTX, for devices to come
   endif()
@@ -10,11 +15,15 @@ if((MIXBIT_CUDA OR MIXBIT_CUDA STREQUAL "AUTO") AND EXISTS ${PROJECT_SOURCE_DIR}
   if(CMAKE_CUDA_COMPILER)
     enable_language(CUDA)
     if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.8)
+      find_package(CUDAToolkit 12.8 REQUIRED)
       add_subdirectory(cuda)
       set(MIXBIT_HAVE_CUDA ON)
     endif()
   endif()
 endif()
-if(MIXBIT_CUDA STREQUAL "ON" AND NOT MIXBIT_HAVE_CUDA)
-  message(FATAL_ERROR "MIXBIT_CUDA=${MIXBIT_CUDA}, but there is no nvcc of CUDA 12.8 or later, or no cuda/CMakeLists.txt")
+if(NOT MIXBIT_HAVE_CUDA)
+  message(STATUS "CUDA kernels are not built: ${why}")
+  if(MIXBIT_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "MIXBIT_CUDA is ON, but ${why}")
+  endif()
 endif()

@@ -2,10 +2,10 @@
 include(CMakePackageConfigHelpers)
 set(package_dir ${CMAKE_INSTALL_DATADIR}/cmake/mixbit)
 
-install(DIRECTORY include/mixbit reference/mixbit
+install(DIRECTORY include/mixbit reference/mixbit cuda/mixbit
   DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
-  FILES_MATCHING PATTERN "*.hpp" PATTERN "*.inc")
-install(TARGETS mixbit_mixbit mixbit_reference EXPORT mixbit_targets)
+  FILES_MATCHING PATTERN "*.hpp" PATTERN "*.inc" PATTERN "*.cuh")
+install(TARGETS mixbit_mixbit mixbit_reference mixbit_cuda EXPORT mixbit_targets)
 install(EXPORT mixbit_targets NAMESPACE mixbit:: FILE mixbitTargets.cmake DESTINATION ${package_dir})
 
 configure_package_config_file(cmake/mixbitConfig.cmake.in ${PROJECT_BINARY_DIR}/package/mixbitConfig.cmake

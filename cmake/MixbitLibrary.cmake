@@ -1,4 +1,5 @@
-# The targets that users link: mixbit::mixbit and mixbit::reference (the CPU backend).
+# The targets that users link: mixbit::mixbit, mixbit::reference (the CPU backends) and mixbit::cuda (headers alone: link
+# CUDA::cudart beside it).
 # They carry include directories, the language standard and what the headers include; no flags.
 find_package(Threads REQUIRED)
 find_package(nlohmann_json REQUIRED)
@@ -18,3 +19,5 @@ mixbit_interface_library(mixbit include)
 target_link_libraries(mixbit_mixbit INTERFACE Threads::Threads nlohmann_json::nlohmann_json)
 mixbit_interface_library(reference reference)
 target_link_libraries(mixbit_reference INTERFACE mixbit::mixbit)
+mixbit_interface_library(cuda cuda)
+target_link_libraries(mixbit_cuda INTERFACE mixbit::mixbit)

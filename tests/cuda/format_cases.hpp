@@ -69,7 +69,7 @@ class case_of {
     tensor<T> x{g};
     fill_with_ties(x, q.groups, q.how, seed);
     values_.resize(span_of(g));
-    std::memcpy(values_.data(), x.data(), values_.size());
+    if (!values_.empty()) std::memcpy(values_.data(), x.data(), values_.size());
     amax_ = amax_of(x, q.groups);
   }
   std::vector<float> const& amax() const { return amax_; }
@@ -81,7 +81,7 @@ class case_of {
     data_flags flags;
     std::size_t const size = sizeof(T);
     guarded x{values_.size(), at_.x * size};
-    std::memcpy(x.data(), values_.data(), values_.size());
+    if (!values_.empty()) std::memcpy(x.data(), values_.data(), values_.size());
     geometry const dense = dense_like(g_);
     guarded y{static_cast<std::size_t>(dense.bytes()), at_.y * size};
     const_tensor_ref const view{g_, x.data()};

@@ -12,7 +12,7 @@ namespace mixbit::cuda {
 class divider {
  public:
   divider() = default;
-  constexpr explicit divider(std::int64_t d) : divisor_{d} {
+  constexpr explicit divider(std::int64_t d) : divisor_{d}, factor_{0} {
     if (d > largest) return;
     int s = 0;
     while ((std::int64_t{1} << s) < d) ++s;

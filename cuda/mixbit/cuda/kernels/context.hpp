@@ -19,8 +19,8 @@
 //
 // at.widen(p, v, high) makes *p at least (high) or at most v, with -0 below +0. A launch may give a block memory of its
 // own, at.shared(): at.add_shared(p) counts in it, and at.wait() stands between a step that writes to it and one that
-// reads what others wrote. A context also gives at.block(), at.blocks(), at.threads(), and how many octets a thread keeps in
-// flight, Context::octets. A kernel takes any number of blocks: work is shared out by a stride over the grid.
+// reads what others wrote. A context also gives at.block(), at.blocks(), at.threads(), and how many octets a thread
+// keeps in flight, Context::octets. A kernel takes any number of blocks: work is shared out by a stride over the grid.
 //
 // tests/cuda/stepping.hpp has the context of the CPU, mixbit/cuda/launch.cuh the device's.
 #pragma once

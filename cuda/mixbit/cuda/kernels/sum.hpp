@@ -1,5 +1,6 @@
 // sum[g] += Σ of a group, in the order of formats/summation.hpp. A warp sums a chunk: its lanes are the order's lanes.
-// Chunks go to different warps where there is scratch memory for their sums, else a warp takes those of a group in turn.
+// Chunks go to different warps where there is scratch memory for their sums, else a warp takes those of a group in
+// turn.
 #pragma once
 
 #include "mixbit/cuda/kernels/context.hpp"
