@@ -157,6 +157,15 @@ TEST_CASE("NVFP4: scales of block and tensor, and what zeros and overflow become
   CHECK(rule.encode(rule.prepare(6.0f), -0.2f) == 8);
 }
 
+TEST_CASE("NVFP4 of modelopt_triton: a scale under 1e-5 becomes 1, which wipes the block out") {
+  format const how{e2m1_element, policy::modelopt_triton, dtype::f8_e4m3, packing::dense_rows, scale_rule::two_level};
+  formats::nvfp4_rule<policy::modelopt_triton> const rule{how, {dtype::f32, std::ldexp(2688.0f, -17), true}};
+  CHECK(rule.of_scale(1.0f).backward == 1.0f);                // of 2^-17, 7.6e-6
+  CHECK(rule.of_scale(1.25f).backward == 1.0f);               // 9.5e-6
+  CHECK(rule.of_scale(1.375f).backward == 1.375f * 0x1p-17f);  // 1.05e-5
+  CHECK(rule.fake_quantize(rule.of_scale(1.0f), 0x1p-17f) == 0.0f);
+}
+
 TEST_CASE("NVFP4 ties go to the even code") {
   format const how{e2m1_element, policy::stored, dtype::f8_e4m3, packing::dense_rows, scale_rule::two_level};
   formats::nvfp4_rule<policy::stored> const rule{how, {dtype::f32, 2688.0f}};

@@ -5,6 +5,8 @@
 // tensor's type. Source: ModelOpt's BiasCalibrator.
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <limits>
 #include <string>
 #include <vector>

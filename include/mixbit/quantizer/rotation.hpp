@@ -2,6 +2,7 @@
 // `rotate`; a normalized Walsh-Hadamard matrix is its own inverse and its own transpose.
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <optional>
 #include <string>
