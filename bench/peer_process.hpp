@@ -66,8 +66,9 @@ class peer_process {
     dup2(out[1], 1);
     close(in[1]);
     close(out[0]);
-    char const* const python = std::getenv("MIXBIT_PYTHON");
-    execlp(python ? python : "python3", "python3", script, "1", static_cast<char*>(nullptr));
+    char const* const chosen = std::getenv("MIXBIT_PYTHON");
+    char const* const python = chosen ? chosen : "python3";  // also its argv[0]: by that it finds its packages
+    execlp(python, python, script, "1", static_cast<char*>(nullptr));
     _exit(127);
   }
 
