@@ -1,15 +1,19 @@
 // Times every kernel of kernels.inc, on reference::simd beside reference::scalar, in elements a second and relative to
 // a copy past the caches in the same run, in bytes a second.
 //
-//   bench_kernels [--json] [--quick] [--filter REGEX]
+//   bench_kernels [--json] [--quick] [--peers] [--filter REGEX]
 //
 // Two sizes: 64 Mi elements, which memory bounds, and 96 Ki, which stay in the second-level cache. --quick: 16 Mi
-// elements, float32, fake_quantize, encode and amax, 5 rounds. A line's name is KERNEL/FORMAT/BACKEND/DTYPE/ELEMENTS;
-// --filter picks lines by it. The peer of simd is scalar as this build compiles it: with the preset `release`, -O3
-// for the same instruction set.
+// elements, float32, simd, fake_quantize, encode and amax, 5 rounds. A line's name is
+// KERNEL/FORMAT/BACKEND/DTYPE/ELEMENTS; --filter picks lines by it. The peer of simd is scalar as this build compiles
+// it (with the preset `release`, -O3 for the same instruction set), and of amax a pass that only reads. --peers adds a
+// line for each library of bench/peers/peers.py that has the kernel: torch, FBGEMM and ml_dtypes, where python3
+// ($MIXBIT_PYTHON) has them.
 #include <cstdio>
 #include <cstdlib>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <regex>
 #include <string>
 #include <string_view>
@@ -17,6 +21,7 @@
 #include "mixbit/formats/storage.hpp"
 #include "mixbit/reference/scalar.hpp"
 #include "mixbit/reference/simd.hpp"
+#include "peer_process.hpp"
 #include "timing.hpp"
 
 namespace {
@@ -24,8 +29,9 @@ namespace {
 using namespace mixbit;
 
 struct options {
-  bool json = false, quick = false, filtered = false;
+  bool json = false, quick = false, peers = false, filtered = false;
   std::regex filter;
+  bench::peer_process* libraries = nullptr;  ///< with `peers`
 };
 
 /// A kernel by name; one overload of `time_kernel` for each, so that none is left out.
@@ -78,6 +84,7 @@ class tensors {
     scale_.assign(static_cast<std::size_t>(columns), 1.5f);
   }
 
+  std::int64_t rows() const { return rows_; }
   std::int64_t size() const { return rows_ * columns; }
   const_tensor_ref x() const { return dense_view(static_cast<T const*>(x_.get()), {rows_, columns}); }
   const_tensor_ref z() const { return dense_view(static_cast<T const*>(z_.get()), {rows_, columns}); }
@@ -130,8 +137,34 @@ class bench_run {
     };
     bool const with_simd = wanted(name("simd")), with_scalar = !options_.quick && wanted(name("scalar"));
     if (!with_simd && !with_scalar) return;
-    double const moved = bytes * static_cast<double>(t_.size());
-    // a copy reads and writes as many bytes
+    line const l{kernel, format, bytes};
+    auto const simd = [&] { for (std::int64_t i = 0; i < repeats_; ++i) f(reference::simd{}); };
+    auto const scalar = [&] { for (std::int64_t i = 0; i < repeats_; ++i) f(reference::scalar{}); };
+    auto const c = timed(l, simd, [&] { return bench::seconds_of(scalar); });
+    if (with_simd) print(l, "simd", c, "reference::scalar");
+    if (with_simd && l.kernel == std::string_view{kernel_amax::text})
+      print(l, "simd", timed(l, simd, [&] { return bench::seconds_of([&] { read_x(); }); }), "read");
+    if (with_scalar && c.peer > 0)
+      print(l, "scalar", {c.peer, 0, c.copy_to_kernel * c.kernel / c.peer, 0}, nullptr);
+    if (!with_simd || !options_.libraries) return;
+    std::string const what = std::string{kernel}.append(" ").append(format).append(" ").append(type_name());
+    for (std::string const& peer : options_.libraries->peers_of(what)) {
+      auto const time = [&] { return options_.libraries->seconds(peer, what, t_.rows(), t_.columns, repeats_); };
+      print(l, "simd", timed(l, simd, time), peer.c_str());
+    }
+  }
+
+ private:
+  struct line {
+    char const* kernel;
+    std::string_view format;
+    double bytes;  ///< an element
+  };
+  static std::string_view type_name() { return name_of(dtype_of<T>::value); }
+
+  /// Ratios of bytes a second: a copy reads and writes as many bytes as the kernel moves, or all there are.
+  bench::comparison timed(line const& l, std::function<void()> const& kernel, std::function<double()> const& peer) {
+    double const moved = l.bytes * static_cast<double>(t_.size());
     std::size_t const copied = std::min(static_cast<std::size_t>(t_.size()) * sizeof(T),
                                         static_cast<std::size_t>(moved / 2)) / 64 * 64;
     auto const copy = [&] {
@@ -140,41 +173,42 @@ class bench_run {
         if (large) bench::copy_past_caches(t_.y().data, t_.x().data, copied);
         else std::memcpy(t_.y().data, t_.x().data, copied);
     };
-    auto const simd = [&] { for (std::int64_t i = 0; i < repeats_; ++i) f(reference::simd{}); };
-    auto const scalar = [&] { for (std::int64_t i = 0; i < repeats_; ++i) f(reference::scalar{}); };
-    int const rounds = options_.quick ? 5 : 21;
-    auto const c = bench::compare(rounds, options_.quick ? 0.3 : 6, copy, simd, scalar);
-    double const copy_factor = moved / (2.0 * static_cast<double>(copied));
-    if (with_simd) print(kernel, format, "simd", bytes, c.kernel, c.copy_to_kernel * copy_factor, c.peer_to_kernel);
-    if (with_scalar && c.peer > 0)
-      print(kernel, format, "scalar", bytes, c.peer, c.copy_to_kernel * copy_factor * c.kernel / c.peer, 0);
+    auto c = bench::compare(options_.quick ? 5 : 21, options_.quick ? 0.1 : 6, copy, kernel, peer);
+    c.copy_to_kernel *= moved / (2.0 * static_cast<double>(copied));
+    return c;
   }
 
- private:
+  void read_x() {
+    for (std::int64_t i = 0; i < repeats_; ++i)
+      sink_ = sink_ | bench::read_bytes(t_.x().data, static_cast<std::size_t>(t_.size()) * sizeof(T));
+  }
+
   bool wanted(std::string const& name) const { return !options_.filtered || std::regex_search(name, options_.filter); }
 
-  void print(char const* kernel, std::string_view format, char const* backend, double bytes, double seconds,
-             double to_copy, double to_peer) const {
-    double const elements = static_cast<double>(t_.size() * repeats_) / seconds / 1e9;
-    std::string const type{name_of(dtype_of<T>::value)};
-    char peer[64] = "\"peer\":null,\"ratio_to_peer\":null";
-    if (to_peer > 0)
-      std::snprintf(peer, sizeof peer, "\"peer\":\"reference::scalar\",\"ratio_to_peer\":%.4g", to_peer);
-    if (options_.json)
-      std::printf("{\"kernel\":\"%s\",\"format\":\"%.*s\",\"backend\":\"reference::%s\",\"dtype\":\"%s\","
-                  "\"elements\":%lld,\"gelem_s\":%.4g,\"gb_s\":%.4g,\"ratio_to_copy\":%.4g,%s}\n",
-                  kernel, static_cast<int>(format.size()), format.data(), backend, type.c_str(),
-                  static_cast<long long>(t_.size()), elements, elements * bytes, to_copy, peer);
-    else
-      std::printf("%-14s %-13.*s %-6s %-8s %9lld  %7.3f Gelem/s %7.2f GB/s  %6.3f of a copy  %6.2f x scalar\n", kernel,
-                  static_cast<int>(format.size()), format.data(), backend, type.c_str(),
-                  static_cast<long long>(t_.size()), elements, elements * bytes, to_copy, to_peer > 0 ? to_peer : 1.0);
+  void print(line const& l, char const* backend, bench::comparison const& c, char const* peer) const {
+    double const elements = static_cast<double>(t_.size() * repeats_) / c.kernel / 1e9;
+    auto const format = std::string{l.format}, type = std::string{type_name()};
+    auto const size = static_cast<long long>(t_.size());
+    bool const compared = peer && c.peer_to_kernel > 0;
+    if (options_.json) {
+      char text[96] = "null,\"ratio_to_peer\":null";
+      if (compared) std::snprintf(text, sizeof text, "\"%s\",\"ratio_to_peer\":%.4g", peer, c.peer_to_kernel);
+      std::printf("{\"kernel\":\"%s\",\"format\":\"%s\",\"backend\":\"reference::%s\",\"dtype\":\"%s\","
+                  "\"elements\":%lld,\"gelem_s\":%.4g,\"gb_s\":%.4g,\"ratio_to_copy\":%.4g,\"peer\":%s}\n",
+                  l.kernel, format.c_str(), backend, type.c_str(), size, elements, elements * l.bytes,
+                  c.copy_to_kernel, text);
+    } else {
+      std::printf("%-14s %-13s %-6s %-8s %9lld  %7.3f Gelem/s %7.2f GB/s  %6.3f of a copy", l.kernel, format.c_str(),
+                  backend, type.c_str(), size, elements, elements * l.bytes, c.copy_to_kernel);
+      std::printf(compared ? "  %6.2f x %s\n" : "\n", c.peer_to_kernel, peer);
+    }
     std::fflush(stdout);
   }
 
   options const& options_;
   tensors<T> t_;
   std::int64_t repeats_;
+  int volatile sink_ = 0;
 };
 
 template <class T>
@@ -292,8 +326,9 @@ void time_quick(options const& o) {
 }
 
 int usage(char const* what, char const* why) {
-  return std::fprintf(stderr, "bench_kernels: '%s' %s; bench_kernels [--json] [--quick] [--filter REGEX]\n", what, why),
-         2;
+  std::fprintf(stderr, "bench_kernels: '%s' %s; ", what, why);
+  std::fprintf(stderr, "bench_kernels [--json] [--quick] [--peers] [--filter REGEX]\n");
+  return 2;
 }
 
 int run(int count, char** arguments) {
@@ -301,7 +336,7 @@ int run(int count, char** arguments) {
   for (int i = 1; i < count; ++i) {
     std::string_view const option = arguments[i];
     bool* const flag = option == "--json" ? &o.json : option == "--quick" ? &o.quick
-                       : option == "--filter" ? &o.filtered : nullptr;
+                       : option == "--peers" ? &o.peers : option == "--filter" ? &o.filtered : nullptr;
     if (flag == nullptr || *flag)
       return usage(arguments[i], flag == nullptr ? "is an unknown option" : "is given twice");
     *flag = true;
@@ -313,6 +348,8 @@ int run(int count, char** arguments) {
       return usage(arguments[i], "is no regular expression");
     }
   }
+  std::optional<bench::peer_process> libraries;
+  if (o.peers) o.libraries = &libraries.emplace(MIXBIT_BENCH_DIR "/peers/peers.py");
   if (o.quick) return time_quick(o), 0;
   time_all<float>(o);
   time_all<half>(o);

@@ -47,21 +47,38 @@ inline void copy_past_caches(void* to, void const* from, std::size_t bytes) {
 #endif
 }
 
+/// Reads bytes at an address aligned to 16; the result keeps a compiler from leaving that out.
+inline int read_bytes(void const* from, std::size_t bytes) {
+#if defined(__SSE2__)
+  auto const* const in = static_cast<__m128i const*>(from);
+  __m128i sum[8] = {};
+  for (std::size_t i = 0; i + 8 <= bytes / 16; i += 8)
+    for (std::size_t k = 0; k < 8; ++k) sum[k] = _mm_or_si128(sum[k], _mm_load_si128(in + i + k));
+  for (std::size_t k = 1; k < 8; ++k) sum[0] = _mm_or_si128(sum[0], sum[k]);
+  return _mm_cvtsi128_si32(sum[0]);
+#else
+  auto const* const in = static_cast<std::uint32_t const*>(from);
+  std::uint32_t sum = 0;
+  for (std::size_t i = 0; i < bytes / 4; ++i) sum |= in[i];
+  return static_cast<int>(sum);
+#endif
+}
+
 struct comparison {
   double kernel = 0, peer = 0;                  ///< seconds, medians; a peer that was left out has 0
   double copy_to_kernel = 0, peer_to_kernel = 0;  ///< medians of the rounds' ratios of seconds
 };
 
-/// Runs copy, kernel and peer (which may be empty) in turn, in both orders. A peer that takes longer than its share of
-/// `peer_budget` seconds sits rounds out, but for two.
+/// Runs copy, kernel and peer in turn, in both orders. `peer` may be empty, and returns the seconds that it took. A
+/// peer that takes longer than its share of `peer_budget` seconds sits rounds out, but for two.
 inline comparison compare(int rounds, double peer_budget, std::function<void()> const& copy,
-                          std::function<void()> const& kernel, std::function<void()> const& peer) {
+                          std::function<void()> const& kernel, std::function<double()> const& peer) {
   std::vector<double> kernels, peers, to_copy, to_peer;
   double spent = 0;
   for (int r = 0; r <= rounds; ++r) {
     bool const with_peer = peer && (r <= 2 || spent < peer_budget * r / rounds);
     double copied = 0, ran = 0, other = 0;
-    auto const time_peer = [&] { other = with_peer ? seconds_of(peer) : 0; };
+    auto const time_peer = [&] { other = with_peer ? peer() : 0; };
     if (r % 2 == 0) {
       copied = seconds_of(copy);
       ran = seconds_of(kernel);

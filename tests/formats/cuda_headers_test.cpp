@@ -1,6 +1,5 @@
-// The codecs against CUDA's own conversions, which cuda_fp8.h, cuda_fp6.h and cuda_fp4.h also define for the host: every
+// The codecs against the conversions that cuda_fp8.h, cuda_fp6.h and cuda_fp4.h also define for the host: every
 // input of 16 bits, every float32 next to a rounding boundary, every code. Skipped where the toolkit is not installed.
-//
 // What differs by rule (docs/numerics.md): casts saturate here, so __NV_SATFINITE is the mode to compare with, and for
 // NaN CUDA has other codes: 0x7f in E5M2 (here 0x7e), the largest value where a format has none (here 0).
 #include <cmath>

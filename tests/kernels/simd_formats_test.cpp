@@ -131,3 +131,49 @@ TEST_CASE("reference::simd: tensors past the caches are stored around them, wher
     CHECK(same_memory(scalar_y, simd_y));
   }
 }
+
+namespace {
+
+/// The codes and scales of a tensor past the caches, from an aligned address on and from one that is not.
+void compare_large_codes(std::vector<float> const& x, std::int64_t rows, std::int64_t columns, format const& how,
+                         std::vector<axis_block> const& block, amax_use use) {
+  auto const view = dense_view(x.data(), {rows, columns});
+  auto const groups = block.empty() ? per_tensor(view) : blocks_of(view, block);
+  auto const size = storage_size_of(how, view, groups);
+  std::vector<float> const amax(static_cast<std::size_t>(groups.group_count()), 3.7f);
+  float const* const given = use == amax_use::data ? nullptr : amax.data();
+  for (std::size_t const shift : {0u, 5u}) {
+    std::vector<std::uint8_t> codes[2];
+    std::vector<float> scales[2];
+    for (auto& c : codes) c.assign(static_cast<std::size_t>(size.payload) + 32, 0xee);
+    for (auto& s : scales) s.assign(amax.size(), -1.0f);
+    data_flags flags[2];
+    reference::scalar{}.encode({view, groups, given, how, codes[0].data() + shift, scales[0].data(), &flags[0], nullptr,
+                                nullptr, use});
+    reference::simd{}.encode({view, groups, given, how, codes[1].data() + shift, scales[1].data(), &flags[1], nullptr,
+                              nullptr, use});
+    CAPTURE(name_of(how.element));
+    CHECK(same_memory(codes[0], codes[1]));
+    CHECK(same_memory(scales[0], scales[1]));
+    CHECK(flags[0].nonfinite == flags[1].nonfinite);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("reference::simd: codes of tensors past the caches are stored around them, wherever they start") {
+  constexpr std::int64_t rows = 1025, columns = 8200;
+  std::vector<float> x(rows * columns);
+  std::mt19937 random{5};
+  for (float& v : x) v = static_cast<float>(static_cast<std::int32_t>(random())) * 0x1p-29f;
+  x[77777] = std::numeric_limits<float>::quiet_NaN();
+  std::vector<axis_block> const block{{-1, 32}};
+  auto const mx = [](element_type const& e) {
+    return format{e, policy::stored, dtype::f8_e8m0, packing::dense_rows, scale_rule::mx_nv};
+  };
+  compare_large_codes(x, rows, columns, {}, {}, amax_use::given);
+  compare_large_codes(x, rows, columns, {integer_element(4), policy::stored, dtype::f32, packing::nibbles_row_pairs},
+                      block, amax_use::given);
+  for (auto const& e : {e4m3_element, e3m2_element, e2m1_element})
+    compare_large_codes(x, rows, columns, mx(e), block, amax_use::data);
+}

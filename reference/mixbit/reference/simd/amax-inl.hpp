@@ -1,7 +1,7 @@
 // amax[g] = max(amax[g], max |x|) of contiguous runs, as integers (scalar/amax.hpp says why).
 // needs: <hwy/highway.h>
 #include "mixbit/reference/scalar/amax.hpp"
-#include "mixbit/reference/simd/rows-inl.hpp"
+#include "mixbit/reference/simd/blocks-inl.hpp"
 
 #if defined(MIXBIT_REFERENCE_SIMD_AMAX_INL) == defined(HWY_TARGET_TOGGLE)
 #ifdef MIXBIT_REFERENCE_SIMD_AMAX_INL
@@ -27,12 +27,40 @@ HWY_INLINE floats largest_of_run(T const* x, std::int64_t n) {
   return as_floats(hn::MaxOfLanes(int_tag{}, hn::Max(hn::Max(top[0], top[1]), hn::Max(top[2], top[3]))));
 }
 
+/// Groups of few whole vectors, four at a time; returns how many elements that was.
+template <class T>
+HWY_INLINE std::int64_t amax_of_small(amax_args const& a, T const* x, std::int64_t length, std::int64_t block,
+                                      std::int64_t group, bool shared, std::uint64_t& nonfinite) {
+  using bits = scalar_kernels::magnitude_bits<T>;
+  if (block > 4 * lanes) return 0;
+  HWY_ALIGN float tops[batch_groups];
+  std::int64_t first = 0;
+  while (length - first >= 4 * block) {
+    std::int64_t const n = tops_of_groups(x + first, block, std::min(length - first, batch_groups * block), tops);
+    if (n == 0) break;
+    for (std::int64_t g = 0; g < n / block; ++g, ++group) {
+      T const* const own = x + first + g * block;
+      if (!fp::is_finite(tops[g]))
+        tops[g] = bits::value(scalar_kernels::run_amax<T, true>(own, 1, block, nonfinite));
+      scalar_kernels::raise(a.amax[group], tops[g], shared);
+    }
+    first += n;
+  }
+  return first;
+}
+
 /// One row of a piece. NaN and infinities are rare: a run that has one is done again by the scalar kernel.
 template <class T>
 HWY_NOINLINE void amax_row(amax_args const& a, segment<1> s, nest_axis<1> const& in, bool shared,
                            std::uint64_t& nonfinite) {
   using bits = scalar_kernels::magnitude_bits<T>;
   T const* x = a.x.as<T>() + s.offset[0];
+  if (s.phase == 0 && in.group_stride == 1) {
+    std::int64_t const done = amax_of_small(a, x, s.length, in.block, s.group, shared, nonfinite);
+    x += done;
+    s.group += done / in.block;
+    s.length -= done;
+  }
   while (s.length > 0) {
     std::int64_t const n = std::min(s.length, in.block - s.phase);
     float top = hn::GetLane(largest_of_run(x, n));

@@ -25,8 +25,9 @@ inline bool exceeds_caches(geometry const& g) { return g.bytes() > last_level_ca
 
 #if MIXBIT_SIMD_VECTORS
 
-/// The groups that are prepared together, and the elements that they have at most (if more than one).
-inline constexpr std::int64_t batch_groups = 64, batch_elements = 2048;
+/// The groups that are prepared together, and the elements that they have at most (if more than one): few enough that
+/// one batch is read from memory while the one before it is computed and stored.
+inline constexpr std::int64_t batch_groups = 64, batch_elements = 1024;
 
 struct scale_batch {
   HWY_ALIGN float amax[batch_groups] = {};
@@ -80,23 +81,27 @@ HWY_INLINE void prepare_of_file(vector_rule<Rule> const& rule, scale_batch& b, s
   }
 }
 
-/// A magnitude, or zero where it is above `most`.
-HWY_INLINE ints bounded_magnitude(floats v, ints most) {
-  ints const m = magnitude_of(v);
-  return hn::IfThenZeroElse(hn::Gt(m, most), m);
-}
-
-/// scalar_kernels::amax_of_line: the largest magnitude of n elements; NaN is skipped, and so are infinities, or they
-/// count as the largest finite number.
+/// The largest magnitude of n elements, NaN and infinities included.
 template <class T>
-HWY_INLINE float amax_of(T const* x, std::int64_t n, bool skips_infinity) {
-  ints const most = splat(skips_infinity ? 0x7f7fffff : 0x7f800000);
+HWY_INLINE float top_of(T const* x, std::int64_t n) {
   ints top = hn::Zero(int_tag{});
   std::int64_t i = 0;
-  for (; i + lanes <= n; i += lanes) top = hn::Max(top, bounded_magnitude(load(x + i), most));
-  if (i < n) top = hn::Max(top, bounded_magnitude(load_some(x + i, n - i), most));
-  ints const finite = hn::Min(hn::MaxOfLanes(int_tag{}, top), splat(0x7f7fffff));
-  return std::bit_cast<float>(hn::GetLane(finite));
+  for (; i + lanes <= n; i += lanes) top = hn::Max(top, magnitude_of(load(x + i)));
+  if (i < n) top = hn::Max(top, magnitude_of(load_some(x + i, n - i)));
+  return std::bit_cast<float>(hn::GetLane(hn::MaxOfLanes(int_tag{}, top)));
+}
+
+/// scalar_kernels::amax_of_line for n elements that are not all finite: NaN is skipped, and so are infinities, or they
+/// count as the largest finite number.
+template <class T>
+HWY_NOINLINE float finite_amax_of(T const* x, std::int64_t n, bool skips_infinity) {
+  std::uint32_t const infinity = 0x7f800000u;
+  std::uint32_t top = 0;
+  for (std::int64_t i = 0; i < n; ++i) {
+    std::uint32_t const m = fp::bits(to_float(x[i])) & 0x7fffffffu;
+    if (m < infinity || (m == infinity && !skips_infinity)) top = std::max(top, std::min(m, infinity - 1));
+  }
+  return fp::from_bits(top);
 }
 
 /// The larger lanes of a vector's halves, until four lanes are left.
@@ -110,14 +115,15 @@ HWY_INLINE auto fold_to_four(D, V v) {
   }
 }
 
-/// amax_of four groups of whole vectors, which share the steps between lanes.
+/// The largest magnitudes of four groups of whole vectors, NaN and infinities included; the groups share the steps
+/// between lanes.
 template <class T>
-HWY_INLINE void amax_of_four(T const* x, std::int64_t block, ints most, float* amax) {
+HWY_INLINE void tops_of_four(T const* x, std::int64_t block, float* tops) {
   ints top[4];
   for (int g = 0; g < 4; ++g) {
-    top[g] = bounded_magnitude(load(x + g * block), most);
+    top[g] = magnitude_of(load(x + g * block));
     for (std::int64_t k = lanes; k < block; k += lanes)
-      top[g] = hn::Max(top[g], bounded_magnitude(load(x + g * block + k), most));
+      top[g] = hn::Max(top[g], magnitude_of(load(x + g * block + k)));
   }
   // in each 128 bits: [a b a b], [c d c d], and then [a b c d]
   int_tag const d32;
@@ -127,19 +133,44 @@ HWY_INLINE void amax_of_four(T const* x, std::int64_t block, ints most, float* a
   auto const lower = hn::InterleaveLower(d64, hn::BitCast(d64, ab), hn::BitCast(d64, cd));
   auto const upper = hn::InterleaveUpper(d64, hn::BitCast(d64, ab), hn::BitCast(d64, cd));
   ints const all = hn::Max(hn::BitCast(d32, lower), hn::BitCast(d32, upper));
-  hn::CappedTag<std::int32_t, 4> const d4;
-  auto const finite = hn::Min(fold_to_four(d32, all), hn::Set(d4, 0x7f7fffff));
-  hn::StoreU(hn::BitCast(hn::CappedTag<float, 4>{}, finite), hn::CappedTag<float, 4>{}, amax);
+  auto const four = fold_to_four(d32, all);
+  hn::StoreU(hn::BitCast(hn::CappedTag<float, 4>{}, four), hn::CappedTag<float, 4>{}, tops);
 }
 
-/// amax_of each group of a stretch; the last may be ragged.
+/// Groups of whole vectors, as many as are a multiple of four: tops_of_four, and how many elements that was.
 template <class T>
-HWY_INLINE void amax_of_groups(T const* x, std::int64_t block, std::int64_t length, bool skips_infinity, float* amax) {
+HWY_INLINE std::int64_t tops_of_groups(T const* x, std::int64_t block, std::int64_t length, float* tops) {
   std::int64_t first = 0;
-  ints const most = splat(skips_infinity ? 0x7f7fffff : 0x7f800000);
-  for (; block % lanes == 0 && first + 4 * block <= length; first += 4 * block, amax += 4)
-    amax_of_four(x + first, block, most, amax);
-  for (; first < length; first += block) *amax++ = amax_of(x + first, std::min(block, length - first), skips_infinity);
+  if (block % lanes != 0) return first;
+  for (; first + 4 * block <= length; first += 4 * block, tops += 4) tops_of_four(x + first, block, tops);
+  return first;
+}
+
+/// The amax of each group of a stretch, as finite_amax_of takes it; the last may be ragged. Returns whether anything
+/// was not finite, which is rare: such a group is done twice.
+template <class T>
+HWY_INLINE bool amax_of_groups(T const* x, std::int64_t block, std::int64_t length, bool skips_infinity, float* amax) {
+  std::int64_t const whole = tops_of_groups(x, block, length, amax);
+  bool strange = false;
+  for (std::int64_t g = 0, first = 0; first < length; ++g, first += block) {
+    std::int64_t const n = std::min(block, length - first);
+    if (first >= whole) amax[g] = top_of(x + first, n);
+    if (fp::is_finite(amax[g])) continue;
+    amax[g] = finite_amax_of(x + first, n, skips_infinity);
+    strange = true;
+  }
+  return strange;
+}
+
+/// Calls f.operator()<Vectors>() with how many vectors make a block, where those are one or two and the rule is one for
+/// small blocks, else with 0.
+template <class VectorRule, class F>
+HWY_INLINE void with_vectors(std::int64_t block, F&& f) {
+  if constexpr (has_number_form<VectorRule>) {
+    if (block == lanes) return f.template operator()<1>();
+    if (block == 2 * lanes) return f.template operator()<2>();
+  }
+  f.template operator()<0>();
 }
 
 /// How many elements of a stretch make the next batch. The first lies `phase` elements into its block.

@@ -51,9 +51,10 @@ class code_rows {
     return block_ <= stretch_columns;
   }
 
-  /// Calls f(upper, lower) for all stretches; lower is the second of a pair of rows, or has no length.
-  template <class F>
-  void visit(executor_ref const& threads, F&& f) const {
+  /// Calls f(upper, lower) for all stretches; lower is the second of a pair of rows, or has no length. Calls end() when
+  /// a thread has done a piece.
+  template <class F, class G>
+  void visit(executor_ref const& threads, F&& f, G&& end) const {
     if (matrix_.rows == 0 || matrix_.columns == 0) return;
     std::int64_t const across = (matrix_.columns + width_ - 1) / width_;
     std::int64_t const all = across * ((matrix_.rows + together_ - 1) / together_);
@@ -65,6 +66,7 @@ class code_rows {
         bool const pair = together_ == 2 && row + 1 < matrix_.rows;
         f(stretch_at(row, column), pair ? stretch_at(row + 1, column) : code_stretch{});
       }
+      end();
     });
   }
 

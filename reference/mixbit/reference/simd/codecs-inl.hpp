@@ -41,6 +41,16 @@ HWY_INLINE floats product_without_negative_zero(floats v) {
   return hn::IfThenElseZero(hn::Ne(v, hn::Zero(float_tag{})), v);
 }
 
+/// a*b, where -0 for a counts as +0.
+HWY_INLINE floats product_of_unsigned_zero(floats a, floats b) {
+#if HWY_NATIVE_FMA
+  // rounded once, and a zero product plus +0 is +0; a product that underflows is no zero yet, and keeps its sign
+  return hn::MulAdd(a, b, hn::Zero(float_tag{}));
+#else
+  return hn::Mul(without_negative_zero(a), b);
+#endif
+}
+
 /// formats::integer_grid.
 class integer_grid {
  public:
@@ -52,6 +62,11 @@ class integer_grid {
   HWY_INLINE floats round_to_code(floats v) const {
     floats const q = round(v);
     return without_negative_zero(hn::IfThenElseZero(hn::Eq(q, q), q));
+  }
+  /// round_to_code in two's complement, right in its 16 low bits: the sum's last place counts ones.
+  HWY_INLINE ints low_bits(floats v) const {
+    floats const sum = hn::Add(clamp(v, low_, high_), splat(0x1.8p23f));
+    return as_ints(hn::IfThenElseZero(hn::Eq(v, v), sum));
   }
 
  private:
@@ -66,7 +81,9 @@ class mx_integer_codec {
   HWY_INLINE bool has_nan() const { return false; }
   HWY_INLINE floats round(floats v) const { return grid_.round(v); }
   HWY_INLINE floats round_to_code(floats v) const { return grid_.round_to_code(v); }
-  HWY_INLINE ints code(floats v) const { return hn::ConvertTo(int_tag{}, round_to_code(v)); }
+  HWY_INLINE ints code(floats v) const { return grid_.low_bits(v); }
+  HWY_INLINE floats round_number(floats v) const { return round_to_code(v); }
+  HWY_INLINE ints code_of_number(floats v) const { return code(v); }
   HWY_INLINE floats value(ints code) const { return hn::ConvertTo(float_tag{}, code); }
 
  private:
@@ -94,23 +111,27 @@ class minifloat_codec {
   }
 
   HWY_INLINE floats round(floats v) const {
+    return hn::IfThenElse(hn::IsNaN(v), as_floats(nan_), round_number(v));
+  }
+  HWY_INLINE floats round_to_code(floats v) const { return round(v); }
+  HWY_INLINE ints code(floats v) const {
+    return as_ints(hn::IfThenElse(hn::IsNaN(v), as_floats(nan_code_), as_floats(code_of_number(v))));
+  }
+
+  /// round() and code() of what is not NaN.
+  HWY_INLINE floats round_number(floats v) const {
     ints const magnitude = bounded(v);
     floats const magic = as_floats(magic_of(magnitude));
     floats const rounded = hn::Sub(hn::Add(as_floats(magnitude), magic), magic);
-    floats const sign = hn::And(v, as_floats(splat(0x80000000u)));
-    return hn::IfThenElse(hn::IsNaN(v), as_floats(nan_), hn::Or(rounded, sign));
+    return hn::Or(rounded, hn::And(v, as_floats(splat(0x80000000u))));
   }
-
-  HWY_INLINE floats round_to_code(floats v) const { return round(v); }
-
-  HWY_INLINE ints code(floats v) const {
+  HWY_INLINE ints code_of_number(floats v) const {
     ints const magnitude = bounded(v), magic = magic_of(magnitude);
     // the low bits of the sum count steps of the binade, 2^m of which make the next one's exponent field
-    ints const steps = hn::Sub(as_ints(hn::Add(as_floats(magnitude), as_floats(magic))), magic);
-    ints const binade = hn::Sub(hn::ShiftRight<23>(magic), lowest_binade_);
-    ints const finite = hn::Add(hn::ShiftLeftSame(binade, mantissa_bits_), steps);
+    ints const sum = as_ints(hn::Add(as_floats(magnitude), as_floats(magic)));
+    ints const binade = hn::Sub(hn::ShiftRightSame(magic, drop_), lowest_code_);  // its first code
     ints const sign = hn::And(as_ints(hn::ShiftRightSame(as_words(v), sign_place_)), sign_bit_);
-    return as_ints(hn::IfThenElse(hn::IsNaN(v), as_floats(nan_code_), as_floats(hn::Or(finite, sign))));
+    return hn::Or(hn::Add(hn::Sub(sum, magic), binade), sign);
   }
 
  private:
@@ -124,7 +145,7 @@ class minifloat_codec {
         sign_bit_{splat(1 << (e.exponent_bits + e.mantissa_bits))},
         own_bits_{splat((2 << (e.exponent_bits + e.mantissa_bits)) - 1)},
         lowest_{splat((128 - codes.bias) << 23)},
-        lowest_binade_{splat(drop_ + 128 - codes.bias)},
+        lowest_code_{splat((drop_ + 128 - codes.bias) << e.mantissa_bits)},
         magic_offset_{splat(drop_ << 23)},
         normal_from_{splat(1 << e.mantissa_bits)},
         behind_largest_{splat(codes.largest + 1)},
@@ -150,7 +171,7 @@ class minifloat_codec {
   int mantissa_bits_, drop_, sign_place_;  // `drop`: mantissa bits that float32 has beyond ours
   bool has_nan_;
   ints sign_bit_, own_bits_;
-  ints lowest_, lowest_binade_, magic_offset_;  // the smallest normal binade, as bits of float32 and as a number
+  ints lowest_, lowest_code_, magic_offset_;  // the smallest normal binade: as bits of float32, its first code
   ints normal_from_, behind_largest_, behind_value_, nan_, nan_code_;
   ints top_;  // bits of the largest value
   floats smallest_;

@@ -97,7 +97,7 @@ void decode_rows(executor_ref const& threads, decode_args const& a, code_rows co
     rows.visit(threads, [&](code_stretch const& upper, code_stretch const& lower) {
       decode_stretch<Rule, T>(rule, a, rows, upper);
       if (lower.length != 0) decode_stretch<Rule, T>(rule, a, rows, lower);
-    });
+    }, [] {});
   });
 }
 

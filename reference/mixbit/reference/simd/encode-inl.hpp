@@ -15,7 +15,13 @@ namespace mixbit::reference::inline MIXBIT_REFERENCE_TARGET::simd_kernels::HWY_N
 
 #if MIXBIT_SIMD_VECTORS
 
-HWY_INLINE bytes low_bytes(ints codes) { return hn::DemoteTo(byte_tag{}, hn::And(codes, splat(0xff))); }
+HWY_INLINE bytes low_bytes(ints codes) {
+#if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
+  return bytes{_mm512_cvtepi32_epi8(codes.raw)};  // Highway 1.0.3 takes five instructions
+#else
+  return hn::TruncateTo(byte_tag{}, as_words(codes));
+#endif
+}
 
 /// The codes of elements that share a scaling, one a byte. Returns the largest magnitude of each lane, `top` included.
 template <class Rule, class T>
@@ -34,6 +40,20 @@ HWY_INLINE ints encode_run(Rule const& rule, vector_scaling const& s, T const* x
   hn::Store(low_bytes(rule.encode(s, v)), byte_tag{}, some);
   std::memcpy(codes + i, some, static_cast<std::size_t>(n - i));
   return top;
+}
+
+/// The same for groups of whole vectors without NaN. The next batch is fetched from memory meanwhile.
+template <int Vectors, class Rule, class T>
+HWY_INLINE void encode_whole(Rule const& rule, scale_batch const& b, T const* x, std::int64_t block,
+                             std::int64_t groups, std::uint8_t* codes) {
+  std::int64_t const size = Vectors == 0 ? block : Vectors * lanes;
+  for (std::int64_t i = 0; i < groups; ++i) {
+    vector_scaling const s = b.of(i);
+    for (std::int64_t k = i * size; k < (i + 1) * size; k += lanes) {
+      hwy::Prefetch(x + groups * size + k);
+      hn::StoreU(low_bytes(rule.encode_number(s, load(x + k))), byte_tag{}, codes + k);
+    }
+  }
 }
 
 /// Scales of `n` groups from `group` on, in the type of the file.
@@ -56,25 +76,44 @@ HWY_INLINE void write_file_scales(encode_args const& a, std::int64_t group, scal
   }
 }
 
-/// The scalings of a batch, and with `writes` the scales of the file. `x` is the batch's first element.
+/// The scalings of a batch, and with `writes` the scales of the file. `x` is the batch's first element. Returns whether
+/// there may be NaN or infinities in it; true where nothing is known.
 template <class Rule, class T>
-HWY_INLINE void encode_scales(vector_rule<Rule> const& rule, encode_args const& a, bool writes, T const* x,
+HWY_INLINE bool encode_scales(vector_rule<Rule> const& rule, encode_args const& a, bool writes, T const* x,
                               std::int64_t block, std::int64_t length, std::int64_t group, scale_batch& b) {
   std::int64_t const groups = (length + block - 1) / block;
+  bool strange = true;
   if (a.use == amax_use::data) {
-    amax_of_groups(x, block, length, false, b.amax);
+    strange = amax_of_groups(x, block, length, false, b.amax);
   } else if (a.amax) {
     std::copy_n(a.amax + group, groups, b.amax);
   } else {
-    return b.set(0, formats::scaling{});
+    b.set(0, formats::scaling{});
+    return strange;
   }
   if (writes) {
     make_file_scales(rule, b, groups);
     write_file_scales(a, group, b, groups);
   }
+  bool const of_file = formats::block_scaled<Rule> && a.use == amax_use::data;
   if constexpr (formats::block_scaled<Rule>)
-    if (a.use == amax_use::data) return prepare_of_file(rule, b, groups);
-  prepare(rule, b, groups);
+    if (of_file) prepare_of_file(rule, b, groups);
+  if (!of_file) prepare(rule, b, groups);
+  return strange;
+}
+
+/// The codes of a batch, one a byte. With `known` magnitudes whole groups have no NaN. Returns encode_run's maximum.
+template <class Rule, class T>
+HWY_INLINE ints encode_batch(Rule const& rule, scale_batch const& b, bool known, T const* x, std::int64_t block,
+                             std::int64_t length, std::uint8_t* codes, ints top) {
+  std::int64_t i = 0;
+  if constexpr (has_number_form<Rule>) {
+    i = known && block % lanes == 0 ? length / block : 0;
+    with_vectors<Rule>(block, [&]<int Vectors>() HWY_ATTR { encode_whole<Vectors>(rule, b, x, block, i, codes); });
+  }
+  for (std::int64_t first = i * block; first < length; ++i, first += block)
+    top = encode_run(rule, b.of(i), x + first, std::min(block, length - first), codes + first, top);
+  return top;
 }
 
 /// The codes of one stretch, one a byte. Returns how many of its elements were NaN.
@@ -88,9 +127,8 @@ HWY_NOINLINE std::uint64_t encode_stretch(vector_rule<Rule> const& given_rule, e
   scale_batch b;
   for (std::int64_t at = 0; at < s.length;) {
     std::int64_t const length = batch_length(whole_block, phase, s.length - at), block = std::min(whole_block, length);
-    encode_scales(rule, a, writes, x + at, block, length, group, b);
-    for (std::int64_t i = 0, first = 0; first < length; ++i, first += block)
-      top = encode_run(rule, b.of(i), x + at + first, std::min(block, length - first), codes + at + first, top);
+    bool const strange = encode_scales(rule, a, writes, x + at, block, length, group, b);
+    top = encode_batch(rule, b, !strange, x + at, block, length, codes + at, top);
     at += length;
     group += (length + block - 1) / block;
     phase = 0;
@@ -101,30 +139,49 @@ HWY_NOINLINE std::uint64_t encode_stretch(vector_rule<Rule> const& given_rule, e
   return nan;
 }
 
-/// Puts the codes of one or two rows where they belong.
+/// Bytes past the caches; what lies before an aligned address and behind the last one is stored as usual.
+HWY_INLINE void stream_bytes(std::uint8_t const* from, std::int64_t n, std::uint8_t* to) {
+  using tag = hn::Repartition<std::uint8_t, float_tag>;
+  std::int64_t const width = 4 * lanes;
+  auto const past = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(to) % static_cast<std::size_t>(width));
+  std::int64_t i = std::min(n, (width - past) % width);
+  std::memcpy(to, from, static_cast<std::size_t>(i));
+  for (; i + width <= n; i += width) hn::Stream(hn::LoadU(tag{}, from + i), tag{}, to + i);
+  std::memcpy(to + i, from + i, static_cast<std::size_t>(n - i));
+}
+
+/// Puts the codes of one or two rows where they belong. `packed` has space for a stretch.
 HWY_NOINLINE inline void pack_stretch(encode_args const& a, formats::code_matrix const& m, code_stretch const& s,
-                               std::uint8_t const* codes, std::uint8_t const* below) {
+                                      std::uint8_t const* codes, std::uint8_t const* below, bool streams,
+                                      std::uint8_t* packed) {
   int const bits = a.how.element.bits;
   std::uint8_t* const out = a.codes + formats::place_of(a.how.layout, bits, m, s.row, s.column).byte;
-  if (a.how.layout == packing::nibbles_row_pairs) pack_rows(codes, below, s.length, out);
-  else if (bits == 4) pack_nibbles(codes, s.length, out);
-  else pack_bits(codes, s.length, bits, out);
+  if (holds_bytes(a.how)) return stream_bytes(codes, s.length, out);
+  std::uint8_t* const target = streams ? packed : out;
+  bool const pairs = a.how.layout == packing::nibbles_row_pairs;
+  if (pairs) pack_rows(codes, below, s.length, target);
+  else if (bits == 4) pack_nibbles(codes, s.length, target);
+  else pack_bits(codes, s.length, bits, target);
+  if (streams) stream_bytes(packed, pairs ? s.length : (s.length * bits + 7) / 8, out);
 }
 
 template <class Rule>
 void encode_rows(executor_ref const& threads, encode_args const& a, code_rows const& rows, bool writes) {
   vector_rule<Rule> const rule{a.how, scalar_kernels::rule_inputs_of(a)};
-  bool const direct = holds_bytes(a.how);
   auto const& m = rows.matrix();
+  bool const streams = exceeds_caches(a.x) && lanes >= 4, direct = holds_bytes(a.how) && !streams;
   visit_compute(a.x.type, [&]<class T>(T) {
+    auto const flush = [&] {
+      if (streams) hwy::FlushStream();
+    };
     rows.visit(threads, [&](code_stretch const& upper, code_stretch const& lower) {
-      std::uint8_t codes[2][stretch_columns];
+      HWY_ALIGN std::uint8_t codes[2][stretch_columns], packed[stretch_columns];
       std::uint8_t* const target = direct ? a.codes + upper.row * m.columns + upper.column : codes[0];
       std::uint64_t nan = encode_stretch<Rule, T>(rule, a, writes, rows.block(), upper, target);
       if (lower.length != 0) nan += encode_stretch<Rule, T>(rule, a, writes, rows.block(), lower, codes[1]);
-      if (!direct) pack_stretch(a, m, upper, codes[0], lower.length != 0 ? codes[1] : nullptr);
+      if (!direct) pack_stretch(a, m, upper, codes[0], lower.length != 0 ? codes[1] : nullptr, streams, packed);
       if (a.flags) scalar_kernels::add_flag(a.flags->nonfinite, nan);
-    });
+    }, flush);
   });
   if constexpr (requires { rule.scalar.tensor_scale(); })
     if (a.tensor_scale && a.scales) *a.tensor_scale = rule.scalar.tensor_scale();

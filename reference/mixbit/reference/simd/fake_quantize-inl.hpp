@@ -38,32 +38,36 @@ HWY_INLINE void stream_run(Rule const& rule, vector_scaling const& s, T const* x
   quantize_run<true>(rule, s, x + before, y + before, n - before);
 }
 
-/// Groups of whole vectors. With `Stream`, y is aligned to row_alignment<T>.
-template <bool Stream, class Rule, class T>
+/// Groups of whole vectors, with `Number` without NaN. With `Stream`, y is aligned to row_alignment<T>, and the next
+/// batch is fetched meanwhile: its amax comes before its first store, when memory would else be idle.
+template <bool Stream, bool Number, int Vectors, class Rule, class T>
 HWY_INLINE void quantize_whole(Rule const& rule, scale_batch const& b, T const* x, T* y, std::int64_t block,
                                std::int64_t groups) {
+  std::int64_t const size = Vectors == 0 ? block : Vectors * lanes;
   for (std::int64_t i = 0; i < groups; ++i) {
     vector_scaling const s = b.of(i);
-    std::int64_t const end = (i + 1) * block;
-    for (std::int64_t k = i * block; k < end; k += lanes) {
-      floats const v = rule.fake_quantize(s, load(x + k));
+    for (std::int64_t k = i * size; k < (i + 1) * size; k += lanes) {
+      if constexpr (Stream) hwy::Prefetch(x + groups * size + k);
+      floats const v = quantized<Number>(rule, s, load(x + k));
       if constexpr (Stream) stream(v, y + k);
       else store(v, y + k);
     }
   }
 }
 
-/// Groups of `block` elements, of which the last may be ragged.
-template <bool Stream, class Rule, class T>
+/// Groups of `block` elements, of which the last may be ragged. With `Number` whole groups have no NaN.
+template <bool Stream, bool Number, class Rule, class T>
 HWY_INLINE void quantize_groups(Rule const& rule, scale_batch const& b, T const* x, T* y, std::int64_t block,
                                 std::int64_t length) {
   if constexpr (Stream)
     if (block >= batch_elements) return stream_run(rule, b.of(0), x, y, length);
   std::int64_t whole = block % lanes == 0 ? length / block : 0;
-  if (Stream && reinterpret_cast<std::uintptr_t>(y) % row_alignment<T> == 0)
-    quantize_whole<Stream>(rule, b, x, y, block, whole);
-  else
-    quantize_whole<false>(rule, b, x, y, block, whole);
+  with_vectors<Rule>(block, [&]<int Vectors>() HWY_ATTR {
+    if (Stream && reinterpret_cast<std::uintptr_t>(y) % row_alignment<T> == 0)
+      quantize_whole<Stream, Number, Vectors>(rule, b, x, y, block, whole);
+    else
+      quantize_whole<false, Number, Vectors>(rule, b, x, y, block, whole);
+  });
   for (std::int64_t first = whole * block; first < length; first += block)
     quantize_run<false>(rule, b.of(whole++), x + first, y + first, std::min(block, length - first));
 }
@@ -80,8 +84,9 @@ HWY_NOINLINE void quantize_row(vector_rule<Rule> const& given_rule, fake_quantiz
   for (std::int64_t rest = s.length; rest > 0;) {
     std::int64_t const length = batch_length(in.block, phase, rest), block = std::min(in.block, length);
     std::int64_t const groups = (length + block - 1) / block;
+    bool strange = true;
     if (a.use == amax_use::data) {
-      amax_of_groups(x, block, length, !formats::block_scaled<Rule>, b.amax);
+      strange = amax_of_groups(x, block, length, !formats::block_scaled<Rule>, b.amax);
       prepare(rule, b, groups);
     } else if (a.amax) {
       for (std::int64_t i = 0; i < groups; ++i) b.amax[i] = a.amax[group + i * in.group_stride];
@@ -89,7 +94,10 @@ HWY_NOINLINE void quantize_row(vector_rule<Rule> const& given_rule, fake_quantiz
     } else {
       b.set(0, formats::scaling{});
     }
-    quantize_groups<Stream>(rule, b, x, y, block, length);
+    if (strange || !has_number_form<vector_rule<Rule>>)
+      quantize_groups<Stream, false>(rule, b, x, y, block, length);
+    else
+      quantize_groups<Stream, has_number_form<vector_rule<Rule>>>(rule, b, x, y, block, length);
     x += length;
     y += length;
     rest -= length;

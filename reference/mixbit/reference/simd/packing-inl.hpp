@@ -69,10 +69,41 @@ HWY_INLINE void unpack_row(std::uint8_t const* in, int shift, std::int64_t n, st
   for (; i < n; ++i) codes[i] = static_cast<std::uint8_t>(in[i] >> shift & 15);
 }
 
+/// In every lane: pairs of fields of `width` bits, of which `bits` are used and the rest zero, become one.
+template <class D>
+HWY_INLINE hn::Vec<D> join_fields(D d, hn::Vec<D> v, int width, int bits) {
+  std::uint64_t lower = 0;
+  for (int at = 0; at < 64; at += 2 * width) lower |= ((std::uint64_t{1} << bits) - 1) << at;
+  auto const low = hn::Set(d, lower);
+  return hn::Or(hn::And(v, low), hn::ShiftRightSame(hn::AndNot(low, v), width - bits));
+}
+
+/// The codes of as many blocks of 16 as there are codes and room for; returns how many codes that was. In every 64 bits
+/// eight codes move together in three steps, then the bytes of two such lanes.
+inline std::int64_t pack_whole(std::uint8_t const* codes, std::int64_t n, int bits, std::uint8_t* out) {
+  using tag = hn::Full128<std::uint64_t>;
+  using byte_block = hn::Repartition<std::uint8_t, tag>;
+  tag const d;
+  HWY_ALIGN std::uint8_t order[16];
+  for (int i = 0; i < 16; ++i) order[i] = static_cast<std::uint8_t>(i < bits ? i : i < 2 * bits ? i - bits + 8 : 0x80);
+  auto const places = hn::Load(byte_block{}, order);
+  auto const own = hn::Set(byte_block{}, static_cast<std::uint8_t>((1 << bits) - 1));
+  std::int64_t i = 0;
+  // a block writes 16 bytes, of which 2*bits are its own and the rest is written again behind it
+  for (; (i + 16) * bits / 8 + 16 <= (n * bits + 7) / 8; i += 16) {
+    auto v = hn::BitCast(d, hn::And(hn::LoadU(byte_block{}, codes + i), own));
+    v = join_fields(d, join_fields(d, join_fields(d, v, 8, bits), 16, 2 * bits), 32, 4 * bits);
+    hn::StoreU(hn::TableLookupBytesOr0(hn::BitCast(byte_block{}, v), places), byte_block{}, out + i * bits / 8);
+  }
+  return i;
+}
+
 /// dense_rows of any width: eight codes at a time are as many bytes as a code has bits.
 inline void pack_bits(std::uint8_t const* codes, std::int64_t n, int bits, std::uint8_t* out) {
   std::uint64_t const own = (1u << bits) - 1;
-  for (std::int64_t i = 0; i < n; i += 8) {
+  std::int64_t const done = pack_whole(codes, n, bits, out);
+  out += done * bits / 8;
+  for (std::int64_t i = done; i < n; i += 8) {
     std::int64_t const count = std::min<std::int64_t>(8, n - i), whole = (count * bits + 7) / 8;
     std::uint64_t word = 0;
     for (std::int64_t k = 0; k < count; ++k) word |= (codes[i + k] & own) << (k * bits);

@@ -1,6 +1,8 @@
 // The rules of formats/ in vector form. vector_rule<Rule> has the functions of Rule (formats/rules.hpp) that treat
-// elements, a vector at a time; those that treat groups where they are on the fast path of a format, and else the
-// scalar rule itself, as `scalar`. A rule without a vector form is left to the scalar kernels.
+// elements, a vector at a time, but that of the codes of `encode` the low byte alone counts; those that treat groups
+// where they are on the fast path of a format, and else the scalar rule itself, as `scalar`. A rule without a vector
+// form is left to the scalar kernels.
+// Where `fake_quantize_number` and `encode_number` are, they are the same for elements that are not NaN.
 // needs: <hwy/highway.h>
 #include "mixbit/formats/rules.hpp"
 #include "mixbit/reference/simd/codecs-inl.hpp"
@@ -49,6 +51,16 @@ struct vector_rule;
 template <class Rule>
 concept has_vector_form = requires { sizeof(vector_rule<Rule>); };
 
+template <class VectorRule>
+concept has_number_form = requires(VectorRule const& r, vector_scaling s, floats x) { r.fake_quantize_number(s, x); };
+
+/// fake_quantize; with `Number` of elements that are not NaN.
+template <bool Number, class VectorRule>
+HWY_INLINE floats quantized(VectorRule const& rule, vector_scaling const& s, floats x) {
+  if constexpr (Number) return rule.fake_quantize_number(s, x);
+  else return rule.fake_quantize(s, x);
+}
+
 template <>
 struct vector_rule<formats::integer_rule<policy::stored>> {
   formats::integer_rule<policy::stored> scalar;
@@ -60,11 +72,11 @@ struct vector_rule<formats::integer_rule<policy::stored>> {
   HWY_INLINE floats file_scale(floats amax) const { return through(scale_type, hn::Div(amax, grid.bound())); }
   HWY_INLINE vector_scaling prepare(floats amax) const { return stored_scaling(file_scale(amax)); }
   HWY_INLINE floats fake_quantize(vector_scaling const& s, floats x) const {
-    return hn::Mul(grid.round_to_code(divided(s, x)), s.backward);
+    // the sum makes +0 of a product with the code or the scale 0; others are normal numbers that it leaves alone
+    floats const q = grid.round(hn::Div(x, s.forward));
+    return hn::IfThenElseZero(hn::Eq(x, x), hn::MulAdd(q, s.backward, hn::Zero(float_tag{})));
   }
-  HWY_INLINE ints encode(vector_scaling const& s, floats x) const {
-    return hn::ConvertTo(int_tag{}, grid.round_to_code(divided(s, x)));
-  }
+  HWY_INLINE ints encode(vector_scaling const& s, floats x) const { return grid.low_bits(divided(s, x)); }
   HWY_INLINE floats decode(floats scale, ints code) const {
     return hn::Mul(hn::ConvertTo(float_tag{}, code), scale);
   }
@@ -79,9 +91,7 @@ struct vector_rule<formats::integer_rule<policy::modelopt>> {
   HWY_INLINE floats fake_quantize(vector_scaling const& s, floats x) const {
     return hn::Div(grid.round(hn::Mul(x, s.forward)), s.backward);
   }
-  HWY_INLINE ints encode(vector_scaling const& s, floats x) const {
-    return hn::ConvertTo(int_tag{}, grid.round_to_code(hn::Mul(x, s.forward)));
-  }
+  HWY_INLINE ints encode(vector_scaling const& s, floats x) const { return grid.low_bits(hn::Mul(x, s.forward)); }
   HWY_INLINE floats decode(floats scale, ints code) const {
     return hn::Mul(hn::ConvertTo(float_tag{}, code), scale);
   }
@@ -147,12 +157,22 @@ struct vector_rule<formats::mx_rule<P, Codec>> {
     else return hn::Mul(codec.round(scaled(s, x)), s.backward);
   }
   HWY_INLINE ints encode(vector_scaling const& s, floats x) const { return codec.code(scaled(s, x)); }
+  HWY_INLINE floats fake_quantize_number(vector_scaling const& s, floats x) const
+    requires(P == policy::stored)
+  {
+    return hn::Mul(codec.round_number(scaled(s, x)), s.backward);
+  }
+  HWY_INLINE ints encode_number(vector_scaling const& s, floats x) const
+    requires(P == policy::stored)
+  {
+    return codec.code_of_number(scaled(s, x));
+  }
   HWY_INLINE floats decode(floats scale, ints code) const { return hn::Mul(codec.value(code), scale); }
 
  private:
   HWY_INLINE floats scaled(vector_scaling const& s, floats x) const {
     if constexpr (P == policy::stored) {
-      return hn::Mul(four_bits ? without_negative_zero(x) : x, s.forward);
+      return four_bits ? product_of_unsigned_zero(x, s.forward) : hn::Mul(x, s.forward);
     } else {
       floats const v = hn::Mul(x, s.forward);
       return codec.has_nan() ? v : hn::IfThenElse(hn::IsNaN(x), codec.largest(), v);
@@ -218,6 +238,16 @@ struct vector_rule<formats::nvfp4_rule<P>> {
     return P == policy::stored || dynamic ? y : product_without_negative_zero(y);
   }
   HWY_INLINE ints encode(vector_scaling const& s, floats x) const { return codec.code(scaled(s, x)); }
+  HWY_INLINE floats fake_quantize_number(vector_scaling const& s, floats x) const
+    requires(P == policy::stored)
+  {
+    return hn::Mul(codec.round_number(scaled(s, x)), s.backward);
+  }
+  HWY_INLINE ints encode_number(vector_scaling const& s, floats x) const
+    requires(P == policy::stored)
+  {
+    return codec.code_of_number(scaled(s, x));
+  }
   HWY_INLINE floats decode(floats scale, ints code) const { return hn::Mul(codec.value(code), scale); }
 
  private:
