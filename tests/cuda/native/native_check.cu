@@ -2,7 +2,7 @@
 // code back:   fp8_native_check | fp4_native_check   (the program's name says which)
 //
 // Prints a line for each conversion, and ends with status 1 where one differs. The kernels use none of them until this
-// has passed on a device that has them: compute capability 8.9 for FP8, 10.0 and 12.0 (compiled for 100f, 120f) for FP4.
+// has passed on a device that has them: compute capability 8.9 for FP8, 10.0 and 12.0 for FP4 (built for 100f, 120f).
 // NaN has no code in FP4, where the rules choose 0; it is left out there.
 #include <cstdio>
 #include <cstring>
@@ -87,7 +87,8 @@ bool check() {
   cuda::require(cudaGetLastError(), "kernel launch");
   cuda::require(cudaMemcpy(&found, on_device, sizeof found, cudaMemcpyDeviceToHost), "cudaMemcpy");
   cuda::require(cudaFree(on_device), "cudaFree");
-  std::printf("%s: %llu of 2^32 float32 have another code (first 0x%08x), %llu codes another value, %llu NaN another code\n",
+  std::printf("%s: %llu of 2^32 float32 have another code (first 0x%08x), %llu codes another value, "
+              "%llu NaN another code\n",
               Conversion::name, found.encodes, found.encodes ? found.first : 0u, found.decodes, found.nan_codes);
   return found.encodes + found.decodes == 0;
 }
