@@ -18,13 +18,13 @@ set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
 # Contraction of a*b+c would change last bits between machines. The library guards its own definitions (core/fp.hpp);
 # the hosts' arithmetic has no such guard, and its results are compared with recorded ones.
 add_library(mixbit_program_flags INTERFACE)
-target_compile_options(mixbit_program_flags INTERFACE
-  -ffp-contract=off -Wall -Wextra -Wpedantic -Wshadow
+set(flags -ffp-contract=off -Wall -Wextra -Wpedantic -Wshadow
   $<$<BOOL:${MIXBIT_WERROR}>:-Werror>
   $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>  # g++ 12 on "text" + std::to_string(n), GCC bug 105651
   $<$<BOOL:${MIXBIT_NATIVE}>:-march=native>
   # g++ 12 warns about its own AVX-512 header
   $<$<AND:$<BOOL:${MIXBIT_NATIVE}>,$<CXX_COMPILER_ID:GNU>>:-Wno-maybe-uninitialized;-Wno-uninitialized>)
+target_compile_options(mixbit_program_flags INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:${flags}>")  # nvcc has its own
 target_link_libraries(mixbit_program_flags INTERFACE
   mixbit::mixbit mixbit::reference Eigen3::Eigen xtensor)
 target_compile_definitions(mixbit_program_flags INTERFACE MIXBIT_SEPARATE_COMPILATION)
