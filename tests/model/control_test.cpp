@@ -82,11 +82,11 @@ TEST_CASE("control: attributes are replaced, amaxes go, and nothing changes wher
   quantizer_attribute_config int4, odd, uncomputed;
   int4.num_bits = 4;
   odd.num_bits = -3;
-  uncomputed.rotate = true;
+  uncomputed.backend = "another";
   CHECK(says(error_text(error_id::config_value, [&] { set_quantizer_attributes(m, "*weight*", odd); }), "layers.0.fc",
              "-3"));
   CHECK(says(error_text(error_id::format_value, [&] { set_quantizer_attributes(m, "*weight*", uncomputed); }),
-             "layers.0", "rotate"));
+             "layers.0", "backend"));
   auto const none = std::vector<quantizer_attribute_config>{};
   CHECK(
       says(error_text(error_id::config_conflict, [&] { set_quantizer_attributes(m, "*weight*", none); }), "*weight*"));
@@ -108,13 +108,13 @@ TEST_CASE("control: what cannot be computed is not enabled, and then nothing is"
   host h;
   model<cpu> m{h};
   auto config = preset("INT8_WEIGHT_ONLY_CFG");
-  quantizer_attribute_config rotated;
-  rotated.rotate = true;
-  rotated.enable = false;
-  config.entries.push_back({"layers.1.fc.output_quantizer", std::nullopt, std::vector{rotated}, true});
+  quantizer_attribute_config foreign;
+  foreign.backend = "another";
+  foreign.enable = false;
+  config.entries.push_back({"layers.1.fc.output_quantizer", std::nullopt, std::vector{foreign}, true});
   quantize(m, config);
   CHECK(says(error_text(error_id::format_value, [&] { enable_quantizer(m, "*output*"); }), "layers.1.fc.output",
-             "rotate"));
+             "backend"));
   CHECK_FALSE(on(h.a, "output_quantizer"));
   CHECK(enable_quantizer(m, "layers.0*output*") == 1);
   CHECK(named(h.a, "output_quantizer").attributes()[0].enable);
@@ -123,28 +123,28 @@ TEST_CASE("control: what cannot be computed is not enabled, and then nothing is"
 TEST_CASE("control: of a sequence only what will be on has to be computable") {
   host h;
   model<cpu> m{h};
-  quantizer_attribute_config int4, rotated;
+  quantizer_attribute_config int4, foreign;
   int4.num_bits = 4;
-  rotated.rotate = true;
-  rotated.enable = false;
+  foreign.backend = "another";
+  foreign.enable = false;
   auto config = nothing_on();
-  config.entries.push_back({"layers.0.fc.weight_quantizer", std::nullopt, std::vector{int4, rotated}, true});
+  config.entries.push_back({"layers.0.fc.weight_quantizer", std::nullopt, std::vector{int4, foreign}, true});
   quantize(m, config);
   plain_tensor const quantized = h.out_of_a();
   disable_quantizer(m, "layers.0.fc.weight_quantizer");
   CHECK(enable_quantizer(m, "layers.0.fc.weight_quantizer") == 1);
   CHECK(h.out_of_a().values == quantized.values);
-  CHECK(set_quantizer_attributes(m, "layers.1.fc.weight_quantizer", std::vector{rotated, int4}) == 1);
+  CHECK(set_quantizer_attributes(m, "layers.1.fc.weight_quantizer", std::vector{foreign, int4}) == 1);
   CHECK(named(h.b, "weight_quantizer").members().size() == 1);
-  CHECK(set_quantizer_attributes(m, "layers.1.fc.output_quantizer", rotated) == 1);  // it stays off
+  CHECK(set_quantizer_attributes(m, "layers.1.fc.output_quantizer", foreign) == 1);  // it stays off
   CHECK(says(error_text(error_id::format_value, [&] { enable_quantizer(m, "layers.1.fc.output_quantizer"); }),
-             "layers.1.fc.output_quantizer", "rotate"));  // all off means: turn all on
-  rotated.enable = true;
+             "layers.1.fc.output_quantizer", "backend"));  // all off means: turn all on
+  foreign.enable = true;
   CHECK(says(error_text(error_id::format_value,
                         [&] {
-                          set_quantizer_attributes(m, "layers.1.fc.weight_quantizer", std::vector{int4, rotated});
+                          set_quantizer_attributes(m, "layers.1.fc.weight_quantizer", std::vector{int4, foreign});
                         }),
-             "layers.1.fc.weight_quantizer", "rotate"));
+             "layers.1.fc.weight_quantizer", "backend"));
 }
 
 TEST_CASE("control: quantizers that are off keep their amax through a calibration") {
