@@ -89,7 +89,10 @@ class stepping_launcher {
  public:
   stepping_launcher(int threads, std::int64_t most_blocks) : threads_{threads}, most_blocks_{most_blocks} {}
   int threads() const { return threads_; }
-  double* scratch() { return scratch_.data(); }
+  double* scratch() {
+    scratch_.resize(plan::scratch_sums);  // few launches need it
+    return scratch_.data();
+  }
 
   template <class Kernel>
   void launch(Kernel const& kernel, std::int64_t threads, std::size_t shared = 0) {
@@ -107,7 +110,7 @@ class stepping_launcher {
  private:
   int threads_;
   std::int64_t most_blocks_;
-  std::vector<double> scratch_ = std::vector<double>(plan::scratch_sums);
+  std::vector<double> scratch_;
 };
 
 
