@@ -64,6 +64,11 @@ inline int read_bytes(void const* from, std::size_t bytes) {
 #endif
 }
 
+/// How many bytes a copy moves that is compared with a kernel which moves `moved`: half as many there and back, or all.
+inline std::size_t copied_bytes(double moved, std::size_t all) {
+  return std::min(all, static_cast<std::size_t>(moved / 2)) / 64 * 64;
+}
+
 struct comparison {
   double kernel = 0, peer = 0;                  ///< seconds, medians; a peer that was left out has 0
   double copy_to_kernel = 0, peer_to_kernel = 0;  ///< medians of the rounds' ratios of seconds

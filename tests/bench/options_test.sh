@@ -28,6 +28,38 @@ for source in bench/bench_*.cpp; do
   refused "given twice" "$program" --json --json
   refused "'quick'" "$program" quick
 done
+for program in bench_kernels bench_kernels_cuda; do
+  [[ -x $bin/$program ]] || continue  # the latter where nvcc is
+  refused "'--frobnicate'" "$program" --frobnicate
+  refused "--filter" "$program" --filter
+  refused "'('" "$program" --filter '('
+  refused "at most 200 bytes" "$program" --filter "$(printf '(%.0s' {1..20000})"
+done
+refused "matches no line" bench_kernels --quick --filter 'no such kernel'
+refused "matches no line" bench_kernels --quick --filter "$(printf '(a*)*%.0s' {1..39})b"  # exponential for std::regex
+
+# One line of results, and what becomes of it where nothing can be written.
+number='[0-9.]+(e[-+][0-9]+)?'
+expected='^\{"kernel":"amax","format":"int8","backend":"reference::simd","dtype":"float32","elements":16777216,'
+expected+="\"gelem_s\":$number,\"gb_s\":$number,\"ratio_to_copy\":$number,"
+expected+="\"peer\":\"(reference::scalar|read)\",\"ratio_to_peer\":$number\\}\$"
+line=$("$bin/bench_kernels" --quick --json --filter '^subtract|^amax/int8/reference::simd/float32/')
+if [[ $(grep -cE "$expected" <<<"$line") == 2 && $(wc -l <<<"$line") == 2 ]]; then
+  passed=$((passed + 1))
+else
+  failed=$((failed + 1))
+  echo "FAILED: bench_kernels --json prints $line"
+fi
+if [[ -w /dev/full ]]; then
+  "$bin/bench_kernels" --quick --filter '^amax/int8/' >/dev/full 2>"$work/err"
+  status=$?
+  if ((status == 2)) && grep -q 'standard output' "$work/err"; then
+    passed=$((passed + 1))
+  else
+    failed=$((failed + 1))
+    echo "FAILED: bench_kernels on a full disk: exit $status: $(head -n 3 "$work/err")"
+  fi
+fi
 refused "given twice" bench_search --rounds 1 --rounds 2
 for value in 0 -1 1x '' 99999999999; do refused "--rounds '$value'" bench_search --rounds "$value"; done
 refused "--rounds ''" bench_search --rounds

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "golden_suites/blocks.hpp"
@@ -67,6 +68,8 @@ int refuse(std::string const& what) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (argc == 2 && std::string_view{argv[1]} == "--help")
+    return std::puts("mixbit_goldens [DIR]: compares with the golden files of a folder, or of the project's copy"), 0;
   path const dir = argc > 1 ? path{argv[1]} : path{MIXBIT_GOLDEN_DIR};
   if (argc > 2) return refuse("there is one argument at most, a folder of golden files, and '" + std::string{argv[2]} +
                               "' is another");
