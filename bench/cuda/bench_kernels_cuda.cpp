@@ -3,8 +3,8 @@
 //   bench_kernels_cuda [--json] [--quick] [--filter REGEX]
 //
 // Two sizes: 64 Mi elements, which memory bounds, and 1 Mi, which stay in the second-level cache. --quick: 16 Mi
-// elements, float32, fake_quantize, encode and amax, 5 rounds. Of amax a tensor the peer is cub::DeviceReduce. Calls are
-// queued until they fill a millisecond or more, and timed up to where the stream has done them all.
+// elements, float32, fake_quantize, encode and amax, 5 rounds. Of amax a tensor the peer is cub::DeviceReduce. Several
+// calls are queued, and timed up to where the stream has done them all.
 // Without a device it says `skipped: ...` and ends with status 0.
 #include <cstdio>
 #include <functional>

@@ -95,6 +95,12 @@ run 1 "11864 elements" --format NVFP4 --input "$work/f32/inputs" --output "$work
 run 0 "--vectors DIR" --help
 
 known=(--format INT8 --input $pack:w_f32 --output $pack:w_f32)
+mkfifo "$work/fifo"
+refused "$work/fifo" --input "$work/fifo" --output "$work/fifo" --format int8  # and does not wait for a writer
+if [[ -w /dev/full ]]; then
+  "$bin" --help >/dev/full 2>"$work/err"
+  check "a full disk is an error" test $? -eq 2 -a "$(grep -c 'standard output' "$work/err")" -eq 1
+fi
 refused "see conformance --help"
 refused "--format is missing" --input a
 refused "unknown option '--bogus'" --bogus 1

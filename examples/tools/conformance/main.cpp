@@ -1,6 +1,8 @@
 // Holds somebody's quantization kernel to the reference, by files: what usage_text says.
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
+#include <cstring>
 #include <exception>
 #include <optional>
 #include <string>
@@ -130,9 +132,10 @@ int main(int argc, char** argv) {
   std::signal(SIGXFSZ, SIG_IGN);  // a file size limit is then an error like a full disk
   try {
     auto const options = conformance::parse_options(argc, argv);
-    if (!options.help) return conformance::run(options);
-    std::fputs(conformance::usage_text, stdout);
-    return 0;
+    int const status = options.help ? std::fputs(conformance::usage_text, stdout) < 0 : conformance::run(options);
+    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)
+      mixbit::fail(mixbit::error_id::file_open, "standard output: ", std::strerror(errno));
+    return status;
   } catch (mixbit::error const& e) {
     std::fprintf(stderr, "conformance: %.*s\n", static_cast<int>(e.message().size()), e.message().data());
   } catch (std::exception const& e) {

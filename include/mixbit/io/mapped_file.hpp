@@ -31,7 +31,7 @@ class mapped_file {
 
   /// Maps the whole file. An empty file is fine and maps nothing.
   explicit mapped_file(std::filesystem::path path) : path_{std::move(path)} {
-    descriptor const file{::open(path_.c_str(), O_RDONLY | O_CLOEXEC)};
+    descriptor const file{::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};  // a FIFO would wait for a writer
     if (file.number < 0) fail_path("open", path_);
     struct stat status {};
     if (::fstat(file.number, &status) != 0) fail_path("read", path_);
