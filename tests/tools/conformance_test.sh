@@ -96,7 +96,7 @@ run 0 "--vectors DIR" --help
 
 known=(--format INT8 --input $pack:w_f32 --output $pack:w_f32)
 mkfifo "$work/fifo"
-refused "$work/fifo" --input "$work/fifo" --output "$work/fifo" --format int8  # and does not wait for a writer
+refused "$work/fifo" --input "$work/fifo" --output "$work/fifo" --format FP8  # and does not wait for a writer
 if [[ -w /dev/full ]]; then
   "$bin" --help >/dev/full 2>"$work/err"
   check "a full disk is an error" test $? -eq 2 -a "$(grep -c 'standard output' "$work/err")" -eq 1
