@@ -34,7 +34,7 @@ TEST_CASE("formats that do not exist are refused with quantizer, field and value
   CHECK(has(format_refused({integer_element(24, true)}), "num_bits 24"));
   CHECK(has(format_refused({integer_element(0, true)}), "num_bits 0"));
   CHECK(has(format_refused({integer_element(12)}), "num_bits 12"));
-  CHECK(has(format_refused({minifloat_element(2, 2)}), "(2,2)"));
+  CHECK(has(format_refused({minifloat_element(4, 1)}), "(4,1) is none of the minifloats (4,3), (5,2)"));
   CHECK(has(format_refused({{}, policy::stored, dtype::i8}), "int8"));
   CHECK(has(format_refused({integer_element(6), policy::modelopt_pack}), "int6"));
   CHECK(

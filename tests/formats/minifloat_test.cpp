@@ -1,5 +1,6 @@
 #include "mixbit/formats/minifloat.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -68,6 +69,13 @@ int disagreements_of_all_inputs(definition const& d) {
 }
 
 }  // namespace
+
+TEST_CASE("minifloats: each has a definition here") {
+  for (element_type const& e : minifloat_elements) {
+    CAPTURE(name_of(e));
+    CHECK(std::ranges::count(all, e, &definition::element) == 1);
+  }
+}
 
 TEST_CASE("minifloats: every code decodes as the specification says") {
   for (auto const& d : all) {

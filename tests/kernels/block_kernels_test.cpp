@@ -29,8 +29,7 @@ format nvfp4(scale_rule rule, policy p = policy::stored) {
 
 std::vector<format> block_formats() {
   std::vector<format> all;
-  for (element_type const& e : {e4m3_element, e5m2_element, e3m2_element, e2m3_element, e2m1_element, e1m2_element,
-                                e0m3_element, e3m0_element, integer_element(8)}) {
+  for (element_type const& e : minifloats_and({integer_element(8)})) {
     all.push_back(mx(e, scale_rule::mx_nv));
     all.push_back(mx(e, scale_rule::mx_ocp));
     all.push_back(mx(e, scale_rule::mx_nv, policy::modelopt));

@@ -20,8 +20,7 @@ namespace {
 
 constexpr std::int64_t rows = 512, columns = 128;
 
-std::vector<element_type> const elements{e4m3_element, e5m2_element, e3m2_element, e2m3_element, e2m1_element,
-                                         e1m2_element, e0m3_element, e3m0_element, integer_element(8)};
+std::vector<element_type> const elements = minifloats_and({integer_element(8)});
 
 /// What a kernel is asked, and what the rule says to it.
 struct question {

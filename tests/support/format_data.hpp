@@ -7,14 +7,9 @@
 
 namespace test_data {
 
-inline std::vector<element_type> const minifloats{e4m3_element, e5m2_element, e3m2_element, e2m3_element,
-                                           e2m1_element, e1m2_element, e0m3_element, e3m0_element};
-
 inline std::vector<format> ratio_formats() {
   std::vector<format> all;
-  auto elements = all_elements;
-  elements.insert(elements.end(), minifloats.begin() + 1, minifloats.end());
-  for (auto const& e : elements)
+  for (auto const& e : all_elements)
     for (policy const p : {policy::stored, policy::modelopt}) all.push_back({e, p, dtype::f32, packing::dense_rows});
   for (dtype const scale : {dtype::f16, dtype::bf16})
     for (auto const& e : {integer_element(8), e4m3_element, e2m1_element})
@@ -29,9 +24,7 @@ inline std::vector<format> ratio_formats() {
 
 inline std::vector<format> block_formats() {
   std::vector<format> all;
-  auto elements = minifloats;
-  elements.push_back(integer_element(8));
-  for (auto const& e : elements)
+  for (auto const& e : minifloats_and({integer_element(8)}))
     for (policy const p : {policy::stored, policy::modelopt})
       for (scale_rule const r : {scale_rule::mx_nv, scale_rule::mx_ocp})
         all.push_back({e, p, dtype::f8_e8m0, packing::dense_rows, r});

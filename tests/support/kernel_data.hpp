@@ -126,10 +126,13 @@ inline std::vector<std::vector<std::int64_t>> const awkward_shapes = {
     {},      {1},     {7},     {16},       {33},         {1, 1}, {5, 1}, {1, 45},
     {7, 45}, {3, 31}, {4, 32}, {2, 3, 17}, {5, 4, 3, 3}, {0, 4}, {3, 0}};
 
+inline std::vector<element_type> minifloats_and(std::vector<element_type> others) {
+  others.insert(others.begin(), std::begin(minifloat_elements), std::end(minifloat_elements));
+  return others;
+}
+
 inline std::vector<element_type> const all_elements = [] {
-  std::vector<element_type> all{
-      e4m3_element, e5m2_element, e3m2_element, e2m3_element,        e2m1_element,
-      e1m2_element, e0m3_element, e3m0_element, integer_element(16), integer_element(16, true)};
+  auto all = minifloats_and({integer_element(16), integer_element(16, true)});
   for (int bits = 1; bits <= 8; ++bits) {
     all.push_back(integer_element(bits, true));
     if (bits == 1) continue;

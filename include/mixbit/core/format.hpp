@@ -43,6 +43,10 @@ inline constexpr element_type e3m2_element = minifloat_element(3, 2), e2m3_eleme
 /// ModelOpt's other splits of 4 bits; they reach 3.5, 7 and 16.
 inline constexpr element_type e1m2_element = minifloat_element(1, 2), e0m3_element = minifloat_element(0, 3),
                               e3m0_element = minifloat_element(3, 0);
+/// All of them; what is written over minifloats reads this list.
+inline constexpr element_type minifloat_elements[] = {e4m3_element, e5m2_element, e3m2_element, e2m3_element,
+                                                      e2m1_element, e1m2_element, e0m3_element, e3m0_element};
+
 /// NormalFloat: QLoRA (Dettmers et al., 2023), appendix E, with ModelOpt's rounding of its table to bfloat16.
 inline constexpr element_type nf4_element{element_kind::lookup, 4, 0, 0, false, false};
 

@@ -21,11 +21,14 @@ inline void check_integer(element_type const& e, std::string_view where) {
 }
 
 inline void check_minifloat(element_type const& e, std::string_view where) {
-  for (element_type const& known : {e4m3_element, e5m2_element, e3m2_element, e2m3_element, e2m1_element, e1m2_element,
-                                    e0m3_element, e3m0_element})
-    if (e == known) return;
+  std::string known;
+  for (element_type const& m : minifloat_elements) {
+    if (e == m) return;
+    known.append(known.empty() ? "(" : ", (").append(std::to_string(m.exponent_bits)).append(",");
+    known.append(std::to_string(m.mantissa_bits)).append(")");
+  }
   fail(error_id::format_value, where, ": num_bits (", int{e.exponent_bits}, ",", int{e.mantissa_bits},
-       ") is none of the minifloats (4,3), (5,2), (3,2), (2,3), (2,1), (1,2), (0,3), (3,0)");
+       ") is none of the minifloats ", known);
 }
 
 /// ModelOpt's tensor classes are int4, int8, e4m3 and nf4 with a ratio, e2m1 and e4m3 in MX blocks, and NVFP4.

@@ -113,8 +113,7 @@ class variations {
     format const& how = base_.how;
     for (policy p : {policy::stored, policy::modelopt, policy::modelopt_triton, policy::modelopt_pack})
       if (p != policy::modelopt_triton || is_two_level(how.scaling)) change_format([&](format& f) { f.numerics = p; });
-    for (element_type const& e : {e4m3_element, e5m2_element, e3m2_element, e2m3_element, e2m1_element, e1m2_element,
-                                  e0m3_element, e3m0_element})
+    for (element_type const& e : minifloat_elements)
       if (how.element.kind == element_kind::minifloat && e.bits == how.element.bits)
         change_format([&](format& f) { f.element = e; });
     if (!seen_.decodes) scales_of_base();  // a decoder is given its scales
