@@ -47,8 +47,9 @@ struct definition {
 
 std::vector<definition> const all = {
     {e4m3_element, 7, 0x7e, 0x7f},  {e5m2_element, 15, 0x7b, 0x7e}, {e3m2_element, 3, 0x1f, -1},
-    {e2m3_element, 1, 0x1f, -1},    {e2m1_element, 1, 7, -1},       {e1m2_element, 0, 7, -1},
-    {e0m3_element, -2, 7, -1},      {e3m0_element, 3, 7, -1, true}};
+    {e2m3_element, 1, 0x1f, -1},    {e2m2_element, 1, 0xf, -1},     {e3m1_element, 3, 0xf, -1},
+    {e2m1_element, 1, 7, -1},       {e1m2_element, 0, 7, -1},       {e0m3_element, -2, 7, -1},
+    {e3m0_element, 3, 7, -1, true}};
 
 /// Cast, code and rounded value against the search. Plain code instead of a CHECK each, for speed.
 bool agrees(definition const& d, formats::minifloat_codec const& codec, float x) {
@@ -98,6 +99,8 @@ TEST_CASE("minifloats: every code decodes as the specification says") {
   static_assert(e4m3::largest() == 448.0f);
   static_assert(e4m3::value(0x01) == 0x1p-9f);
   static_assert(e4m3::code(-0.0f) == 0x80);
+  static_assert(formats::minifloat_codec{e2m2_element}.largest() == 7.0f);
+  static_assert(formats::minifloat_codec{e3m1_element}.largest() == 24.0f);
 }
 
 TEST_CASE("minifloats: all float16 and bfloat16 inputs round to the nearest value") {

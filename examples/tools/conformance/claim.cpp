@@ -28,6 +28,8 @@ constexpr named_format known_formats[] = {
     {"FP8_E5M2", e5m2_element, scale_rule::ratio, 0, false},
     {"FP6_E3M2", e3m2_element, scale_rule::ratio, 0, false},
     {"FP6_E2M3", e2m3_element, scale_rule::ratio, 0, false},
+    {"FP5_E2M2", e2m2_element, scale_rule::ratio, 0, false},
+    {"FP5_E3M1", e3m1_element, scale_rule::ratio, 0, false},
     {"FP4", e2m1_element, scale_rule::ratio, 0, false},
     {"NF4", nf4_element, scale_rule::ratio, 64, false},
     {"MXFP8", e4m3_element, scale_rule::mx_nv, 32, true},

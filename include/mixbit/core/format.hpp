@@ -40,12 +40,16 @@ inline constexpr element_type e4m3_element = minifloat_element(4, 3), e5m2_eleme
 /// FP6 and FP4: OCP Microscaling Formats 1.0, tables 3 and 5. Without NaN; they reach 28, 7.5 and 6.
 inline constexpr element_type e3m2_element = minifloat_element(3, 2), e2m3_element = minifloat_element(2, 3),
                               e2m1_element = minifloat_element(2, 1);
+/// FP5: FP6-LLM (Xia et al., 2024) and torchao's floatx, whose values have the usual bias and no special codes; they
+/// reach 7 and 24.
+inline constexpr element_type e2m2_element = minifloat_element(2, 2), e3m1_element = minifloat_element(3, 1);
 /// ModelOpt's other splits of 4 bits; they reach 3.5, 7 and 16.
 inline constexpr element_type e1m2_element = minifloat_element(1, 2), e0m3_element = minifloat_element(0, 3),
                               e3m0_element = minifloat_element(3, 0);
 /// All of them; what is written over minifloats reads this list.
 inline constexpr element_type minifloat_elements[] = {e4m3_element, e5m2_element, e3m2_element, e2m3_element,
-                                                      e2m1_element, e1m2_element, e0m3_element, e3m0_element};
+                                                      e2m2_element, e3m1_element, e2m1_element, e1m2_element,
+                                                      e0m3_element, e3m0_element};
 
 /// NormalFloat: QLoRA (Dettmers et al., 2023), appendix E, with ModelOpt's rounding of its table to bfloat16.
 inline constexpr element_type nf4_element{element_kind::lookup, 4, 0, 0, false, false};
