@@ -99,31 +99,40 @@ struct kernel_test<kernel_histogram> {
   }
 
   template <class B, class T>
+  static void on(tensor<T>& x, named_partition const& part, std::int64_t bins, std::uint64_t strange) {
+    auto top = amax_of(x, part.groups);
+    for (std::size_t g = 0; g < top.size(); ++g) top[g] = g % 5 == 3 ? 0.0f : g % 2 ? top[g] * 0.75f : top[g];
+    std::vector<std::uint64_t> expected(top.size() * static_cast<std::size_t>(bins), 2);
+    for (std::int64_t i = 0; i < x.g.size(); ++i) {
+      auto const g = static_cast<std::size_t>(group_of(part.groups, x.g, i));
+      if (!fp::is_finite(to_float(x[i]))) continue;
+      ++expected[g * static_cast<std::size_t>(bins) + bin_of(to_float(x[i]), bins, top[g])];
+    }
+    auto const found = same_on_threads<B>([&, &g = part.groups](B cpu) {
+      std::vector<std::uint64_t> counts(expected.size(), 2);
+      data_flags flags;
+      cpu.histogram({x.view(), g, top.data(), bins, counts.data(), &flags});
+      CHECK(flags.nonfinite == strange);
+      return counts;
+    });
+    if (found != expected) FAIL_CHECK(to_string(x.g), " ", part.name, " ", bins, " bins");
+  }
+
+  template <class B, class T>
   static void run(std::vector<std::int64_t> const& shape, layout l, unsigned seed) {
     tensor<T> x{make_geometry<T>(shape, l)};
     fill(x, seed);
     std::uint64_t const strange = strew_nonfinite(x);
-    for (auto const& part : partitions_of(x.g)) {
-      auto top = amax_of(x, part.groups);
-      for (std::size_t g = 0; g < top.size(); ++g) top[g] = g % 5 == 3 ? 0.0f : g % 2 ? top[g] * 0.75f : top[g];
-      for (std::int64_t const bins : {1, 3, 2048, 5000}) {
-        if (top.size() > 100 && bins > 3) continue;
-        std::vector<std::uint64_t> expected(top.size() * static_cast<std::size_t>(bins), 2);
-        for (std::int64_t i = 0; i < x.g.size(); ++i) {
-          auto const g = static_cast<std::size_t>(group_of(part.groups, x.g, i));
-          if (!fp::is_finite(to_float(x[i]))) continue;
-          ++expected[g * static_cast<std::size_t>(bins) + bin_of(to_float(x[i]), bins, top[g])];
-        }
-        auto const found = same_on_threads<B>([&, &g = part.groups](B cpu) {
-          std::vector<std::uint64_t> counts(expected.size(), 2);
-          data_flags flags;
-          cpu.histogram({x.view(), g, top.data(), bins, counts.data(), &flags});
-          CHECK(flags.nonfinite == strange);
-          return counts;
-        });
-        if (found != expected) FAIL_CHECK(to_string(x.g), " ", part.name, " ", bins, " bins");
-      }
-    }
+    for (auto const& part : partitions_of(x.g))
+      for (std::int64_t const bins : {1, 3, 2048, 5000})
+        if (part.groups.group_count() <= 100 || bins <= 3) on<B>(x, part, bins, strange);
+    if (shape != std::vector<std::int64_t>{33001} || l != layout::row_major) return;
+    tensor<T> several_pieces{make_geometry<T>({3, 100001}, l)};  // of scalar::histogram_piece elements
+    fill(several_pieces, seed);
+    std::uint64_t const strange_there = strew_nonfinite(several_pieces);
+    int const first[] = {0};
+    on<B>(several_pieces, {"tensor", per_tensor(several_pieces.g)}, 2048, strange_there);
+    on<B>(several_pieces, {"axis 0", per_axes(several_pieces.g, first)}, 2048, strange_there);
   }
 };
 
