@@ -23,3 +23,12 @@ TEST_CASE("stepped CUDA sum: a warp takes all chunks of a group, where there are
     for (std::int64_t const size : {block, columns - block}) expected.push_back(static_cast<double>(size));
   CHECK(found == expected);
 }
+
+TEST_CASE("stepped CUDA kernels: blocks have the threads of a device's at most, whatever the pool") {
+  std::vector<float> const x(5000, 1.0f);
+  geometry const g = dense_geometry(dtype::f32, std::vector<std::int64_t>{5000});
+  thread_pool five{5};
+  double found = 0;
+  cuda_tests::stepped{five}.sum({{g, x.data()}, per_tensor(g), sum_of::values, &found, nullptr});
+  CHECK(found == 5000.0);
+}

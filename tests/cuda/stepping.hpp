@@ -11,6 +11,7 @@
 #include "mixbit/core/backend.hpp"
 #include "mixbit/core/executor.hpp"
 #include "mixbit/cuda/plan.hpp"
+#include "mixbit/cuda/tuning/tuning.hpp"
 
 namespace cuda_tests {
 
@@ -26,7 +27,7 @@ class stepping_context {
   class per_thread {
    public:
     T& operator[](int thread) {
-      if (values_.empty()) values_.resize(256);
+      if (values_.empty()) values_.resize(mixbit::cuda::largest_block);
       return values_[static_cast<std::size_t>(thread)];
     }
 
@@ -87,7 +88,9 @@ class stepping_context {
 template <int Octets = 2>
 class stepping_launcher {
  public:
-  stepping_launcher(int threads, std::int64_t most_blocks) : threads_{threads}, most_blocks_{most_blocks} {}
+  stepping_launcher(int threads, std::int64_t most_blocks) : threads_{threads}, most_blocks_{most_blocks} {
+    REQUIRE((threads >= 32 && threads <= mixbit::cuda::largest_block && (threads & (threads - 1)) == 0));
+  }
   int threads() const { return threads_; }
   double* scratch() {
     scratch_.resize(plan::scratch_sums);  // few launches need it
@@ -113,8 +116,6 @@ class stepping_launcher {
   std::vector<double> scratch_;
 };
 
-
-
 /// Models mixbit::backend over host memory. "Threads" choose the shape of the grid.
 struct stepped {
   static constexpr device place = device::cpu;
@@ -122,7 +123,8 @@ struct stepped {
   static constexpr std::string_view name = "stepped";
 
   stepped() = default;
-  explicit stepped(thread_pool& pool) : threads_{32 << pool.concurrency()}, blocks_{pool.concurrency()} {}
+  explicit stepped(thread_pool& pool)
+      : threads_{std::min(32 << pool.concurrency(), mixbit::cuda::largest_block)}, blocks_{pool.concurrency()} {}
 
   static memory_source memory() { return {}; }
   void copy_to_host(void* to, void const* from, std::size_t n) const { std::memmove(to, from, n); }
