@@ -11,6 +11,7 @@
 #include "mixbit/core/backend.hpp"
 #include "mixbit/core/executor.hpp"
 #include "mixbit/cuda/plan.hpp"
+#include "mixbit/cuda/scratch.hpp"
 #include "mixbit/cuda/tuning/tuning.hpp"
 
 namespace cuda_tests {
@@ -84,6 +85,13 @@ class stepping_context {
   void* shared_;
 };
 
+/// One for all backends here, as the copies of a gpu have it.
+inline mixbit::cuda::scratch_memory& shared_scratch() {
+  static mixbit::cuda::scratch_memory all{std::shared_ptr<double>{new double[plan::scratch_sums],
+                                                                  std::default_delete<double[]>{}}, {}};
+  return all;
+}
+
 /// A launcher of few small blocks, so that every stride over the grid is taken.
 template <int Octets = 2>
 class stepping_launcher {
@@ -92,10 +100,7 @@ class stepping_launcher {
     REQUIRE((threads >= 32 && threads <= mixbit::cuda::largest_block && (threads & (threads - 1)) == 0));
   }
   int threads() const { return threads_; }
-  double* scratch() {
-    scratch_.resize(plan::scratch_sums);  // few launches need it
-    return scratch_.data();
-  }
+  double* scratch() { return scratch_.get(); }
 
   template <class Kernel>
   void launch(Kernel const& kernel, std::int64_t threads, std::size_t shared = 0) {
@@ -113,7 +118,7 @@ class stepping_launcher {
  private:
   int threads_;
   std::int64_t most_blocks_;
-  std::vector<double> scratch_;
+  mixbit::cuda::scratch_use scratch_{&shared_scratch()};
 };
 
 /// Models mixbit::backend over host memory. "Threads" choose the shape of the grid.

@@ -4,9 +4,9 @@
 //   on.launch(kernel, threads, shared = 0)   enqueues a kernel (kernels/context.hpp) on about so many threads, with
 //                                `shared` bytes for each block
 //   on.threads()                 threads of a block, a power of two and at least 32
-//   on.scratch()                 memory for `scratch_sums` doubles, for one call at a time
+//   on.scratch()                 memory for `scratch_sums` doubles: this launcher's alone from here to its end
 //
-// Nothing here allocates, waits or reads the device's memory.
+// Nothing here allocates, waits for the device or reads its memory.
 #pragma once
 
 #include <bit>
