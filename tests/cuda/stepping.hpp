@@ -11,6 +11,8 @@
 #include "mixbit/core/backend.hpp"
 #include "mixbit/core/executor.hpp"
 #include "mixbit/cuda/plan.hpp"
+#include "mixbit/cuda/scratch.hpp"
+#include "mixbit/cuda/tuning/tuning.hpp"
 
 namespace cuda_tests {
 
@@ -26,7 +28,7 @@ class stepping_context {
   class per_thread {
    public:
     T& operator[](int thread) {
-      if (values_.empty()) values_.resize(256);
+      if (values_.empty()) values_.resize(mixbit::cuda::largest_block);
       return values_[static_cast<std::size_t>(thread)];
     }
 
@@ -83,16 +85,22 @@ class stepping_context {
   void* shared_;
 };
 
+/// One for all backends here, as the copies of a gpu have it.
+inline mixbit::cuda::scratch_memory& shared_scratch() {
+  static mixbit::cuda::scratch_memory all{std::shared_ptr<double>{new double[plan::scratch_sums],
+                                                                  std::default_delete<double[]>{}}, {}};
+  return all;
+}
+
 /// A launcher of few small blocks, so that every stride over the grid is taken.
 template <int Octets = 2>
 class stepping_launcher {
  public:
-  stepping_launcher(int threads, std::int64_t most_blocks) : threads_{threads}, most_blocks_{most_blocks} {}
-  int threads() const { return threads_; }
-  double* scratch() {
-    scratch_.resize(plan::scratch_sums);  // few launches need it
-    return scratch_.data();
+  stepping_launcher(int threads, std::int64_t most_blocks) : threads_{threads}, most_blocks_{most_blocks} {
+    REQUIRE((threads >= 32 && threads <= mixbit::cuda::largest_block && (threads & (threads - 1)) == 0));
   }
+  int threads() const { return threads_; }
+  double* scratch() { return scratch_.get(); }
 
   template <class Kernel>
   void launch(Kernel const& kernel, std::int64_t threads, std::size_t shared = 0) {
@@ -110,10 +118,8 @@ class stepping_launcher {
  private:
   int threads_;
   std::int64_t most_blocks_;
-  std::vector<double> scratch_;
+  mixbit::cuda::scratch_use scratch_{&shared_scratch()};
 };
-
-
 
 /// Models mixbit::backend over host memory. "Threads" choose the shape of the grid.
 struct stepped {
@@ -122,7 +128,8 @@ struct stepped {
   static constexpr std::string_view name = "stepped";
 
   stepped() = default;
-  explicit stepped(thread_pool& pool) : threads_{32 << pool.concurrency()}, blocks_{pool.concurrency()} {}
+  explicit stepped(thread_pool& pool)
+      : threads_{std::min(32 << pool.concurrency(), mixbit::cuda::largest_block)}, blocks_{pool.concurrency()} {}
 
   static memory_source memory() { return {}; }
   void copy_to_host(void* to, void const* from, std::size_t n) const { std::memmove(to, from, n); }

@@ -99,31 +99,40 @@ struct kernel_test<kernel_histogram> {
   }
 
   template <class B, class T>
+  static void on(tensor<T>& x, named_partition const& part, std::int64_t bins, std::uint64_t strange) {
+    auto top = amax_of(x, part.groups);
+    for (std::size_t g = 0; g < top.size(); ++g) top[g] = g % 5 == 3 ? 0.0f : g % 2 ? top[g] * 0.75f : top[g];
+    std::vector<std::uint64_t> expected(top.size() * static_cast<std::size_t>(bins), 2);
+    for (std::int64_t i = 0; i < x.g.size(); ++i) {
+      auto const g = static_cast<std::size_t>(group_of(part.groups, x.g, i));
+      if (!fp::is_finite(to_float(x[i]))) continue;
+      ++expected[g * static_cast<std::size_t>(bins) + bin_of(to_float(x[i]), bins, top[g])];
+    }
+    auto const found = same_on_threads<B>([&, &g = part.groups](B cpu) {
+      std::vector<std::uint64_t> counts(expected.size(), 2);
+      data_flags flags;
+      cpu.histogram({x.view(), g, top.data(), bins, counts.data(), &flags});
+      CHECK(flags.nonfinite == strange);
+      return counts;
+    });
+    if (found != expected) FAIL_CHECK(to_string(x.g), " ", part.name, " ", bins, " bins");
+  }
+
+  template <class B, class T>
   static void run(std::vector<std::int64_t> const& shape, layout l, unsigned seed) {
     tensor<T> x{make_geometry<T>(shape, l)};
     fill(x, seed);
     std::uint64_t const strange = strew_nonfinite(x);
-    for (auto const& part : partitions_of(x.g)) {
-      auto top = amax_of(x, part.groups);
-      for (std::size_t g = 0; g < top.size(); ++g) top[g] = g % 5 == 3 ? 0.0f : g % 2 ? top[g] * 0.75f : top[g];
-      for (std::int64_t const bins : {1, 3, 2048, 5000}) {
-        if (top.size() > 100 && bins > 3) continue;
-        std::vector<std::uint64_t> expected(top.size() * static_cast<std::size_t>(bins), 2);
-        for (std::int64_t i = 0; i < x.g.size(); ++i) {
-          auto const g = static_cast<std::size_t>(group_of(part.groups, x.g, i));
-          if (!fp::is_finite(to_float(x[i]))) continue;
-          ++expected[g * static_cast<std::size_t>(bins) + bin_of(to_float(x[i]), bins, top[g])];
-        }
-        auto const found = same_on_threads<B>([&, &g = part.groups](B cpu) {
-          std::vector<std::uint64_t> counts(expected.size(), 2);
-          data_flags flags;
-          cpu.histogram({x.view(), g, top.data(), bins, counts.data(), &flags});
-          CHECK(flags.nonfinite == strange);
-          return counts;
-        });
-        if (found != expected) FAIL_CHECK(to_string(x.g), " ", part.name, " ", bins, " bins");
-      }
-    }
+    for (auto const& part : partitions_of(x.g))
+      for (std::int64_t const bins : {1, 3, 2048, 5000})
+        if (part.groups.group_count() <= 100 || bins <= 3) on<B>(x, part, bins, strange);
+    if (shape != std::vector<std::int64_t>{33001} || l != layout::row_major) return;
+    tensor<T> several_pieces{make_geometry<T>({3, 100001}, l)};  // of scalar::histogram_piece elements
+    fill(several_pieces, seed);
+    std::uint64_t const strange_there = strew_nonfinite(several_pieces);
+    int const first[] = {0};
+    on<B>(several_pieces, {"tensor", per_tensor(several_pieces.g)}, 2048, strange_there);
+    on<B>(several_pieces, {"axis 0", per_axes(several_pieces.g, first)}, 2048, strange_there);
   }
 };
 
@@ -142,38 +151,60 @@ struct kernel_test<kernel_sum> {
     return total;
   }
 
+  /// What each group's sum becomes, 0.25 being there already.
+  template <class T>
+  static std::vector<double> expected_of(tensor<T>& x, partition const& groups, sum_of what) {
+    // these layouts overlap nowhere, and their strides are nested: memory order is the order of addresses
+    std::vector<std::vector<std::pair<T const*, double>>> elements(static_cast<std::size_t>(groups.group_count()));
+    for (std::int64_t i = 0; i < x.g.size(); ++i) {
+      double const v = to_float(x[i]);
+      double const term = what == sum_of::values ? v : what == sum_of::magnitudes ? std::fabs(v) : v * v;
+      elements[static_cast<std::size_t>(group_of(groups, x.g, i))].push_back({&x[i], std::isfinite(v) ? term : 0.0});
+    }
+    std::vector<double> expected;
+    for (auto& group : elements) {
+      std::sort(group.begin(), group.end());
+      std::vector<double> values;
+      for (auto const& e : group) values.push_back(e.second);
+      expected.push_back(0.25 + in_order(values));
+    }
+    return expected;
+  }
+
+  template <class B, class T>
+  static void on(tensor<T>& x, named_partition const& part, sum_of what, std::uint64_t strange) {
+    auto const expected = expected_of(x, part.groups, what);
+    auto const found = same_on_threads<B>([&, &g = part.groups](B cpu) {
+      std::vector<double> sum(expected.size(), 0.25);
+      data_flags flags;
+      cpu.sum({x.view(), g, what, sum.data(), &flags});
+      CHECK(flags.nonfinite == strange);
+      return sum;
+    });
+    if (found != expected) FAIL_CHECK(to_string(x.g), " ", part.name, " ", static_cast<int>(what));
+  }
+
+  /// Groups whose chunks are longer than the shortest: 524289 elements have 497 chunks, 524288 have 512.
+  template <class B, class T>
+  static void long_groups(std::vector<std::int64_t> const& shape, unsigned seed) {
+    tensor<T> x{make_geometry<T>(shape, layout::row_major)};
+    fill(x, seed);
+    std::uint64_t const strange = strew_nonfinite(x);
+    std::vector<axis_block> const along_first{{0, 524289}, {-1, 1}};
+    on<B>(x, {"blocks of 524289", blocks_of(x.g, {along_first.data(), shape.size()})}, sum_of::values, strange);
+  }
+
   template <class B, class T>
   static void run(std::vector<std::int64_t> const& shape, layout l, unsigned seed) {
     tensor<T> x{make_geometry<T>(shape, l)};
     fill(x, seed);
     std::uint64_t const strange = strew_nonfinite(x);
     for (auto const& part : partitions_of(x.g))
-      for (sum_of const what : {sum_of::values, sum_of::magnitudes, sum_of::squares}) {
-        // these layouts overlap nowhere, and their strides are nested: memory order is the order of addresses
-        std::vector<std::vector<std::pair<T const*, double>>> elements(
-            static_cast<std::size_t>(part.groups.group_count()));
-        for (std::int64_t i = 0; i < x.g.size(); ++i) {
-          double const v = to_float(x[i]);
-          double const term = what == sum_of::values ? v : what == sum_of::magnitudes ? std::fabs(v) : v * v;
-          elements[static_cast<std::size_t>(group_of(part.groups, x.g, i))].push_back(
-              {&x[i], std::isfinite(v) ? term : 0.0});
-        }
-        std::vector<double> expected;
-        for (auto& group : elements) {
-          std::sort(group.begin(), group.end());
-          std::vector<double> values;
-          for (auto const& e : group) values.push_back(e.second);
-          expected.push_back(0.25 + in_order(values));
-        }
-        auto const found = same_on_threads<B>([&, &g = part.groups](B cpu) {
-          std::vector<double> sum(expected.size(), 0.25);
-          data_flags flags;
-          cpu.sum({x.view(), g, what, sum.data(), &flags});
-          CHECK(flags.nonfinite == strange);
-          return sum;
-        });
-        if (found != expected) FAIL_CHECK(to_string(x.g), " ", part.name, " ", static_cast<int>(what));
-      }
+      for (sum_of const what : {sum_of::values, sum_of::magnitudes, sum_of::squares}) on<B>(x, part, what, strange);
+    if (std::is_same_v<T, bfloat16> && shape == std::vector<std::int64_t>{33001} && l == layout::row_major) {
+      long_groups<B, T>({1048577}, seed);
+      long_groups<B, T>({525289, 2}, seed);
+    }
   }
 };
 

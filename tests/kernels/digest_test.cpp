@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "kernels/kernel_calls.hpp"
+#include "kernels/kernel_test.hpp"
 #include "mixbit/reference/scalar.hpp"
 #include "mixbit/reference/simd.hpp"
 #include "support/format_data.hpp"
@@ -29,69 +30,168 @@ class digest {
   std::uint64_t sum_ = 0xcbf29ce484222325u;
 };
 
-template <class B, class T>
-void add_format(digest& all, geometry const& g, std::int64_t block, format const& how, unsigned seed) {
+/// Calls f(x, call) with an amax a block, and for block formats with scales from the data.
+template <class T, class F>
+void for_format(geometry const& g, std::int64_t block, format const& how, unsigned seed, F&& f) {
   std::vector<axis_block> const last{{-1, block}};
   call c{blocks_of(g, last), {}, how, 1.0f};
   tensor<T> x{g};
   fill_with_ties(x, c.groups, how, seed);
   c.amax = amax_of(x, c.groups);
-  for (bool const from_data : {false, true}) {
-    if (from_data) c.amax.clear();
-    if (from_data && how.scaling == scale_rule::ratio) break;
-    all.add(quantized<B>(x, g, c, false));
-    if (!formats::has_codes(how.element.bits)) continue;
-    auto const codes = encoded<B>(x, c);
-    all.add(codes);
-    all.add(decoded<B, T>(g, c, codes));
-  }
+  f(x, c);
+  if (how.scaling == scale_rule::ratio) return;
+  c.amax.clear();
+  f(x, c);
 }
 
-template <class B, class T>
-void add_formats(digest& all) {
+/// The same for all formats.
+template <class T, class F>
+void for_formats(F&& f) {
   unsigned seed = 1;
   for (layout const l : {layout::row_major, layout::strided}) {
     geometry const g = make_geometry<T>({5, 193}, l);
-    for (auto const& how : ratio_formats()) add_format<B, T>(all, g, 48, how, ++seed);
-    for (auto const& how : block_formats()) add_format<B, T>(all, g, 32, how, ++seed);
+    for (auto const& how : ratio_formats()) for_format<T>(g, 48, how, ++seed, f);
+    for (auto const& how : block_formats()) for_format<T>(g, 32, how, ++seed, f);
   }
 }
 
-/// The kernels that do not quantize, among them the score, a sum of products.
+/// What the kernels that do not quantize are given.
+template <class T>
+struct inputs {
+  tensor<T> x{dense_geometry(dtype_of<T>::value, {37, 96})}, z{x.g}, y{x.g};
+  partition rows = [this] {
+    std::vector<axis_block> const token{{-1, std::nullopt}};
+    return blocks_of(x.g, token);
+  }();
+  std::vector<float> amax;
+
+  inputs() {
+    fill(x, 3);
+    fill(z, 4);
+    amax = amax_of(x, rows);
+  }
+};
+
+// One overload a kernel, or this does not compile: what B makes of its inputs.
+
 template <class B, class T>
-void add_others(digest& all) {
-  B cpu;
-  tensor<T> x{dense_geometry(dtype_of<T>::value, {37, 100})}, z{x.g}, y{x.g}, grad{x.g};
-  fill(x, 3);
-  fill(z, 4);
-  fill(grad, 5);
-  std::vector<axis_block> const token{{-1, std::nullopt}};
-  partition const groups = blocks_of(x.g, token);
-  std::vector<float> amax(37, 0.0f), scale(100);
-  std::vector<double> sum(1);
-  for (std::size_t i = 0; i < scale.size(); ++i) scale[i] = 1.0f / static_cast<float>(i + 3);
-  cpu.amax({x.view(), groups, amax.data(), nullptr});
+void add(kernel_fake_quantize, digest& all) {
+  for_formats<T>([&](auto const& x, call const& c) { all.add(quantized<B>(x, x.g, c, false)); });
+}
+
+template <class B, class T>
+void add(kernel_encode, digest& all) {
+  for_formats<T>([&](auto const& x, call const& c) {
+    if (formats::has_codes(c.how.element.bits)) all.add(encoded<B>(x, c));
+  });
+}
+
+template <class B, class T>
+void add(kernel_decode, digest& all) {
+  for_formats<T>([&](auto const& x, call const& c) {
+    if (formats::has_codes(c.how.element.bits)) all.add(decoded<B, T>(x.g, c, encoded<reference::scalar>(x, c)));
+  });
+}
+
+template <class B, class T>
+void add(kernel_amax, digest& all) {
+  inputs<T> in;
+  std::vector<float> amax(in.amax.size());
+  B{}.amax({in.x.view(), in.rows, amax.data(), nullptr});
   all.add(amax);
-  cpu.subtract({x.view(), z.view(), y.ref()});
-  all.add(y.memory);
-  cpu.gradient_score({grad.view(), y.view(), sum.data()});
+}
+
+template <class B, class T>
+void add(kernel_subtract, digest& all) {
+  inputs<T> in;
+  B{}.subtract({in.x.view(), in.z.view(), in.y.ref()});
+  all.add(in.y.memory);
+}
+
+template <class B, class T>
+void add(kernel_gradient_score, digest& all) {
+  inputs<T> in;
+  std::vector<double> sum(1);
+  B{}.gradient_score({in.x.view(), in.z.view(), sum.data()});
   all.add(sum);
-  cpu.scale_channels({x.view(), y.ref(), 1, 100, scale.data()});
-  all.add(y.memory);
-  for (float& m : amax) m *= 0.5f;
-  cpu.backward_mask({x.view(), grad.ref(), groups, amax.data()});
-  all.add(grad.memory);
+}
+
+template <class B, class T>
+void add(kernel_scale_channels, digest& all) {
+  inputs<T> in;
+  std::vector<float> scale(96);
+  for (std::size_t i = 0; i < scale.size(); ++i) scale[i] = 1.0f / static_cast<float>(i + 3);
+  B{}.scale_channels({in.x.view(), in.y.ref(), 1, 96, scale.data()});
+  all.add(in.y.memory);
+}
+
+template <class B, class T>
+void add(kernel_backward_mask, digest& all) {
+  inputs<T> in;
+  for (float& m : in.amax) m *= 0.5f;
+  B{}.backward_mask({in.x.view(), in.z.ref(), in.rows, in.amax.data()});
+  all.add(in.z.memory);
+}
+
+template <class B, class T>
+void add(kernel_histogram, digest& all) {
+  inputs<T> in;
+  for (float& m : in.amax) m *= 0.7f;
+  std::vector<std::uint64_t> counts(in.amax.size() * 1000);
+  B{}.histogram({in.x.view(), in.rows, in.amax.data(), 1000, counts.data(), nullptr});
+  all.add(counts);
+}
+
+template <class B, class T>
+void add(kernel_sum, digest& all) {
+  inputs<T> in;
+  int const columns[] = {-1};
+  for (partition const& groups : {in.rows, per_tensor(in.x.g), per_axes(in.x.g, columns)})
+    for (sum_of const what : {sum_of::values, sum_of::magnitudes, sum_of::squares}) {
+      std::vector<double> sum(static_cast<std::size_t>(groups.group_count()));
+      B{}.sum({in.x.view(), groups, what, sum.data(), nullptr});
+      all.add(sum);
+    }
+}
+
+template <class B, class T>
+void add(kernel_extremes, digest& all) {
+  inputs<T> in;
+  std::vector<float> low(in.amax.size(), std::numeric_limits<float>::infinity()), high(low.size(), -low[0]);
+  B{}.extremes({in.x.view(), in.rows, low.data(), high.data(), nullptr});
+  all.add(low);
+  all.add(high);
+}
+
+template <class B, class T>
+void add(kernel_shift, digest& all) {
+  for (bool const subtract : {false, true}) {
+    inputs<T> in;
+    std::vector<float> value;
+    for (float const m : in.amax) value.push_back(to_float(from_float<T>(m * 0.3f)));
+    B{}.shift({in.x.view(), in.y.ref(), in.rows, value.data(), subtract});
+    all.add(in.y.memory);
+  }
+}
+
+template <class B, class T>
+void add(kernel_hadamard, digest& all) {
+  for (std::int64_t const block : {2, 32}) {
+    inputs<T> in;
+    B{}.hadamard({in.x.view(), in.y.ref(), block});
+    all.add(in.y.memory);
+  }
 }
 
 template <class B>
 std::uint64_t digest_of_kernels() {
   digest all;
-  add_formats<B, float>(all);
-  add_formats<B, half>(all);
-  add_formats<B, bfloat16>(all);
-  add_others<B, float>(all);
-  add_others<B, half>(all);
-  add_others<B, bfloat16>(all);
+#define MIXBIT_KERNEL(name)                \
+  add<B, float>(kernel_##name{}, all);     \
+  add<B, half>(kernel_##name{}, all);      \
+  add<B, bfloat16>(kernel_##name{}, all);
+#include "mixbit/core/kernels.inc"
+#undef MIXBIT_KERNEL
   return all.sum();
 }
 

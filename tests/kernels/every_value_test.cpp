@@ -153,6 +153,16 @@ TEST_CASE("every value of 16 bits: one scale a tensor, in every type that holds 
     }
 }
 
+TEST_CASE("every value of 16 bits: a cast has no scale, whatever the groups") {
+  auto const shape = dense_geometry(dtype::f32, {rows, columns});
+  for (std::int64_t const size : {5, 16, 32}) {
+    std::vector<axis_block> const block{{-1, size}};
+    for (auto const& e : elements)
+      if (e.kind == element_kind::minifloat)
+        compare_both({{e, policy::stored, dtype::f32, packing::dense_rows}, blocks_of(shape, block), {}});
+  }
+}
+
 TEST_CASE("every value of 16 bits: MX blocks with E8M0 scales") {
   auto const shape = dense_geometry(dtype::f32, {rows, columns});
   std::vector<axis_block> const block{{-1, 32}};

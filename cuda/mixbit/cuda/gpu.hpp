@@ -14,6 +14,7 @@
 
 #include "mixbit/core/backend.hpp"
 #include "mixbit/cuda/failure.hpp"
+#include "mixbit/cuda/scratch.hpp"
 #include "mixbit/cuda/target.hpp"
 #include "mixbit/cuda/tuning/tuning.hpp"
 #include "mixbit/formats/check.hpp"
@@ -22,7 +23,8 @@ namespace mixbit::cuda::inline MIXBIT_CUDA_TARGET {
 
 /// Models mixbit::backend. Kernels and copies are ordered on the stream; kernels neither wait nor allocate. Copies of
 /// an object share its stream and the few kilobytes that sums need, so they serve one stream's work one after the
-/// other: another stream takes an object of its own. The device that is current when it is made must be so in calls.
+/// other: another stream takes an object of its own. Several host threads may call copies, or the same object: a mutex
+/// keeps the launches of one sum together. The device that is current when it is made must be so in calls.
 class gpu {
  public:
   static constexpr device place = device::cuda;
@@ -61,7 +63,7 @@ class gpu {
  private:
   cudaStream_t stream_ = nullptr;
   int capability_ = 0, multiprocessors_ = 0;
-  std::shared_ptr<double> scratch_;
+  std::shared_ptr<scratch_memory> scratch_;
 };
 
 static_assert(backend<gpu>);

@@ -40,7 +40,8 @@ MIXBIT_CUDA_INLINE gpu::gpu(cudaStream_t stream) : stream_{stream} {
   require(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, id), "cudaDeviceGetAttribute");
   capability_ = 10 * major + minor;
   auto const source = memory();
-  scratch_ = {static_cast<double*>(source.allocate(plan::scratch_sums * sizeof(double))), source.release};
+  scratch_ = std::make_shared<scratch_memory>();
+  scratch_->sums = {static_cast<double*>(source.allocate(plan::scratch_sums * sizeof(double))), source.release};
 }
 
 MIXBIT_CUDA_INLINE memory_source gpu::memory() {

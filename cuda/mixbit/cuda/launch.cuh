@@ -7,6 +7,7 @@
 #include "mixbit/cuda/target.hpp"
 #include "mixbit/cuda/tuning/tuning.hpp"
 #include "mixbit/cuda/plan.hpp"
+#include "mixbit/cuda/scratch.hpp"
 
 namespace mixbit::cuda::inline MIXBIT_CUDA_TARGET {
 
@@ -154,15 +155,15 @@ run_kernel(__grid_constant__ Kernel const kernel) {
   kernel(at);
 }
 
-/// See plan.hpp. Allocates nothing and does not wait.
+/// See plan.hpp. Allocates nothing and does not wait for the device.
 class stream_launcher {
  public:
-  stream_launcher(cudaStream_t stream, tuning const& how, int multiprocessors, double* scratch)
+  stream_launcher(cudaStream_t stream, tuning const& how, int multiprocessors, scratch_memory* scratch)
       : stream_{stream}, threads_{how.threads},
         most_blocks_{std::int64_t{how.blocks_a_multiprocessor} * multiprocessors}, scratch_{scratch} {}
 
   int threads() const { return threads_; }
-  double* scratch() const { return scratch_; }
+  double* scratch() { return scratch_.get(); }
 
   template <class Kernel>
   void launch(Kernel const& kernel, std::int64_t threads, std::size_t shared = 0) const {
@@ -180,7 +181,7 @@ class stream_launcher {
   cudaStream_t stream_;
   int threads_;
   std::int64_t most_blocks_;
-  double* scratch_;
+  scratch_use scratch_;
 };
 
 }  // namespace mixbit::cuda::inline MIXBIT_CUDA_TARGET

@@ -4,9 +4,9 @@
 //   on.launch(kernel, threads, shared = 0)   enqueues a kernel (kernels/context.hpp) on about so many threads, with
 //                                `shared` bytes for each block
 //   on.threads()                 threads of a block, a power of two and at least 32
-//   on.scratch()                 memory for `scratch_sums` doubles, for one call at a time
+//   on.scratch()                 memory for `scratch_sums` doubles: this launcher's alone from here to its end
 //
-// Nothing here allocates, waits or reads the device's memory.
+// Nothing here allocates, waits for the device or reads its memory.
 #pragma once
 
 #include <bit>
@@ -305,11 +305,11 @@ template <class Launcher>
 void sum(Launcher& on, sum_args const& a) {
   if (a.x.size() == 0) return;
   group_boxes const boxes{a.x, a.groups};
-  std::int64_t const size = boxes.box(0).size, length = formats::sum_chunk_length(size);
+  std::int64_t const size = boxes.box(0).size;  // of the first group, which no other exceeds
   std::uint64_t* const flag = a.flags ? &a.flags->nonfinite : nullptr;
   if (size <= formats::sum_lanes)
     return on.launch(sum_small_groups{boxes, data_of(a.x), a.what, a.sum, flag}, boxes.count);
-  std::int64_t const chunks = (size + length - 1) / length;  // of the first group, which no other exceeds
+  std::int64_t const chunks = formats::sum_chunks_up_to(size);
   double* const partial = chunks > 1 && boxes.count * chunks <= scratch_sums ? on.scratch() : nullptr;
   on.launch(sum_chunks{boxes, data_of(a.x), a.what, a.sum, partial, chunks, divider{chunks}, flag},
             boxes.count * (partial ? chunks : 1) * formats::sum_lanes);

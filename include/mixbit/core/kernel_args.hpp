@@ -12,7 +12,7 @@ namespace mixbit {
 
 /// What a kernel saw in the data and could not answer with an exception.
 struct data_flags {
-  std::uint64_t nonfinite = 0;          ///< NaN and infinities met while calibrating
+  std::uint64_t nonfinite = 0;          ///< NaN and infinities that a statistic leaves out; NaN that `encode` meets
   std::uint64_t negative_unsigned = 0;  ///< negative values met by an unsigned format
 };
 
@@ -35,7 +35,7 @@ struct fake_quantize_args {
   const_tensor_ref x;
   tensor_ref y;
   partition groups;
-  float const* amax = nullptr;  ///< [group_count]
+  float const* amax = nullptr;  ///< [group_count]; see amax_use
   format how;
   data_flags* flags = nullptr;         ///< may be null
   float const* tensor_amax = nullptr;  ///< [1], for two-level scales
@@ -47,7 +47,7 @@ struct fake_quantize_args {
 struct encode_args {
   const_tensor_ref x;
   partition groups;
-  float const* amax = nullptr;
+  float const* amax = nullptr;  ///< [group_count], null with amax_use::data; `given` and null casts without a scale
   format how;
   std::uint8_t* codes = nullptr;  ///< [storage_size(...).payload] bytes
   void* scales = nullptr;

@@ -9,7 +9,8 @@
 
 namespace mixbit::formats {
 
-/// The widest block: what a kernel holds in fast memory, and fast_hadamard_transform's own limit.
+/// The widest block: fast_hadamard_transform's own limit, and 128 KB of float32 in a kernel's fast memory, which some
+/// devices do not have (docs/cuda.md, Limits).
 inline constexpr std::int64_t largest_hadamard = 32768;
 
 /// The largest power of two that divides a positive width.

@@ -23,6 +23,12 @@ MIXBIT_HD constexpr std::int64_t sum_chunk_length(std::int64_t n) {
   return whole < least_sum_chunk ? least_sum_chunk : whole;
 }
 
+/// The most chunks that a group of up to n elements has. A shorter group may have more than a longer one: 524288
+/// elements have 512 chunks of 1024, and 524289 have 497 of 1056.
+MIXBIT_HD constexpr std::int64_t sum_chunks_up_to(std::int64_t n) {
+  return n <= most_sum_chunks * least_sum_chunk ? (n + least_sum_chunk - 1) / least_sum_chunk : most_sum_chunks;
+}
+
 /// What one finite element adds. The square of a float32 is exact in double, so a fused product changes nothing.
 MIXBIT_HD constexpr double sum_term(sum_of what, float x) {
   double const v = x;

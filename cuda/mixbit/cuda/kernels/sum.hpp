@@ -126,7 +126,7 @@ struct sum_chunks {
   sum_of what;
   double* sum;
   double* partial;          ///< [groups, chunks], or null: a warp does all chunks of a group
-  std::int64_t chunks = 1;  ///< of the largest group
+  std::int64_t chunks = 1;  ///< as many as any group has, or more
   divider by_chunks;
   std::uint64_t* flag;
 
@@ -159,7 +159,7 @@ struct sum_chunks {
   }
 
  private:
-  /// What one lane of chunk number c adds up: +0 for a chunk that a shorter group does not have.
+  /// What one lane of chunk number c adds up: +0 for a chunk that the group does not have.
   template <class Context>
   MIXBIT_HD double lane_sum(Context& at, std::int64_t unit, std::int64_t c, int lane) const {
     std::int64_t const group = partial ? by_chunks.quotient(unit) : unit;

@@ -1,5 +1,5 @@
 // Kernels that treat elements one by one, given what belongs to their groups: fake quantization with a given amax, the
-// backward mask, differences and channel scales.
+// backward mask, differences, shifts and channel scales.
 #pragma once
 
 #include "mixbit/cuda/kernels/context.hpp"
@@ -43,7 +43,7 @@ struct sweep {
   }
 };
 
-/// Calls f(i, group) for the elements of an octet; `Octet` elements, so that loops unroll.
+/// Calls f(i, group) for the elements of an octet, in a loop of its full length, which unrolls.
 template <int Count, class F>
 MIXBIT_HD void for_groups(nest<Count> const& walk, place<Count> const& p, F&& f) {
   std::int64_t group = p.group, phase = p.phase;

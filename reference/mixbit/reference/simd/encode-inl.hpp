@@ -88,7 +88,7 @@ HWY_INLINE bool encode_scales(vector_rule<Rule> const& rule, encode_args const& 
   } else if (a.amax) {
     std::copy_n(a.amax + group, groups, b.amax);
   } else {
-    b.set(0, formats::scaling{});
+    for (std::int64_t i = 0; i < groups; ++i) b.set(i, formats::scaling{});  // a cast: no group has a scale
     return strange;
   }
   if (writes) {
