@@ -112,6 +112,23 @@ TEST_CASE("affine: the midpoint of the running extremes, static; of each call's,
   CHECK(same_bits(b.quantized(copy, one), b.quantized(q, one)));
 }
 
+TEST_CASE("affine: a tensor without elements has a dynamic bias of zeros, by either method") {
+  bench b;
+  for (bias_method const method : {bias_method::mean, bias_method::max_min})
+    for (int const rows : {0, 4}) {
+      quantizer q{"k", with([&](auto& a) {
+                    a.bias = bias_over({-2}, method, quantizer_type::dynamic_type);
+                    a.type = quantizer_type::dynamic_type;
+                  }),
+                  policy::stored};
+      matrix const none(rows, 4 - rows);
+      CHECK(b.quantized(q, none).size() == 0);
+      auto const columns = static_cast<std::size_t>(none.cols());
+      float const* const bias = q.bias()->of(b.device, b.scratch, read_view(none));
+      CHECK(std::vector<float>(bias, bias + columns) == std::vector<float>(columns, 0.0f));
+    }
+}
+
 TEST_CASE("affine: what cannot be is refused by name, and nothing is written") {
   bench b;
   matrix const x = random_matrix(4, 4, 5);

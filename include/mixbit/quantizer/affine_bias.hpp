@@ -113,7 +113,8 @@ class affine_bias {
       device.zero(sum, count * sizeof(double));
       device.sum({x, groups, sum_of::values, sum, nullptr});
       device.copy_to_host(sums.data(), sum, count * sizeof(double));
-      double const n = static_cast<double>(x.size()) / static_cast<double>(count);
+      // at least 1: groups without elements (an expert without tokens) have the mean 0, as their midpoint is
+      double const n = std::max(static_cast<double>(x.size()) / static_cast<double>(count), 1.0);
       for (std::size_t g = 0; g < count; ++g)
         s.value[g] = formats::through(x.type, static_cast<float>(sums[g] / n));
       return s;
