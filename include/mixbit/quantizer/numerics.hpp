@@ -11,6 +11,7 @@
 
 #include "mixbit/config/quantizer_attribute_config.hpp"
 #include "mixbit/core/partition.hpp"
+#include "mixbit/core/quoted.hpp"
 #include "mixbit/formats/check.hpp"
 #include "mixbit/quantizer/rotation.hpp"
 
@@ -158,17 +159,17 @@ inline void set_scales(quantizer_numerics& n, block_config const& blocks, numeri
 }
 
 inline void refuse_what_is_not_computed(quantizer_attribute_config const& a, std::string const& where) {
-  auto const refuse = [&](char const* field) {
-    fail(error_id::format_value, where, ": ", field, " is not computed by this version");
+  auto const refuse = [&](std::string const& field, char const* instead = "") {
+    fail(error_id::format_value, where, ": ", field, " is not computed by this version", instead);
   };
   if (a.block_sizes && !a.block_sizes->scale_block_sizes.empty() && !a.block_sizes->scale_bits)
     refuse("block_sizes.scale_block_sizes without scale_bits");
   bool const reshaped = a.block_sizes && !a.block_sizes->is_dynamic() &&
                         std::ranges::any_of(a.block_sizes->axes, [](auto const& b) { return b.size.has_value(); });
   if (a.bias && reshaped) refuse("bias together with calibrated blocks, whose axes are not the tensor's,");
-  if (a.backend) refuse("backend");
+  if (a.backend) refuse("backend " + in_quotes(*a.backend));
   if (!a.fake_quant) refuse("fake_quant: false (weights are packed by the exporter)");
-  if (a.calibrator != "max") refuse("a calibrator other than max");
+  if (a.calibrator != "max") refuse("calibrator " + in_quotes(a.calibrator), "; 'max' is");
 }
 
 }  // namespace detail
