@@ -13,6 +13,7 @@
 #include "mixbit/core/partition.hpp"
 #include "mixbit/core/quoted.hpp"
 #include "mixbit/formats/check.hpp"
+#include "mixbit/formats/packing.hpp"
 #include "mixbit/quantizer/rotation.hpp"
 
 namespace mixbit {
@@ -99,14 +100,6 @@ inline element_type element_of(quantizer_attribute_config const& a, std::string 
        formats::widest_integer, " bits and minifloats are");
 }
 
-/// Where the codes of a weight in this element lie in a file (docs/numerics.md, "Storage").
-inline packing storage_packing(element_type const& e) {
-  if (e.bits >= 8) return packing::bytes;
-  if (e.kind == element_kind::lookup) return packing::nibbles_high_first;
-  return e.kind == element_kind::integer && e.bits == 4 && !e.is_unsigned ? packing::nibbles_row_pairs
-                                                                           : packing::dense_rows;
-}
-
 inline grouping_scheme grouping_of(quantizer_attribute_config const& a) {
   grouping_scheme g;
   if (!a.axis.per_tensor()) {
@@ -180,7 +173,7 @@ inline quantizer_numerics interpret(quantizer_attribute_config const& a, numeric
   detail::refuse_what_is_not_computed(a, where);
   quantizer_numerics n;
   n.how = format{detail::element_of(a, where), options.rules};
-  n.how.layout = detail::storage_packing(n.how.element);
+  n.how.layout = formats::storage_packing(n.how.element);
   n.grouping = detail::grouping_of(a);
   n.rotate = rotation_of(a, where);
   n.bias = a.bias;
