@@ -63,6 +63,19 @@ struct sample {
   float given_tensor_scale = 1;
 };
 
+/// float32 values in a compute type, dense.
+inline std::vector<std::byte> typed(std::span<float const> values, dtype type) {
+  std::vector<std::byte> bytes(values.size() * size_of(type));
+  visit_compute(type, [&](auto element) {
+    using type_of = decltype(element);
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      auto const v = from_float<type_of>(values[i]);
+      std::memcpy(bytes.data() + i * sizeof v, &v, sizeof v);
+    }
+  });
+  return bytes;
+}
+
 /// The group of every element, in row-major order.
 inline std::vector<std::int32_t> group_numbers(geometry const& g, partition const& p) {
   std::vector<std::int32_t> numbers(static_cast<std::size_t>(g.size()));
