@@ -1,5 +1,7 @@
 // mixbit: quantization with automatic per-layer bit selection, header-only. This includes the library but for tensor
-// adapters (mixbit/adapters/...), JSON and files (.../json.hpp, mixbit/io/...) and the backends themselves.
+// adapters (mixbit/adapters/...), JSON and files (.../json.hpp, mixbit/io/...) and the backends themselves. Conformance
+// (mixbit/validate/...) is left out too: what quantizes a model never needs it, and its search over conventions would
+// add to the compile time of everyone who includes this.
 #pragma once
 
 #include "mixbit/autoquant/apply_plan.hpp"

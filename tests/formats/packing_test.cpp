@@ -18,6 +18,17 @@ std::vector<std::uint8_t> pack(packing layout, element_type const& e, code_matri
 using bytes = std::vector<std::uint8_t>;
 }  // namespace
 
+TEST_CASE("the layout of each element in a file") {
+  CHECK(storage_packing(integer_element(8)) == packing::bytes);
+  CHECK(storage_packing(integer_element(16)) == packing::bytes);
+  CHECK(storage_packing(e4m3_element) == packing::bytes);
+  CHECK(storage_packing(nf4_element) == packing::nibbles_high_first);
+  CHECK(storage_packing(integer_element(4)) == packing::nibbles_row_pairs);
+  CHECK(storage_packing(integer_element(4, true)) == packing::dense_rows);
+  CHECK(storage_packing(integer_element(3)) == packing::dense_rows);
+  CHECK(storage_packing(e2m1_element) == packing::dense_rows);
+}
+
 TEST_CASE("known bytes of each layout") {
   element_type const int4 = integer_element(4);
   CHECK(pack(packing::bytes, int4, {1, 3}, {-8, 0, 7}) == bytes{0xf8, 0x00, 0x07});

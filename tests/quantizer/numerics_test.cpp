@@ -42,8 +42,9 @@ TEST_CASE("numerics: what is not computed is refused, naming quantizer and field
                a.rotate.block_size = 12;
              })),
              "fc.q: ", "rotate.block_size 12"));
-  CHECK(says(refusal(with([](auto& a) { a.calibrator = "histogram"; })), "fc.q: ", "calibrator"));
-  CHECK(says(refusal(with([](auto& a) { a.backend = "own"; })), "fc.q: ", "backend"));
+  CHECK(says(refusal(with([](auto& a) { a.calibrator = "histogram"; })), "fc.q: ", "calibrator 'histogram'",
+             "'max' is"));
+  CHECK(says(refusal(with([](auto& a) { a.backend = "own"; })), "fc.q: ", "backend 'own'"));
   CHECK(says(refusal(with([](auto& a) { a.fake_quant = false; })), "fc.q: ", "fake_quant"));
   CHECK(says(refusal(with([](auto& a) { a.num_bits = {2, 2}; })), "fc.q: ", "(2,2)"));
   CHECK(says(refusal(with([](auto& a) { a.num_bits = "posit8"; })), "fc.q: ", "posit8"));

@@ -112,6 +112,46 @@ TEST_CASE("affine: the midpoint of the running extremes, static; of each call's,
   CHECK(same_bits(b.quantized(copy, one), b.quantized(q, one)));
 }
 
+TEST_CASE("affine: a tensor without elements has a dynamic bias of zeros, by either method") {
+  bench b;
+  for (bias_method const method : {bias_method::mean, bias_method::max_min})
+    for (int const rows : {0, 4}) {
+      quantizer q{"k", with([&](auto& a) {
+                    a.bias = bias_over({-2}, method, quantizer_type::dynamic_type);
+                    a.type = quantizer_type::dynamic_type;
+                  }),
+                  policy::stored};
+      matrix const none(rows, 4 - rows);
+      CHECK(b.quantized(q, none).size() == 0);
+      auto const columns = static_cast<std::size_t>(none.cols());
+      float const* const bias = q.bias()->of(b.device, b.scratch, read_view(none));
+      CHECK(std::vector<float>(bias, bias + columns) == std::vector<float>(columns, 0.0f));
+    }
+}
+
+TEST_CASE("affine: a bias leaves NaN and infinities out and counts each once, also where no amax is calibrated") {
+  bench b;
+  matrix x = random_matrix(8, 4, 5);
+  x(1, 2) = NAN, x(3, 2) = INFINITY, x(7, 0) = -INFINITY;
+  for (bias_method const method : {bias_method::mean, bias_method::max_min})
+    for (int const source : {0, 1, 2}) {  // of the amax: calibrated, constant, of each call's data
+      auto const attributes = with([&](auto& a) {
+        a.bias = bias_over({-2}, method);
+        if (source == 1) a.constant_amax = 4.0;
+        if (source == 2) a.type = quantizer_type::dynamic_type;
+      });
+      quantizer q{"k", attributes, policy::stored}, copy{"k", attributes, policy::stored};
+      q.observe(b.device, b.scratch, read_view(x));
+      CHECK(q.nonfinite(b.device) == 3);
+      copy.adopt(b.device, q);
+      CHECK(copy.nonfinite(b.device) == 3);
+      if (method == bias_method::mean)  // what is left out counts in the divisor
+        CHECK(q.bias()->values()[0] == doctest::Approx(x.col(0).head(7).sum() / 8).epsilon(1e-6));
+      else
+        CHECK(q.bias()->values()[0] == (x.col(0).head(7).maxCoeff() + x.col(0).head(7).minCoeff()) * 0.5f);
+    }
+}
+
 TEST_CASE("affine: what cannot be is refused by name, and nothing is written") {
   bench b;
   matrix const x = random_matrix(4, 4, 5);

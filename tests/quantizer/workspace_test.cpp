@@ -95,6 +95,52 @@ TEST_CASE("workspace: four threads on one model are refused while another is ins
   CHECK(apply(l.slots, x, l.weight, multiply).values == expected.values);
 }
 
+TEST_CASE("calibration: a second thread that shows a static bias data is refused, since its value has an order") {
+  struct host {
+    layer l;
+    quantizer_slots<cpu> attention;
+    void walk(module_visitor<cpu> const& visit) {
+      l.walk(visit);
+      visit(module("attn", "attention", attention));
+    }
+    quantizer_slots<cpu>& slots(bool of_tensor) { return of_tensor ? attention : l.slots; }
+    void show(plain_tensor batch, bool of_tensor) {
+      workspace<cpu> ws;
+      if (of_tensor) apply(ws, attention, batch, 1);
+      else apply(ws, l.slots, batch, l.weight, multiply);
+    }
+  };
+  plain_tensor const x = waves({5, 24}, 0.3f), big = waves({5, 24}, 0.4f);
+  for (bias_method const method : {bias_method::mean, bias_method::max_min})
+    for (bool const of_tensor : {false, true}) {
+      host h;
+      model<cpu> m{h};
+      quantizer_attribute_config affine;
+      affine.bias = bias_config{{-2}, quantizer_type::static_type, method};
+      std::string const name = of_tensor ? "attn.k_bmm_quantizer" : "layer.input_quantizer";
+      quantize_config config = nothing_on();
+      turn_on(config, name, affine);
+      auto const show = [&](plain_tensor const& batch) { h.show(batch, of_tensor); };
+      auto const calibrated = [&](auto const& loop) {
+        quantize(m, config, loop);
+        cpu device;
+        auto& q = h.slots(of_tensor).shared_site()->quantizers().quantizers[of_tensor ? 1 : 0].members().front();
+        return std::pair{q.bias()->values(), q.amax(device)};
+      };
+      auto const twice = [&] { show(x), show(x); };  // one thread's order is one order
+      auto const elsewhere = [](auto const& call) {
+        std::string text;
+        std::thread{[&] { text = error_text(error_id::state_busy, call); }}.join();
+        return text;
+      };
+      auto const expected = calibrated(twice);
+      std::string refused;
+      CHECK(calibrated([&] { twice(), refused = elsewhere([&] { show(big); }); }) == expected);
+      CHECK(says(refused, name + ": ", "bias", "two threads"));
+      CHECK(elsewhere([&] { calibrated(twice); }) == "(no error)");  // all of it on another thread
+    }
+}
+
 TEST_CASE("workspace: one a thread runs clean and gives the bits of one thread (rule 10)") {
   layer l;
   model<cpu> m{l};

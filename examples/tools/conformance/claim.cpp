@@ -48,7 +48,7 @@ quantizer_numerics numerics_of(named_format const& f) {
   n.how.element = f.element;
   n.how.scaling = f.scaling;
   n.how.scale_type = is_mx(f.scaling) ? dtype::f8_e8m0 : is_two_level(f.scaling) ? dtype::f8_e4m3 : dtype::f32;
-  n.how.layout = mixbit::detail::storage_packing(f.element);
+  n.how.layout = formats::storage_packing(f.element);
   n.groups_from_data = f.dynamic;
   if (f.block > 0) n.grouping = {grouping_scheme::kind::blocks, {}, {{-1, f.block}}};
   return n;
@@ -89,7 +89,7 @@ quantizer_attribute_config attributes_of(options const& o) {
     std::vector<std::string_view> names{preset_names().begin(), preset_names().end()};
     for (auto const& f : known_formats) names.push_back(f.name);
     fail(error_id::usage, "--format '", o.format, "' is neither a format, nor a preset, nor a file",
-         mixbit::detail::close_names(o.format, names));
+         close_names(o.format, names));
   }
   json_document const document = read_json_file(o.format);
   if (document.is_object() && !document.contains("quant_cfg")) return attributes_from_json(document, o.format);

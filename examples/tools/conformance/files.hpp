@@ -2,7 +2,6 @@
 #pragma once
 
 #include <map>
-#include <memory>
 #include <string>
 #include <vector>
 
@@ -16,7 +15,7 @@ class tensor_source {
   /// "FILE", "FILE:TENSOR" or a folder. Throws file errors; every message names the path.
   explicit tensor_source(std::string const& where);
 
-  /// In the file's order; an npy file is called by its stem. In place, as long as this object lives.
+  /// By name; an npy file is called by its stem. In place, as long as this object lives.
   std::map<std::string, mixbit::const_tensor_ref> const& tensors() const { return tensors_; }
 
   /// The tensor that belongs to one of the input's: the only one, or the one of its name. Throws file_content.

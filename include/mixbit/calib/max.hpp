@@ -4,11 +4,16 @@
 // call, and each static quantizer of each recipe observes the operand. Quantizers that divide the operand alike for
 // their amax share one observation. Weights are observed from the walk, so a layer that sees no data still gets its
 // weight's amax.
+//
+// Threads: a running max does not depend on the order of batches, so several threads may run them, each with a
+// workspace of its own. The bias of an affine quantizer, and its amax of what the bias so far leaves, do: one thread
+// shows such a quantizer all of a pass's data, and another is refused (`state_busy`).
 #pragma once
 
 #include <algorithm>
 #include <memory>
 #include <mutex>
+#include <thread>
 #include <unordered_map>
 #include <vector>
 
@@ -21,10 +26,22 @@ template <backend B>
 struct observer_group {
   sequential_quantizer<B> const* owner;  ///< of the first: its pre_quant_scale comes before what it sees
   std::vector<tensor_quantizer<B>*> members;
+  std::thread::id shown_by{};  ///< the thread whose order of batches a static bias has; none yet: no thread's id
 
   bool takes(sequential_quantizer<B> const& q, tensor_quantizer<B> const& member) const {
     bool const same_scale = owner == &q || (!owner->has_pre_quant_scale() && !q.has_pre_quant_scale());
     return same_scale && members.front()->numerics().same_calibration(member.numerics());
+  }
+
+  /// Throws `state_busy` where the order of batches matters and another thread has shown one.
+  void claim() {
+    auto const* const bias = members.front()->bias();
+    if (bias == nullptr || !bias->is_static()) return;
+    auto const me = std::this_thread::get_id();
+    if (shown_by != std::thread::id{} && shown_by != me)
+      fail(error_id::state_busy, members.front()->name(), ": its static bias is calibrated by two threads; it would ",
+           "depend on their order, so run the batches of this layer on one thread");
+    shown_by = me;
   }
 };
 
@@ -40,7 +57,7 @@ std::vector<observer_group<B>> observers_of(site<B>& s, Select&& selects) {
         if (!member.needs_calibration()) continue;
         auto const at = std::find_if(groups.begin(), groups.end(), [&](auto const& g) { return g.takes(q, member); });
         if (at == groups.end())
-          groups.push_back({&q, {&member}});
+          groups.push_back({&q, {&member}, {}});
         else
           at->members.push_back(&member);
       }
@@ -106,14 +123,18 @@ class max_calibration final : public apply_hook<B> {
     tensor_ref const y = s.run_unquantized(ws, o, op);
     if (detail::trial_scope::is_on()) return;  // inside another layer's probe: the data is not the host's
     if (!s.probed) probe_layout(s, ws, o, op, as_given ? const_tensor_ref{y} : const_tensor_ref{});
-    std::lock_guard const committing{mutex_};  // a running max: the order of threads does not matter
+    std::lock_guard const committing{mutex_};
+    for (auto* groups : {&watching.input, &watching.output})
+      for (auto& g : *groups) g.claim();
     if (o.x.data) observe(ws, watching.input, s.canonical(operand_role::input, o.x));
     observe(ws, watching.output, s.canonical_output(y));
   }
   void on_tensor(site<B>& s, workspace<B>& ws, std::size_t index, tensor_ref x) override {
     if (!detail::trial_scope::is_on()) {
       std::lock_guard const committing{mutex_};
-      observe(ws, observers_[index_.at(&s)].tensors[index], x);
+      auto& groups = observers_[index_.at(&s)].tensors[index];
+      for (auto& g : groups) g.claim();
+      observe(ws, groups, x);
     }
     if (auto const& q = s.quantizers().quantizers[index]; q.transforms()) q.transform(ws.device, x, x);
   }

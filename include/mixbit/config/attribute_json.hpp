@@ -313,7 +313,7 @@ inline quantizer_attribute_config attributes_from_json(config_json const& j, std
     }
     if (!known)
       fail(error_id::config_unknown_field, detail::child(where, key), ": no such field",
-           detail::close_names(key, names));
+           close_names(key, names));
   }
   if (c.written.value == bit_of(attribute_field::enable) && c.enable)
     fail(error_id::config_conflict, where.empty() ? "attributes" : where, ": enable = true alone says no format");

@@ -9,7 +9,9 @@
 #include <utility>
 #include <vector>
 
-namespace mixbit::detail {
+namespace mixbit {
+
+namespace detail {
 
 /// Levenshtein's distance, letters of either case alike.
 inline std::size_t edit_distance(std::string_view a, std::string_view b) {
@@ -26,12 +28,14 @@ inline std::size_t edit_distance(std::string_view a, std::string_view b) {
   return row[b.size()];
 }
 
+}  // namespace detail
+
 /// " (close: A, B, C)" for the at most three nearest of `names`, or "" where nothing is near.
 template <class Names>
 std::string close_names(std::string_view wrong, Names const& names) {
   std::vector<std::pair<std::size_t, std::string_view>> near;
   for (std::string_view name : names) {
-    std::size_t const distance = edit_distance(wrong, name);
+    std::size_t const distance = detail::edit_distance(wrong, name);
     if (distance <= std::max<std::size_t>(3, wrong.size() / 2)) near.emplace_back(distance, name);
   }
   std::stable_sort(near.begin(), near.end(), [](auto const& x, auto const& y) { return x.first < y.first; });
@@ -42,4 +46,4 @@ std::string close_names(std::string_view wrong, Names const& names) {
   return text += ')';
 }
 
-}  // namespace mixbit::detail
+}  // namespace mixbit

@@ -263,7 +263,7 @@ inline quantize_config load_config(std::string const& preset_or_file) {
   if (preset_or_file.ends_with(".json") || std::filesystem::exists(preset_or_file))
     return config_from_file(preset_or_file);
   fail(error_id::config_unknown_field, "\"", preset_or_file, "\" is neither a preset nor a file",
-       detail::close_names(preset_or_file, preset_names()));
+       close_names(preset_or_file, preset_names()));
 }
 
 }  // namespace mixbit

@@ -68,7 +68,7 @@ class module_class_registry {
   std::vector<quantizer_placement> const& at(std::string_view class_name) const {
     if (auto const* found = find(class_name)) return *found;
     fail(error_id::config_unknown_field, "no module class is declared as \"", class_name, '"',
-         detail::close_names(class_name, names()));
+         close_names(class_name, names()));
   }
   /// The one name of a class: aliases followed, PyTorch's classes with "nn."; an unknown name as it is.
   std::string canonical(std::string_view class_name) const {

@@ -204,7 +204,7 @@ inline quantize_config preset(std::string_view name) {
   std::string_view const full = preset_full_name(name);
   for (detail::presets::preset_row const& row : detail::presets::preset_rows)
     if (row.name == full) return detail::presets::build(row);
-  fail(error_id::config_unknown_field, "no preset is named \"", name, '"', detail::close_names(name, preset_names()));
+  fail(error_id::config_unknown_field, "no preset is named \"", name, '"', close_names(name, preset_names()));
 }
 
 }  // namespace mixbit

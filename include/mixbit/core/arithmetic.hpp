@@ -3,6 +3,8 @@
 // linked with -ffast-math sets when it is loaded.
 #pragma once
 
+#include <string_view>
+
 #include "mixbit/core/error.hpp"
 #include "mixbit/core/fp.hpp"
 
@@ -53,10 +55,10 @@ inline bool rounds_products() {
 
 }  // namespace detail
 
-/// What of float32 arithmetic is not as docs/numerics.md needs it, in the calling thread and in the translation unit
-/// that instantiates this; empty where all is well.
-template <class = void>
-std::string_view arithmetic_fault() {
+/// What of float32 arithmetic is not as docs/numerics.md needs it, in the calling thread; empty where all is well.
+/// Inline: where translation units were compiled with different flags, the linker keeps one's copy and the others' go
+/// untested, as do kernels that were compiled apart. Give all of a program the same flags for arithmetic.
+inline std::string_view arithmetic_fault() {
   if (!detail::rounds_to_nearest()) return "the rounding mode is not to nearest";
   if (!detail::keeps_subnormals()) return "subnormal numbers are flushed to zero";
   if (!detail::keeps_order_of_sums()) return "sums are reassociated";

@@ -13,6 +13,14 @@
 
 namespace mixbit::formats {
 
+/// Where the codes of a weight in this element lie in a file (docs/numerics.md, "Storage").
+constexpr packing storage_packing(element_type const& e) {
+  if (e.bits >= 8) return packing::bytes;
+  if (e.kind == element_kind::lookup) return packing::nibbles_high_first;
+  bool const signed_nibble = e.kind == element_kind::integer && e.bits == 4 && !e.is_unsigned;
+  return signed_nibble ? packing::nibbles_row_pairs : packing::dense_rows;
+}
+
 struct code_matrix {
   std::int64_t rows = 1, columns = 1;
 };

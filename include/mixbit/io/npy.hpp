@@ -23,8 +23,8 @@
 
 #include "mixbit/core/tensor_view.hpp"
 #include "mixbit/io/atomic_file.hpp"
+#include "mixbit/io/elements.hpp"
 #include "mixbit/io/mapped_file.hpp"
-#include "mixbit/io/safetensors_writer.hpp"
 
 namespace mixbit {
 
@@ -166,9 +166,8 @@ class npy_file {
 
  private:
   npy_file(std::span<std::byte const> file, std::string label) : label_{std::move(label)} {
-    auto const refuse = [&](auto const&... parts) { fail(error_id::file_format, label_, ": ", parts...); };
     std::string_view const text = header_of(file);
-    auto const header = detail::npy_header_parser{text, refuse}.parse();
+    auto const header = detail::npy_header_parser{text, [this](auto const&... why) { refuse(why...); }}.parse();
     geometry const g = geometry_of(header);
     auto const at = static_cast<std::size_t>(text.data() - reinterpret_cast<char const*>(file.data())) + text.size();
     if (static_cast<std::uint64_t>(g.bytes()) != file.size() - at)

@@ -15,7 +15,6 @@
 #include <cstring>
 #include <filesystem>
 #include <limits>
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -25,6 +24,7 @@
 
 #include "mixbit/core/dtype.hpp"
 #include "mixbit/core/tensor_view.hpp"
+#include "mixbit/io/elements.hpp"
 #include "mixbit/io/json.hpp"
 #include "mixbit/io/mapped_file.hpp"
 #include "mixbit/io/path_error.hpp"
@@ -52,19 +52,6 @@ inline constexpr std::array<safetensors_type, dtype_count> safetensors_types{{
     {dtype::f8_e4m3, "F8_E4M3"}, {dtype::f8_e8m0, "F8_E8M0"}, {dtype::i16, "I16"}, {dtype::u16, "U16"},
     {dtype::f16, "F16"}, {dtype::bf16, "BF16"}, {dtype::i32, "I32"}, {dtype::u32, "U32"},
     {dtype::f32, "F32"}, {dtype::f64, "F64"}, {dtype::i64, "I64"}, {dtype::u64, "U64"}}};
-
-/// Bytes of a dense tensor, or nothing where they, or a stride on the way, do not fit 63 bits (zeros count as ones).
-inline std::optional<std::uint64_t> checked_bytes(dtype type, std::span<std::int64_t const> shape) {
-  std::uint64_t bytes = size_of(type);
-  bool empty = false;
-  for (std::int64_t const size : shape) {
-    if (size < 0) return std::nullopt;
-    if (size == 0) empty = true;
-    else if (bytes > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max() / size)) return std::nullopt;
-    else bytes *= static_cast<std::uint64_t>(size);
-  }
-  return empty ? 0 : bytes;
-}
 
 }  // namespace detail
 

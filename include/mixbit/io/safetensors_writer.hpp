@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "mixbit/io/atomic_file.hpp"
+#include "mixbit/io/elements.hpp"
 #include "mixbit/io/safetensors.hpp"
 
 namespace mixbit {
@@ -43,26 +44,6 @@ constexpr std::size_t safetensors_rank(dtype type) {
   std::size_t i = 0;
   while (safetensors_types[i].type != type) ++i;
   return i;
-}
-
-/// Appends the elements in row-major order, in runs as long as the memory allows.
-inline void write_elements(atomic_file& out, const_tensor_ref const& t) {
-  if (t.size() == 0) return;
-  auto const element = static_cast<std::int64_t>(size_of(t.type));
-  int outer = t.rank;  // axes from here on are one run
-  std::int64_t run = 1;
-  for (; outer > 0 && (t.shape[outer - 1] == 1 || t.stride[outer - 1] == run); --outer) run *= t.shape[outer - 1];
-  extents at{};
-  std::int64_t offset = 0;
-  for (int axis = 0; axis >= 0;) {
-    out.write(std::span{t.as<std::byte>() + offset * element, static_cast<std::size_t>(run * element)});
-    for (axis = outer - 1; axis >= 0; --axis) {  // the next run: count up, carrying to the left
-      offset += t.stride[axis];
-      if (++at[axis] < t.shape[axis]) break;
-      offset -= t.stride[axis] * t.shape[axis];
-      at[axis] = 0;
-    }
-  }
 }
 
 }  // namespace detail

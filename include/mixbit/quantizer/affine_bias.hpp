@@ -61,11 +61,11 @@ class affine_bias {
            groups.group_count());
   }
 
-  /// Shows a static bias one batch more.
-  void observe(B& device, arena& scratch, const_tensor_ref x) {
+  /// Shows a static bias one batch more. NaN and infinities are left out and counted in `flags`, which may be null.
+  void observe(B& device, arena& scratch, const_tensor_ref x, data_flags* flags) {
     partition const groups = grouping(x);
     if (seen_ != 0 && groups.group_count() != static_cast<std::int64_t>(state_.low.size())) require_fit(x);
-    merge(batch_of(device, scratch, x, groups), x.type);
+    merge(batch_of(device, scratch, x, groups, flags), x.type);
     put(device, groups);
   }
 
@@ -73,7 +73,7 @@ class affine_bias {
   float const* of(B& device, arena& scratch, const_tensor_ref x) {
     if (static_) return value_.data();
     affine_bias now{*this, nothing{}};
-    now.merge(batch_of(device, scratch, x, grouping(x)), x.type);
+    now.merge(batch_of(device, scratch, x, grouping(x), nullptr), x.type);
     auto const bytes = now.state_.value.size() * sizeof(float);
     auto* const values = static_cast<float*>(scratch.allocate(bytes));
     device.copy_from_host(values, now.state_.value.data(), bytes);
@@ -103,17 +103,19 @@ class affine_bias {
   };
   affine_bias(affine_bias const& like, nothing) : where_{like.where_}, static_{like.static_}, mean_{like.mean_} {}
 
-  /// Means, or extremes, of one tensor; `value` is only set for means.
-  statistics batch_of(B& device, arena& scratch, const_tensor_ref x, partition const& groups) const {
+  /// Means, or extremes, of one tensor; `value` is only set for means. A mean's divisor counts all elements of a group,
+  /// those that were left out too.
+  statistics batch_of(B& device, arena& scratch, const_tensor_ref x, partition const& groups, data_flags* flags) const {
     auto const count = static_cast<std::size_t>(groups.group_count());
     statistics s{std::vector<float>(count), std::vector<float>(count), std::vector<float>(count)};
     if (mean_) {
       std::vector<double> sums(count);
       auto* const sum = static_cast<double*>(scratch.allocate(count * sizeof(double)));
       device.zero(sum, count * sizeof(double));
-      device.sum({x, groups, sum_of::values, sum, nullptr});
+      device.sum({x, groups, sum_of::values, sum, flags});
       device.copy_to_host(sums.data(), sum, count * sizeof(double));
-      double const n = static_cast<double>(x.size()) / static_cast<double>(count);
+      // at least 1: groups without elements (an expert without tokens) have the mean 0, as their midpoint is
+      double const n = std::max(static_cast<double>(x.size()) / static_cast<double>(count), 1.0);
       for (std::size_t g = 0; g < count; ++g)
         s.value[g] = formats::through(x.type, static_cast<float>(sums[g] / n));
       return s;
@@ -125,7 +127,7 @@ class affine_bias {
     s.high.assign(count, -std::numeric_limits<float>::infinity());
     device.copy_from_host(low, s.low.data(), bytes);
     device.copy_from_host(high, s.high.data(), bytes);
-    device.extremes({x, groups, low, high, nullptr});
+    device.extremes({x, groups, low, high, flags});
     device.copy_to_host(s.low.data(), low, bytes);
     device.copy_to_host(s.high.data(), high, bytes);
     return s;

@@ -11,7 +11,9 @@
 
 #include "mixbit/config/quantizer_attribute_config.hpp"
 #include "mixbit/core/partition.hpp"
+#include "mixbit/core/quoted.hpp"
 #include "mixbit/formats/check.hpp"
+#include "mixbit/formats/packing.hpp"
 #include "mixbit/quantizer/rotation.hpp"
 
 namespace mixbit {
@@ -98,14 +100,6 @@ inline element_type element_of(quantizer_attribute_config const& a, std::string 
        formats::widest_integer, " bits and minifloats are");
 }
 
-/// Where the codes of a weight in this element lie in a file (docs/numerics.md, "Storage").
-inline packing storage_packing(element_type const& e) {
-  if (e.bits >= 8) return packing::bytes;
-  if (e.kind == element_kind::lookup) return packing::nibbles_high_first;
-  return e.kind == element_kind::integer && e.bits == 4 && !e.is_unsigned ? packing::nibbles_row_pairs
-                                                                           : packing::dense_rows;
-}
-
 inline grouping_scheme grouping_of(quantizer_attribute_config const& a) {
   grouping_scheme g;
   if (!a.axis.per_tensor()) {
@@ -158,17 +152,17 @@ inline void set_scales(quantizer_numerics& n, block_config const& blocks, numeri
 }
 
 inline void refuse_what_is_not_computed(quantizer_attribute_config const& a, std::string const& where) {
-  auto const refuse = [&](char const* field) {
-    fail(error_id::format_value, where, ": ", field, " is not computed by this version");
+  auto const refuse = [&](std::string const& field, char const* instead = "") {
+    fail(error_id::format_value, where, ": ", field, " is not computed by this version", instead);
   };
   if (a.block_sizes && !a.block_sizes->scale_block_sizes.empty() && !a.block_sizes->scale_bits)
     refuse("block_sizes.scale_block_sizes without scale_bits");
   bool const reshaped = a.block_sizes && !a.block_sizes->is_dynamic() &&
                         std::ranges::any_of(a.block_sizes->axes, [](auto const& b) { return b.size.has_value(); });
   if (a.bias && reshaped) refuse("bias together with calibrated blocks, whose axes are not the tensor's,");
-  if (a.backend) refuse("backend");
+  if (a.backend) refuse("backend " + in_quotes(*a.backend));
   if (!a.fake_quant) refuse("fake_quant: false (weights are packed by the exporter)");
-  if (a.calibrator != "max") refuse("a calibrator other than max");
+  if (a.calibrator != "max") refuse("calibrator " + in_quotes(a.calibrator), "; 'max' is");
 }
 
 }  // namespace detail
@@ -179,7 +173,7 @@ inline quantizer_numerics interpret(quantizer_attribute_config const& a, numeric
   detail::refuse_what_is_not_computed(a, where);
   quantizer_numerics n;
   n.how = format{detail::element_of(a, where), options.rules};
-  n.how.layout = detail::storage_packing(n.how.element);
+  n.how.layout = formats::storage_packing(n.how.element);
   n.grouping = detail::grouping_of(a);
   n.rotate = rotation_of(a, where);
   n.bias = a.bias;

@@ -82,15 +82,6 @@ class sequential_quantizer {
     return copy;
   }
 
-  /// Calibration shows every member the raw tensor, scaled: while it runs, quantization is off.
-  void observe(B& device, arena& scratch, const_tensor_ref x) {
-    require_compute(x.type, path_);
-    arena_scope const borrowed{scratch};
-    const_tensor_ref const seen = scaled(device, scratch, x);
-    for (auto& m : members_)
-      if (m.needs_calibration()) m.observe(device, scratch, seen);
-  }
-
   /// y = members in order of the scaled x; where it is off, what `transform` gives. y may be x. Throws `tensor_dtype`
   /// for a tensor that kernels do not compute on.
   void quantize(B& device, arena& scratch, const_tensor_ref x, tensor_ref y) {

@@ -27,11 +27,6 @@ struct recipe_quantizers {
       if (q.role() == role && q.enabled()) return &q;
     return nullptr;
   }
-  bool any_enabled() const {
-    for (auto const& q : quantizers)
-      if (q.enabled()) return true;
-    return false;
-  }
   /// The quantizer in that role that changes its operand, enabled or not, or null.
   sequential_quantizer<B>* acting(quantizer_role role) {
     for (auto& q : quantizers)

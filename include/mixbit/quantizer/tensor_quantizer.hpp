@@ -50,7 +50,9 @@ class tensor_quantizer {
     if (calibrates_amax()) hold(device, groups);
     const_tensor_ref seen = rotated(device, scratch, x);
     if (bias_ && bias_->is_static()) {
-      bias_->observe(device, scratch, seen);
+      hold_flags(device);
+      // an amax counts the same elements once more behind the shift, so one of the two does
+      bias_->observe(device, scratch, seen, calibrates_amax() ? nullptr : flags_.data());
       seen = shifted(device, scratch, seen);
     }
     if (calibrates_amax()) device.amax({seen, groups, amax_.data(), flags_.data()});
@@ -61,12 +63,13 @@ class tensor_quantizer {
   /// its bias.
   void adopt(B& device, tensor_quantizer const& other) {
     if (bias_ && other.bias_) bias_->adopt(device, *other.bias_);
+    if (!other.flags_.empty()) hold_flags(device);
+    data_flags const seen = other.flags(device);
+    if (!flags_.empty()) device.copy_from_host(flags_.data(), &seen, sizeof seen);
     if (!other.has_amax()) return;
     hold(device, other.groups_);
     std::vector<float> const values = other.amax(device);
     device.copy_from_host(amax_.data(), values.data(), values.size() * sizeof(float));
-    data_flags const seen = other.flags(device);
-    device.copy_from_host(flags_.data(), &seen, sizeof seen);
     quantize_own_scales(device, dtype::f32);
   }
 
@@ -198,8 +201,11 @@ class tensor_quantizer {
       amax_ = buffer<B, float>{device, static_cast<std::size_t>(groups.group_count())};
       groups_ = groups;
     }
-    if (flags_.empty()) flags_ = buffer<B, data_flags>{device, 1};  // an amax that was set comes without
+    hold_flags(device);  // an amax that was set comes without
     require_fit(groups);
+  }
+  void hold_flags(B& device) {
+    if (flags_.empty()) flags_ = buffer<B, data_flags>{device, 1};
   }
 
   data_flags flags(B& device) const {

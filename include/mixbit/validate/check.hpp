@@ -25,19 +25,6 @@ concept grouping = requires(F const& f, geometry const& g) {
   { f(g) } -> std::convertible_to<partition>;
 };
 
-/// Values in their own type, dense.
-inline std::vector<std::byte> typed(std::span<float const> values, dtype type) {
-  std::vector<std::byte> bytes(values.size() * size_of(type));
-  visit_compute(type, [&](auto element) {
-    using type_of = decltype(element);
-    for (std::size_t i = 0; i < values.size(); ++i) {
-      auto const v = from_float<type_of>(values[i]);
-      std::memcpy(bytes.data() + i * sizeof v, &v, sizeof v);
-    }
-  });
-  return bytes;
-}
-
 /// Calls f(vector, its groups) for all inputs of a check.
 template <class Grouping, class F>
 void for_vectors(format const& how, dtype type, Grouping const& groups, F&& f) {

@@ -107,14 +107,7 @@ inline std::vector<float> seen_input(sample const& s, convention const& c) {
 /// float32 to the sample's type, in the backend's memory.
 template <backend B>
 buffer<B, std::byte> upload(B& b, std::span<float const> values, dtype type) {
-  std::vector<std::byte> bytes(values.size() * size_of(type));
-  visit_compute(type, [&](auto element) {
-    using type_of = decltype(element);
-    for (std::size_t i = 0; i < values.size(); ++i) {
-      auto const v = from_float<type_of>(values[i]);
-      std::memcpy(bytes.data() + i * sizeof v, &v, sizeof v);
-    }
-  });
+  auto const bytes = typed(values, type);
   buffer<B, std::byte> memory{b, std::max<std::size_t>(bytes.size(), 1)};
   b.copy_from_host(memory.data(), bytes.data(), bytes.size());
   return memory;

@@ -63,6 +63,19 @@ struct sample {
   float given_tensor_scale = 1;
 };
 
+/// float32 values in a compute type, dense.
+inline std::vector<std::byte> typed(std::span<float const> values, dtype type) {
+  std::vector<std::byte> bytes(values.size() * size_of(type));
+  visit_compute(type, [&](auto element) {
+    using type_of = decltype(element);
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      auto const v = from_float<type_of>(values[i]);
+      std::memcpy(bytes.data() + i * sizeof v, &v, sizeof v);
+    }
+  });
+  return bytes;
+}
+
 /// The group of every element, in row-major order.
 inline std::vector<std::int32_t> group_numbers(geometry const& g, partition const& p) {
   std::vector<std::int32_t> numbers(static_cast<std::size_t>(g.size()));
@@ -103,26 +116,30 @@ namespace detail {
 /// The smallest positive normal number of a compute type, below which a kernel may flush.
 inline float least_normal(dtype t) { return t == dtype::f16 ? 0x1p-14f : 0x1p-126f; }
 
-/// The elements in row-major order, as bytes on the host. Strides are not negative.
+/// The elements in row-major order, as bytes on the host. Of memory that is not the host's, all between the first and
+/// the last element is copied.
 template <backend B>
 std::vector<std::byte> gather(B& b, const_tensor_ref const& t) {
-  std::size_t const element = size_of(t.type);
-  std::vector<std::byte> dense(static_cast<std::size_t>(t.size()) * element);
+  auto const element = static_cast<std::ptrdiff_t>(size_of(t.type));
+  std::vector<std::byte> dense(static_cast<std::size_t>(t.bytes()));
   if (dense.empty()) return dense;
-  std::int64_t last = 0;
-  for (int a = 0; a < t.rank; ++a) last += (t.shape[a] - 1) * t.stride[a];
+  std::ptrdiff_t lowest = 0, highest = 0;  // where elements lie, from the first of the view; strides may be negative
+  for (int a = 0; a < t.rank; ++a) {
+    std::ptrdiff_t const last = (t.shape[a] - 1) * t.stride[a];
+    (last < 0 ? lowest : highest) += last;
+  }
   std::vector<std::byte> copy;
-  auto const* memory = static_cast<std::byte const*>(t.data);
+  auto const* first = static_cast<std::byte const*>(t.data);
   if (t.where != device::cpu) {
-    copy.resize(static_cast<std::size_t>(last + 1) * element);
-    b.copy_to_host(copy.data(), t.data, copy.size());
-    memory = copy.data();
+    copy.resize(static_cast<std::size_t>((highest - lowest + 1) * element));
+    b.copy_to_host(copy.data(), first + lowest * element, copy.size());
+    first = copy.data() - lowest * element;
   }
   extents at{};
-  for (std::size_t to = 0; to < dense.size(); to += element) {
-    std::int64_t from = 0;
+  for (std::size_t to = 0; to < dense.size(); to += static_cast<std::size_t>(element)) {
+    std::ptrdiff_t from = 0;
     for (int a = 0; a < t.rank; ++a) from += at[a] * t.stride[a];
-    std::memcpy(dense.data() + to, memory + static_cast<std::size_t>(from) * element, element);
+    std::memcpy(dense.data() + to, first + from * element, static_cast<std::size_t>(element));
     for (int a = t.rank - 1; a >= 0; --a) {
       if (++at[a] < t.shape[a]) break;
       at[a] = 0;

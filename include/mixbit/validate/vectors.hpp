@@ -142,10 +142,6 @@ class vector_maker {
   std::size_t next_, round_;
 };
 
-}  // namespace detail
-
-namespace detail {
-
 /// The elements of every group.
 inline std::vector<std::vector<std::size_t>> members_of(geometry const& shape, partition const& groups) {
   auto const numbers = group_numbers(shape, groups);

@@ -1,0 +1,49 @@
+// Elements of a tensor in a file, whatever its format: how many bytes they are, and writing them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <span>
+
+#include "mixbit/core/dtype.hpp"
+#include "mixbit/core/tensor_view.hpp"
+#include "mixbit/io/atomic_file.hpp"
+
+namespace mixbit::detail {
+
+/// Bytes of a dense tensor, or nothing where they, or a stride on the way, do not fit 63 bits (zeros count as ones).
+inline std::optional<std::uint64_t> checked_bytes(dtype type, std::span<std::int64_t const> shape) {
+  std::uint64_t bytes = size_of(type);
+  bool empty = false;
+  for (std::int64_t const size : shape) {
+    if (size < 0) return std::nullopt;
+    if (size == 0) empty = true;
+    else if (bytes > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max() / size)) return std::nullopt;
+    else bytes *= static_cast<std::uint64_t>(size);
+  }
+  return empty ? 0 : bytes;
+}
+
+/// Appends the elements in row-major order, in runs as long as the memory allows.
+inline void write_elements(atomic_file& out, const_tensor_ref const& t) {
+  if (t.size() == 0) return;
+  auto const element = static_cast<std::int64_t>(size_of(t.type));
+  int outer = t.rank;  // axes from here on are one run
+  std::int64_t run = 1;
+  for (; outer > 0 && (t.shape[outer - 1] == 1 || t.stride[outer - 1] == run); --outer) run *= t.shape[outer - 1];
+  extents at{};
+  std::int64_t offset = 0;
+  for (int axis = 0; axis >= 0;) {
+    out.write(std::span{t.as<std::byte>() + offset * element, static_cast<std::size_t>(run * element)});
+    for (axis = outer - 1; axis >= 0; --axis) {  // the next run: count up, carrying to the left
+      offset += t.stride[axis];
+      if (++at[axis] < t.shape[axis]) break;
+      offset -= t.stride[axis] * t.shape[axis];
+      at[axis] = 0;
+    }
+  }
+}
+
+}  // namespace mixbit::detail
