@@ -198,6 +198,16 @@ TEST_CASE("NF4: nearest value, lower code on a tie, NaN is 0") {
   CHECK(rule.fake_quantize(rule.prepare(0.0f), -3.0f) == 0.0f);
 }
 
+TEST_CASE("NF4 of modelopt_pack: the first of the nearest values") {
+  formats::nf4_rule<policy::modelopt_pack> const rule{format{nf4_element, policy::modelopt_pack}, {}};
+  auto const s = rule.prepare(1.0f);
+  for (int code = 0; code < 15; ++code) {
+    float const middle = (formats::nf4_value(code) + formats::nf4_value(code + 1)) * 0.5f;
+    CHECK(rule.encode(s, middle) == code);
+    CHECK(rule.encode(s, std::nextafter(middle, 9.0f)) == code + 1);
+  }
+}
+
 TEST_CASE("scales of eight bits: every code and its value") {
   for (int code = 0; code < 255; ++code) {
     formats::e8m0_scale const scale{static_cast<std::uint8_t>(code)};

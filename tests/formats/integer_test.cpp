@@ -89,6 +89,21 @@ TEST_CASE("modelopt: scale multiplies and divides, tiny amax keeps the sign of z
   CHECK(wide.fake_quantize(wide.prepare(8388607.0f), -1e9f) == -8388608.0f);
 }
 
+TEST_CASE("modelopt: a code comes back as its quotient by the scale, not as its product with the reciprocal") {
+  formats::integer_rule<policy::modelopt> const rule{format{integer_element(8)}};
+  int wrong = 0, told_apart = 0;
+  for (float const amax : {1.0f, 0.3f, 2.7182817f, 6.1f}) {
+    float const scale = 127.0f / amax;
+    for (int code = -127; code <= 127; ++code) {
+      float const x = static_cast<float>(code) / scale;
+      wrong += rule.fake_quantize(rule.prepare(amax), x) != x;
+      told_apart += x != fp::mul(static_cast<float>(code), 1.0f / scale);
+    }
+  }
+  CHECK(wrong == 0);
+  CHECK(told_apart > 100);
+}
+
 TEST_CASE("modelopt_pack: INT4 keeps bound/amax, INT8 amax/bound, both rounded to the input's type") {
   formats::integer_rule<policy::modelopt_pack> const int4{format{integer_element(4)}, {dtype::bf16}};
   formats::integer_rule<policy::modelopt_pack> const int8{format{integer_element(8)}, {dtype::bf16}};

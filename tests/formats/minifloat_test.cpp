@@ -150,6 +150,19 @@ TEST_CASE("E4M3 rules: zero scale, NaN, infinities and a missing scale") {
   CHECK(modelopt.prepare(std::nextafter(0x1p-24f, 1.0f)).forward > 1e9f);
 }
 
+TEST_CASE("E4M3 of modelopt: the scale is the largest value times the rounded reciprocal of amax") {
+  formats::minifloat_rule<policy::modelopt> const rule{format{e4m3_element, policy::modelopt}};
+  int wrong = 0, told_apart = 0;
+  for (float amax = 0.01f; amax < 100.0f; amax *= 1.07f) {
+    float const reciprocal = 1.0f / amax, scale = fp::mul(448.0f, reciprocal);
+    auto const s = rule.prepare(amax);
+    wrong += s.forward != scale || s.backward != 1.0f / scale;
+    told_apart += scale != 448.0f / amax;
+  }
+  CHECK(wrong == 0);
+  CHECK(told_apart > 10);
+}
+
 TEST_CASE("float32 scales of E4M3 are rounded to the type that the file holds") {
   formats::minifloat_rule<policy::stored> const rule{format{e4m3_element, policy::stored, dtype::bf16}};
   CHECK(rule.file_scale(1.0f) == to_float(from_float<bfloat16>(1.0f / 448.0f)));

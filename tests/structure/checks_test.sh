@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Tests the checks of scripts/ other than check-layering (which has a test of its own), on small trees made here:
-# check-headers, check-compile-fail, demo, the arguments of test, count-tests.awk, list-sources and install-deps.
+# check-headers, check-compile-fail, check-mutations, demo, the arguments of test, count-tests.awk, list-sources and
+# install-deps.
 set -euo pipefail
 source_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 work=$(mktemp -d)
@@ -98,6 +99,39 @@ touch tests/b/y_test.cpp tests/a/deep/x_test.cpp tests/a/w_test.cpp tests/a/help
 expect 'a folder of tests' 0 '^a tests/a/deep/x_test.cpp tests/a/w_test.cpp$' scripts/list-sources unit
 expect 'a host' 0 '^toy examples/hosts/toy/main.cpp examples/hosts/toy/more.cpp$' scripts/list-sources hosts
 expect 'a single example' 0 '^single examples/hosts/single.cpp$' scripts/list-sources examples
+
+# check-mutations, with a program that prints what doctest would
+printf '#include <cstdio>\nint wrong();\nint main() { return std::printf("1 | %%d passed\\n", 1 - wrong()), wrong(); }\n' \
+  >tests/main.cpp
+mkdir include/mixbit/core
+printf '#pragma once\ninline int next(int x) { return x + 1; }\n' >include/mixbit/core/next.hpp
+printf '#pragma once\n#include "mixbit/core/next.hpp"\ninline int twice(int y) { return next(next(y)); }\n' \
+  >include/mixbit/core/twice.hpp
+printf '#include "mixbit/core/twice.hpp"\nint wrong() { return twice(1) == 3 ? 0 : 1; }\n' >tests/a/next_test.cpp
+mutation() {  # TEXT REPLACEMENT
+  printf '# a list\n\ncore/next: a mistake\n  in   include/mixbit/core/next.hpp\n  -    %s\n  +    %s\n' "$1" "$2"
+  printf '  test a/next_test.cpp: *\n'
+}
+mutation 'x + 1' 'x + 2' >tests/mutations.list
+expect 'a mutation that a test notices' 0 '^killed .*: core/next: a mistake$' scripts/check-mutations
+expect 'a mutation of that name' 0 '^1 passed, 0 failed, 0 skipped$' scripts/check-mutations '^core/n'
+expect 'no mutation of that name' 2 "no mutation matches 'cuda/'" scripts/check-mutations cuda/
+expect 'two patterns' 2 '^usage: scripts/check-mutations' scripts/check-mutations a b
+sed -i 's|"mixbit/core/next|"next|' include/mixbit/core/twice.hpp
+expect 'an include past the mutated copy' 1 '^BROKEN .* past its mutated copy$' scripts/check-mutations
+sed -i 's|"next|"mixbit/core/next|' include/mixbit/core/twice.hpp
+mutation 'x + 1' '1 + x' >tests/mutations.list
+expect 'a mutation that no test notices' 1 '^SURVIVES .*: tests/a/next_test.cpp passes' scripts/check-mutations
+mutation 'x + 1' 'z + 1' >tests/mutations.list
+expect 'a mutation that does not compile' 1 '^BROKEN .*error: .z. was not declared' scripts/check-mutations
+printf 'int wrong() { return 1; }\n' >tests/a/next_test.cpp
+expect 'a test that fails by itself' 1 '^UNPROVEN .*without it tests/a/next_test.cpp' scripts/check-mutations
+mutation 'x - 1' 'x + 1' >tests/mutations.list
+expect 'a mutation whose text is gone' 1 'next.hpp does not contain: x - 1$' scripts/check-mutations --list-only
+mutation 'x' 'y' >tests/mutations.list
+expect 'a mutation in two places' 1 'next.hpp contains more than once: x$' scripts/check-mutations --list-only
+printf 'core/next: half of one\n  in   include/mixbit/core/next.hpp\n' >tests/mutations.list
+expect 'half a mutation' 2 'not a mutation' scripts/check-mutations --list-only
 
 # install-deps, where nothing is found on the PATH but what it calls itself
 mkdir -p bin
