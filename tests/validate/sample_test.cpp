@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "mixbit/reference/scalar.hpp"
+#include "support/error_text.hpp"
 
 using namespace mixbit;
 
@@ -49,4 +50,18 @@ TEST_CASE("sample: one value for all of an axis is read as often as it is seen")
   g.stride[0] = 0;
   for (device const where : {device::cpu, device::cuda})
     CHECK(gathered({g, memory}, where) == std::vector<float>{1, 2, 3, 1, 2, 3});
+}
+
+TEST_CASE("sample: a code of more than 16 bits is refused instead of cut down to one that may be right") {
+  auto const read = [](auto const& codes, dtype type) {
+    return validate::detail::as_codes(std::as_bytes(std::span{codes}), type, "w");
+  };
+  std::vector<std::int64_t> const right{3, -8, 65535}, wide{3, (std::int64_t{1} << 32) + 2};
+  CHECK(read(right, dtype::i64) == std::vector<int>{3, -8, 65535});
+  for (dtype const type : {dtype::i64, dtype::u64})
+    CHECK(test::says(test::error_text(error_id::format_value, [&] { read(wide, type); }), "w: codes[1]", "4294967298"));
+  std::vector<std::int32_t> const negative{-1};
+  CHECK(read(negative, dtype::i32) == std::vector<int>{-1});
+  CHECK(test::says(test::error_text(error_id::format_value, [&] { read(negative, dtype::u32); }), "w: codes[0]",
+                   "4294967295"));
 }

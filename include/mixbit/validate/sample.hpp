@@ -166,19 +166,25 @@ inline std::vector<float> as_floats(std::span<std::byte const> bytes, dtype type
   return result;
 }
 
-/// Elements of an integer type of up to 32 bits.
-inline std::vector<int> as_integers(std::span<std::byte const> bytes, dtype type) {
+/// Elements of an integer type. Codes have 16 bits at most; a number that no such code is, signed or unsigned, is
+/// refused with its place, since cutting it off could make it right.
+inline std::vector<int> as_codes(std::span<std::byte const> bytes, dtype type, std::string const& where) {
   std::vector<int> result(bytes.size() / size_of(type));
   for (std::size_t i = 0; i < result.size(); ++i) {
     std::byte const* const at = bytes.data() + i * size_of(type);
+    std::int64_t code = 0;
     switch (type) {
-      case dtype::i8: result[i] = load_as<std::int8_t>(at); break;
-      case dtype::i16: result[i] = load_as<std::int16_t>(at); break;
-      case dtype::u16: result[i] = load_as<std::uint16_t>(at); break;
-      case dtype::i32: case dtype::u32: result[i] = load_as<std::int32_t>(at); break;
-      case dtype::i64: case dtype::u64: result[i] = static_cast<int>(load_as<std::int64_t>(at)); break;
-      default: result[i] = load_as<std::uint8_t>(at);
+      case dtype::i8: code = load_as<std::int8_t>(at); break;
+      case dtype::i16: code = load_as<std::int16_t>(at); break;
+      case dtype::u16: code = load_as<std::uint16_t>(at); break;
+      case dtype::i32: code = load_as<std::int32_t>(at); break;
+      case dtype::u32: code = load_as<std::uint32_t>(at); break;
+      case dtype::i64: case dtype::u64: code = load_as<std::int64_t>(at); break;
+      default: code = load_as<std::uint8_t>(at);
     }
+    if (code < -32768 || code > 65535)
+      fail(error_id::format_value, where, ": codes[", i, "] is ", code, ", more than the 16 bits of any format");
+    result[i] = static_cast<int>(code);
   }
   return result;
 }
@@ -201,7 +207,7 @@ found_codes read_codes(B& b, const_tensor_ref const& codes, sample const& s, for
   found.bytes.assign(first, first + bytes.size());
   bool const same = codes.same_shape(s.shape);
   if (same && how.element.bits != 16 && (how.element.bits < 8 || size_of(codes.type) > 1)) {
-    found.unpacked = as_integers(bytes, codes.type);
+    found.unpacked = as_codes(bytes, codes.type, where);
     found.bytes.clear();
   } else if (size_of(codes.type) > 1 && how.element.bits != 16) {
     fail(error_id::tensor_shape, where, ": codes of type ", name_of(codes.type), " have shape ", to_string(codes),
