@@ -1,11 +1,13 @@
 #include "mixbit/formats/check.hpp"
 
+#include <cmath>
 #include <limits>
 #include <string>
 
 #include <doctest/doctest.h>
 
 #include "mixbit/formats/describe.hpp"
+#include "support/format_data.hpp"
 
 using namespace mixbit;
 
@@ -109,4 +111,26 @@ TEST_CASE("descriptions say what the rules do") {
         nibble_order::low_is_even_row);
   CHECK(describe({integer_element(4), policy::modelopt_pack, dtype::f32, packing::nibbles_high_first}).code_offset ==
         8);
+}
+
+TEST_CASE("descriptions say what the rules of block formats do with zeros") {
+  for (format const& how : test_data::block_formats())
+    for (bool const dynamic : {false, true}) {
+      CAPTURE(name_of(how));
+      CAPTURE(name_of(how.numerics));
+      CAPTURE(dynamic);
+      auto const d = describe(how, dynamic);
+      formats::visit_rule(how, {dtype::f32, 2688.0f, dynamic}, [&](auto const& rule) {
+        auto const used = rule.prepare(96.0f), empty = rule.prepare(0.0f);
+        // what rounds to zero: -0 itself is 0 in some of ModelOpt's kernels that keep the sign of other values
+        CHECK((fp::bits(rule.fake_quantize(used, -1e-9f)) == 0x80000000u) == d.negative_zero);
+        float const y = rule.fake_quantize(empty, -1.0f);
+        CHECK((y == 0.0f) == (d.zero == zero_group::code_zero));
+        if constexpr (requires { rule.of_scale(1.0f); }) {
+          float const of_one = rule.fake_quantize(rule.of_scale(1.0f), -1.0f);
+          if (d.zero == zero_group::unit_scale) CHECK(y == doctest::Approx(of_one));
+        }
+        if (d.zero == zero_group::least_scale) CHECK(std::fabs(y) < 0x1p-100f);
+      });
+    }
 }

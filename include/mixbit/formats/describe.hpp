@@ -82,17 +82,18 @@ inline rounding rounding_of(format const& how) {
   return mxfp4_class || how.element == nf4_element ? rounding::half_toward : rounding::half_even;
 }
 
-inline zero_group zero_group_of(format const& how) {
+inline zero_group zero_group_of(format const& how, bool dynamic) {
   bool const fake_only = how.numerics == policy::modelopt || how.numerics == policy::modelopt_triton;
-  if (is_two_level(how.scaling)) return zero_group::unit_scale;
+  if (is_two_level(how.scaling)) return fake_only && !dynamic ? zero_group::code_zero : zero_group::unit_scale;
   if (is_mx(how.scaling)) return fake_only ? zero_group::unit_scale : zero_group::least_scale;
   if (!fake_only) return zero_group::code_zero;
   return how.element.kind == element_kind::integer ? zero_group::signed_zero : zero_group::unit_amax;
 }
 }  // namespace detail
 
-/// The convention of `how`, which has passed check_format.
-inline format_description describe(format const& how) {
+/// The convention of `how`, which has passed check_format. `dynamic`: scales of blocks come from the data of each call,
+/// for which ModelOpt fake quantizes NVFP4 in another way than for calibrated ones.
+inline format_description describe(format const& how, bool dynamic = false) {
   bool const integer = how.element.kind == element_kind::integer, ratio = how.scaling == scale_rule::ratio;
   bool const fake_only = how.numerics == policy::modelopt || how.numerics == policy::modelopt_triton;
   bool const pack = how.numerics == policy::modelopt_pack;
@@ -105,11 +106,12 @@ inline format_description describe(format const& how) {
   if (pack && ratio && formats::packs_inverse_scale(how.element)) d.use = scale_use::divides;
   d.round = detail::rounding_of(how);
   d.amax_floor = fake_only && ratio ? formats::tiny_amax : 0.0f;
-  d.zero = detail::zero_group_of(how);
+  d.zero = detail::zero_group_of(how, dynamic);
   d.nibbles = detail::nibble_order_of(how);
   d.code_offset = formats::stores_offset(how.layout, how.element) ? 8 : 0;
-  d.negative_zero =
-      how.element.kind == element_kind::minifloat ? !(pack && is_two_level(how.scaling)) : integer && fake_only;
+  d.negative_zero = integer ? fake_only
+                            : how.element.kind == element_kind::minifloat &&
+                                  (ratio || is_mx(how.scaling) || !(pack || (fake_only && !dynamic)));
   d.decode_is_fake_quantize = !fake_only;
   return d;
 }

@@ -25,7 +25,7 @@ namespace detail {
 
 /// What the samples can show: only such fields are varied.
 struct visible {
-  bool values = false, codes = false, scales = false, decodes = false, amax_given = false;
+  bool values = false, codes = false, scales = false, decodes = false, amax_given = false, dynamic = false;
   bool nan = false, subnormal = false, ragged = false, groups = false, matrix_of_groups = false;
   int rank = 0;
   std::int64_t block = 0;  // the largest along the line axis; 0 where groups are no lines
@@ -39,6 +39,7 @@ inline visible visible_in(std::span<sample const> samples) {
     v.scales |= s.scales.has_value();
     v.decodes |= s.given_codes.has_value();
     v.amax_given |= s.amax_given;
+    v.dynamic |= s.dynamic;
     for (float x : s.x) {
       v.nan |= fp::is_nan(x);
       v.subnormal |= x != 0.0f && fp::abs(x) < least_normal(s.shape.type);
@@ -69,7 +70,7 @@ class variations {
     if (seen.matrix_of_groups) vary(&convention::place, {scale_place::transposed});
     if (seen.values || base.how.element.kind == element_kind::minifloat)
       vary(&convention::zeros, {zero_sign::of_format,
-                                describe(base.how).negative_zero ? zero_sign::positive : zero_sign::of_input});
+                                describe(base.how, seen.dynamic).negative_zero ? zero_sign::positive : zero_sign::of_input});
     if (is_two_level(base.how.scaling)) vary(&convention::no_tensor_scale, {false, true});
     if (seen.codes || seen.decodes) readings();
     if (seen.scales || seen.decodes) vary(&convention::content, {scale_content::of_format, scale_content::reciprocal});
@@ -155,7 +156,7 @@ class variations {
   }
 
   void uses_of_nan() {
-    format_description const d = describe(base_.how);
+    format_description const d = describe(base_.how, seen_.dynamic);
     bool const file_like = d.decode_is_fake_quantize;
     vary(&convention::nan, {nan_use::of_format, nan_use::highest, nan_use::lowest});
     if (d.has_nan || !file_like) vary(&convention::nan, {nan_use::zero});
