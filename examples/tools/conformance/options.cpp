@@ -21,8 +21,8 @@ char const* const usage_text =
   conformance --format F --vectors DIR [options]                              write inputs for your kernel to run on
 
   --format F             INT2..INT8, INT16, UINT1..UINT8, UINT16, FP8 (E4M3), FP8_E5M2, FP6_E3M2, FP6_E2M3,
-                         FP5_E2M2, FP5_E3M1, FP4, NF4, MXFP8, MXFP8_E5M2, MXFP6, MXFP6_E2M3, MXFP4,
-                         MXINT8, NVFP4, NVFP4_STATIC, NVFP4_FOUR_OVER_SIX; a preset (FP8_DEFAULT_CFG); or a JSON file with a config or with the
+                         FP5_E2M2, FP5_E3M1, FP4, NF4, MXFP8, MXFP8_E5M2, MXFP6, MXFP6_E2M3, MXFP4, MXINT8,
+                         NVFP4, NVFP4_STATIC, NVFP4_FOUR_OVER_SIX; a preset; or a JSON file with a config or with the
                          attributes of one quantizer
   --quantizer NAME       which quantizer of a preset or config: weight_quantizer (default), input_quantizer or
                          output_quantizer

@@ -16,7 +16,7 @@ enum class zero_group : std::uint8_t {
   code_zero,    ///< codes of 0, values +0
   signed_zero,  ///< x*0: zeros that keep the sign of x
   unit_amax,    ///< amax counts as 1
-  unit_scale,   ///< the scale is 1
+  unit_scale,   ///< the scale is 1: where decode_is_fake_quantize the group's in the file, else all of it
   least_scale   ///< the smallest scale there is
 };
 

@@ -69,8 +69,9 @@ class variations {
                                                scale_place::first});
     if (seen.matrix_of_groups) vary(&convention::place, {scale_place::transposed});
     if (seen.values || base.how.element.kind == element_kind::minifloat)
-      vary(&convention::zeros, {zero_sign::of_format,
-                                describe(base.how, seen.dynamic).negative_zero ? zero_sign::positive : zero_sign::of_input});
+      vary(&convention::zeros,
+           {zero_sign::of_format,
+            describe(base.how, seen.dynamic).negative_zero ? zero_sign::positive : zero_sign::of_input});
     if (is_two_level(base.how.scaling)) vary(&convention::no_tensor_scale, {false, true});
     if (seen.codes || seen.decodes) readings();
     if (seen.scales || seen.decodes) vary(&convention::content, {scale_content::of_format, scale_content::reciprocal});
