@@ -156,7 +156,7 @@ void fake_quantize(Launcher& on, fake_quantize_args const& a) {
     }
     // without a scale all groups are alike, and one group makes the longest runs
     auto const walk = octets_of<2>({&a.x, &a.y}, cast ? per_tensor(a.x) : a.groups);
-    sweep_over(on, walk, fake_quantize_op<Rule>{data_of(a.x), data_of(a.y), a.amax, a.tensor_amax, rule, counts},
+    sweep_over(on, walk, fake_quantize_op<Rule>{{data_of(a.x)}, data_of(a.y), a.amax, a.tensor_amax, rule, counts},
                negative);
   });
 }
@@ -226,7 +226,7 @@ template <class Launcher>
 void backward_mask(Launcher& on, backward_mask_args const& a) {
   assert(a.x.same_shape(a.grad) && a.x.type == a.grad.type);
   if (a.x.size() == 0) return;
-  sweep_over(on, octets_of<2>({&a.x, &a.grad}, a.groups), mask_op{data_of(a.x), data_of(a.grad), a.amax});
+  sweep_over(on, octets_of<2>({&a.x, &a.grad}, a.groups), mask_op{{data_of(a.x)}, data_of(a.grad), a.amax});
 }
 
 template <class Launcher>
@@ -248,7 +248,7 @@ void scale_channels(Launcher& on, scale_channels_args const& a) {
   channels.block[axis] = 1;
   channels.groups[axis] = a.x.shape[axis];
   sweep_over(on, octets_of<2>({&a.x, &a.y}, channels),
-             scale_channels_op{data_of(a.x), data_of(a.y), a.scale, divider{a.period}});
+             scale_channels_op{{data_of(a.x)}, data_of(a.y), a.scale, divider{a.period}});
 }
 
 template <class Launcher>
@@ -279,7 +279,7 @@ template <class Launcher>
 void shift(Launcher& on, shift_args const& a) {
   assert(a.x.same_shape(a.y) && a.x.type == a.y.type);
   if (a.x.size() == 0) return;
-  sweep_over(on, octets_of<2>({&a.x, &a.y}, a.groups), shift_op{data_of(a.x), data_of(a.y), a.value, a.subtract});
+  sweep_over(on, octets_of<2>({&a.x, &a.y}, a.groups), shift_op{{data_of(a.x)}, data_of(a.y), a.value, a.subtract});
 }
 
 template <class Launcher>

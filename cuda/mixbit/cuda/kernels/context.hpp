@@ -60,6 +60,19 @@ MIXBIT_HD void note(Context& at, std::uint64_t* counter, std::uint64_t n) {
   if (counter && n != 0) at.add(counter, n);
 }
 
+/// total = the sum of `own` over each `lanes` threads in a row, from +0 and the first of them on: the order that all
+/// backends share. `lanes` as in at.take.
+template <class Context>
+MIXBIT_HD void fold_lanes(Context& at, typename Context::template per_thread<double> const& own,
+                          typename Context::template per_thread<double>& total, int lanes) {
+  at.each([&](int thread) { total[thread] = 0; });
+  for (int lane = 0; lane < lanes; ++lane) {
+    auto handed = own;
+    at.take(handed, lane, lanes);
+    at.each([&](int thread) { total[thread] += handed[thread]; });
+  }
+}
+
 /// A rule for a tensor whose amax, if it has one, lies in the device's memory.
 template <class Rule>
 MIXBIT_HD Rule rule_for(Rule const& rule, float const* tensor_amax) {

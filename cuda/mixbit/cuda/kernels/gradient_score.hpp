@@ -19,16 +19,11 @@ struct score_pieces {
   MIXBIT_HD void operator()(Context& at) const {
     int const together = at.threads() / lanes;
     for_stretches(at, pieces, together, [&](std::int64_t first) {
-      typename Context::template per_thread<double> sum, handed, total;
+      typename Context::template per_thread<double> sum, total;
       at.each([&](int thread) {
-        sum[thread] = total[thread] = 0;
-        if (first + thread / lanes < pieces) sum[thread] = lane_sum(first + thread / lanes, thread % lanes);
+        sum[thread] = first + thread / lanes < pieces ? lane_sum(first + thread / lanes, thread % lanes) : 0;
       });
-      for (int lane = 0; lane < lanes; ++lane) {
-        at.each([&](int thread) { handed[thread] = sum[thread]; });
-        at.take(handed, lane, lanes);
-        at.each([&](int thread) { total[thread] += handed[thread]; });
-      }
+      fold_lanes(at, sum, total, lanes);
       at.each([&](int thread) {
         if (thread % lanes == 0 && first + thread / lanes < pieces) partial[first + thread / lanes] = total[thread];
       });

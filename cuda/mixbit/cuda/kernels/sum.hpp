@@ -134,19 +134,14 @@ struct sum_chunks {
   MIXBIT_HD void operator()(Context& at) const {
     std::int64_t const units = boxes.count * (partial ? chunks : 1), together = at.threads() / lanes;
     for_stretches(at, units, together, [&](std::int64_t first) {
-      typename Context::template per_thread<double> own, handed, total, all;
+      typename Context::template per_thread<double> own, total, all;
       at.each([&](int thread) { all[thread] = 0; });
       for (std::int64_t c = 0; c < (partial ? 1 : chunks); ++c) {
         at.each([&](int thread) {
           std::int64_t const unit = first + thread / lanes;
-          total[thread] = own[thread] = 0;
-          if (unit < units) own[thread] = lane_sum(at, unit, c, thread % lanes);
+          own[thread] = unit < units ? lane_sum(at, unit, c, thread % lanes) : 0;
         });
-        for (int lane = 0; lane < lanes; ++lane) {
-          at.each([&](int thread) { handed[thread] = own[thread]; });
-          at.take(handed, lane, lanes);
-          at.each([&](int thread) { total[thread] += handed[thread]; });
-        }
+        fold_lanes(at, own, total, lanes);
         at.each([&](int thread) { all[thread] += total[thread]; });
       }
       at.each([&](int thread) {

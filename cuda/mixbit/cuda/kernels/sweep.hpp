@@ -12,6 +12,7 @@ namespace mixbit::cuda {
 ///   struct state                              what a thread keeps of an octet between reading and writing
 ///   read(walk, place, state)                  loads alone, so that those of several octets are in flight together
 ///   std::uint64_t write(walk, place, state)   computes and stores; returns what `flag` is to count
+/// and, where a part of it lies in the device's memory, on_device(), the operation with that part.
 template <int Count, class Op>
 struct sweep {
   nest<Count> walk;
@@ -21,7 +22,7 @@ struct sweep {
   template <class Context>
   MIXBIT_HD void operator()(Context& at) const {
     constexpr int octets = Context::octets;
-    Op const own = op.on_device();
+    Op const own = complete();
     at.each([&](int thread) {
       std::uint64_t noted = 0;
       for_stretches(at, walk.units(), std::int64_t{at.threads()} * octets, [&](std::int64_t first) {
@@ -40,6 +41,12 @@ struct sweep {
       });
       note(at, flag, noted);
     });
+  }
+
+ private:
+  MIXBIT_HD Op complete() const {
+    if constexpr (requires { op.on_device(); }) return op.on_device();
+    else return op;
   }
 };
 
@@ -63,26 +70,31 @@ MIXBIT_HD bool in_one_group(nest<Count> const& walk, place<Count> const& p) {
   return p.phase + p.count <= walk.block();
 }
 
-template <class Rule>
-struct fake_quantize_op {
+/// What most operations read: an octet of x, the first tensor of two.
+struct reads_x {
   const_tensor_data x;
+
+  struct state {
+    float v[octet];
+  };
+
+  MIXBIT_HD void read(nest<2> const& walk, place<2> const& p, state& s) const {
+    load_octet(x.type, x.data, p.offset[0], walk.stride(0), static_cast<int>(p.count), s.v);
+  }
+};
+
+template <class Rule>
+struct fake_quantize_op : reads_x {
   tensor_data y;
   float const* amax;         ///< null: no scale
   float const* tensor_amax;
   Rule rule;
   bool counts_negative;
 
-  struct state {
-    float v[octet];
-  };
-
   MIXBIT_HD fake_quantize_op on_device() const {
     fake_quantize_op own = *this;
     own.rule = rule_for(rule, tensor_amax);
     return own;
-  }
-  MIXBIT_HD void read(nest<2> const& walk, place<2> const& p, state& s) const {
-    load_octet(x.type, x.data, p.offset[0], walk.stride(0), static_cast<int>(p.count), s.v);
   }
   MIXBIT_HD std::uint64_t write(nest<2> const& walk, place<2> const& p, state& s) const {
     std::uint64_t const negative = counts_negative ? count_negative(s.v) : 0;
@@ -101,19 +113,10 @@ struct fake_quantize_op {
 };
 
 /// Gradients are not read: what passes stays as it is.
-struct mask_op {
-  const_tensor_data x;
+struct mask_op : reads_x {
   tensor_data grad;
   float const* amax;
 
-  struct state {
-    float v[octet];
-  };
-
-  MIXBIT_HD mask_op on_device() const { return *this; }
-  MIXBIT_HD void read(nest<2> const& walk, place<2> const& p, state& s) const {
-    load_octet(x.type, x.data, p.offset[0], walk.stride(0), static_cast<int>(p.count), s.v);
-  }
   MIXBIT_HD std::uint64_t write(nest<2> const& walk, place<2> const& p, state& s) const {
     for_groups(walk, p, [&](int i, std::int64_t group) {
       if (fp::abs(s.v[i]) > amax[group]) store_zero(grad.type, grad.data, p.offset[1] + i * walk.stride(1));
@@ -130,7 +133,6 @@ struct subtract_op {
     float a[octet], b[octet];
   };
 
-  MIXBIT_HD subtract_op on_device() const { return *this; }
   MIXBIT_HD void read(nest<3> const& walk, place<3> const& p, state& s) const {
     load_octet(a.type, a.data, p.offset[0], walk.stride(0), static_cast<int>(p.count), s.a);
     load_octet(b.type, b.data, p.offset[1], walk.stride(1), static_cast<int>(p.count), s.b);
@@ -144,20 +146,11 @@ struct subtract_op {
 };
 
 /// x - v is x + (-v).
-struct shift_op {
-  const_tensor_data x;
+struct shift_op : reads_x {
   tensor_data y;
   float const* value;
   bool subtract;
 
-  struct state {
-    float v[octet];
-  };
-
-  MIXBIT_HD shift_op on_device() const { return *this; }
-  MIXBIT_HD void read(nest<2> const& walk, place<2> const& p, state& s) const {
-    load_octet(x.type, x.data, p.offset[0], walk.stride(0), static_cast<int>(p.count), s.v);
-  }
   MIXBIT_HD std::uint64_t write(nest<2> const& walk, place<2> const& p, state& s) const {
     for_groups(walk, p, [&](int i, std::int64_t group) { s.v[i] += subtract ? -value[group] : value[group]; });
     store_octet(y.type, y.data, p.offset[1], walk.stride(1), static_cast<int>(p.count), s.v);
@@ -166,20 +159,11 @@ struct shift_op {
 };
 
 /// A "group" is one index along the axis.
-struct scale_channels_op {
-  const_tensor_data x;
+struct scale_channels_op : reads_x {
   tensor_data y;
   float const* scale;
   divider period;
 
-  struct state {
-    float v[octet];
-  };
-
-  MIXBIT_HD scale_channels_op on_device() const { return *this; }
-  MIXBIT_HD void read(nest<2> const& walk, place<2> const& p, state& s) const {
-    load_octet(x.type, x.data, p.offset[0], walk.stride(0), static_cast<int>(p.count), s.v);
-  }
   MIXBIT_HD std::uint64_t write(nest<2> const& walk, place<2> const& p, state& s) const {
     for_groups(walk, p, [&](int i, std::int64_t index) {
       std::int64_t const channel = index - period.quotient(index) * period.divisor();

@@ -3,45 +3,17 @@
 
 #include <cassert>
 
-#include "mixbit/core/kernel_args.hpp"
-#include "mixbit/reference/target.hpp"
-#include "mixbit/reference/traverse.hpp"
+#include "mixbit/reference/scalar/with_group.hpp"
 
 namespace mixbit::reference::inline MIXBIT_REFERENCE_TARGET::scalar_kernels {
 
-/// The operation of `sweep`: a "group" is one index along the axis.
-template <class T>
-struct scale_op {
-  struct tile {
-    float scale[tile_width];
-  };
-  T const* x;
-  T* y;
+/// The numbers of with_group_op: a "group" is one index along the axis.
+struct channel_scales {
   float const* scale;
   std::int64_t period;
 
-  float load(std::int64_t index) const { return scale[index % period]; }
-  void load(std::int64_t index, tile& t, std::int64_t i) const { t.scale[i] = load(index); }
-
-  template <bool Unit>
-  void run(std::array<std::int64_t, 2> const& at, std::array<std::int64_t, 2> const& stride, std::int64_t n,
-           float s) const {
-    T const* const in = x + at[0];
-    T* const out = y + at[1];
-    MIXBIT_INDEPENDENT_LOOP
-    for (std::int64_t i = 0; i < n; ++i)
-      out[Unit ? i : i * stride[1]] = from_float<T>(fp::mul(to_float(in[Unit ? i : i * stride[0]]), s));
-  }
-
-  template <bool Unit>
-  void each(std::array<std::int64_t, 2> const& at, std::array<std::int64_t, 2> const& stride, std::int64_t n,
-            tile const& t) const {
-    T const* const in = x + at[0];
-    T* const out = y + at[1];
-    MIXBIT_INDEPENDENT_LOOP
-    for (std::int64_t i = 0; i < n; ++i)
-      out[Unit ? i : i * stride[1]] = from_float<T>(fp::mul(to_float(in[Unit ? i : i * stride[0]]), t.scale[i]));
-  }
+  float of(std::int64_t index) const { return scale[index % period]; }
+  static float apply(float x, float s) { return fp::mul(x, s); }
 };
 
 /// One group for each index along the axis. Built by hand, because a kernel does not allocate.
@@ -58,7 +30,7 @@ inline void scale_channels(executor_ref const& threads, scale_channels_args cons
   assert(a.x.same_shape(a.y) && a.x.type == a.y.type && a.period > 0);
   loop_nest<2> const nest{{&a.x, &a.y}, channels_of(a)};
   visit_compute(a.x.type, [&]<class T>(T) {
-    sweep(threads, nest, scale_op<T>{a.x.as<T>(), a.y.as<T>(), a.scale, a.period});
+    sweep(threads, nest, with_group_op<T, channel_scales>{a.x.as<T>(), a.y.as<T>(), {a.scale, a.period}});
   });
 }
 

@@ -1,7 +1,9 @@
 // sum[g] += Σ of a group, in the order of formats/summation.hpp: lanes, chunks, and the chunks of a group in turn.
 //
 // Small groups are cut between threads whole, large ones by chunks. Where neighbours in memory belong to neighbouring
-// groups (columns), a tile of groups is summed together, row by row.
+// groups (columns), a tile of groups is summed together, row by row: on one thread, however long they are, so up to
+// sum_tile long columns keep one thread busy. Cut by chunks they would need chunks times tile sums, and kernels do not
+// allocate.
 #pragma once
 
 #include <cassert>

@@ -26,38 +26,18 @@ HWY_NOINLINE void subtract_row(T const* a, T const* b, T* y, std::int64_t n) {
   if (i < n) store_some(hn::Sub(load_some(a + i, n - i), load_some(b + i, n - i)), y + i, n - i);
 }
 
-/// The loops of scalar_kernels::scale_op for contiguous rows, in the scalar operation's place.
-template <class T>
-struct scale_op : scalar_kernels::scale_op<T> {
-  using base = scalar_kernels::scale_op<T>;
-
-  template <bool Unit>
-  HWY_NOINLINE void run(std::array<std::int64_t, 2> const& at, std::array<std::int64_t, 2> const& stride,
-                        std::int64_t n, float s) const {
-    if constexpr (!Unit) return base::template run<false>(at, stride, n, s);
-    T const* const in = this->x + at[0];
-    T* const out = this->y + at[1];
-    std::int64_t i = 0;
-    for (; i + lanes <= n; i += lanes) store(hn::Mul(load(in + i), splat(s)), out + i);
-    if (i < n) store_some(hn::Mul(load_some(in + i, n - i), splat(s)), out + i, n - i);
-  }
-
-  template <bool Unit>
-  HWY_NOINLINE void each(std::array<std::int64_t, 2> const& at, std::array<std::int64_t, 2> const& stride,
-                         std::int64_t n, typename base::tile const& t) const {
-    if constexpr (!Unit) return base::template each<false>(at, stride, n, t);
-    T const* const in = this->x + at[0];
-    T* const out = this->y + at[1];
-    std::int64_t i = 0;
-    for (; i + lanes <= n; i += lanes) store(hn::Mul(load(in + i), load(t.scale + i)), out + i);
-    if (i < n) store_some(hn::Mul(load_some(in + i, n - i), load_some(t.scale + i, n - i)), out + i, n - i);
-  }
+struct shifts : scalar_kernels::shifts {
+  HWY_INLINE static floats apply_vector(floats x, floats v) { return hn::Add(x, v); }
 };
 
-/// scalar_kernels::shift_op in the same way.
-template <class T>
-struct shift_op : scalar_kernels::shift_op<T> {
-  using base = scalar_kernels::shift_op<T>;
+struct channel_scales : scalar_kernels::channel_scales {
+  HWY_INLINE static floats apply_vector(floats x, floats s) { return hn::Mul(x, s); }
+};
+
+/// The loops of scalar_kernels::with_group_op for contiguous rows, in the scalar operation's place.
+template <class T, class Values>
+struct with_group_op : scalar_kernels::with_group_op<T, Values> {
+  using base = scalar_kernels::with_group_op<T, Values>;
 
   template <bool Unit>
   HWY_NOINLINE void run(std::array<std::int64_t, 2> const& at, std::array<std::int64_t, 2> const& stride,
@@ -66,8 +46,8 @@ struct shift_op : scalar_kernels::shift_op<T> {
     T const* const in = this->x + at[0];
     T* const out = this->y + at[1];
     std::int64_t i = 0;
-    for (; i + lanes <= n; i += lanes) store(hn::Add(load(in + i), splat(v)), out + i);
-    if (i < n) store_some(hn::Add(load_some(in + i, n - i), splat(v)), out + i, n - i);
+    for (; i + lanes <= n; i += lanes) store(Values::apply_vector(load(in + i), splat(v)), out + i);
+    if (i < n) store_some(Values::apply_vector(load_some(in + i, n - i), splat(v)), out + i, n - i);
   }
 
   template <bool Unit>
@@ -77,8 +57,9 @@ struct shift_op : scalar_kernels::shift_op<T> {
     T const* const in = this->x + at[0];
     T* const out = this->y + at[1];
     std::int64_t i = 0;
-    for (; i + lanes <= n; i += lanes) store(hn::Add(load(in + i), load(t.value + i)), out + i);
-    if (i < n) store_some(hn::Add(load_some(in + i, n - i), load_some(t.value + i, n - i)), out + i, n - i);
+    for (; i + lanes <= n; i += lanes) store(Values::apply_vector(load(in + i), load(t.value + i)), out + i);
+    if (i < n)
+      store_some(Values::apply_vector(load_some(in + i, n - i), load_some(t.value + i, n - i)), out + i, n - i);
   }
 };
 
@@ -166,7 +147,7 @@ inline void scale_channels(executor_ref const& threads, scale_channels_args cons
 #if MIXBIT_SIMD_VECTORS
   loop_nest<2> const nest{{&a.x, &a.y}, scalar_kernels::channels_of(a)};
   visit_compute(a.x.type, [&]<class T>(T) {
-    sweep(threads, nest, scale_op<T>{{a.x.as<T>(), a.y.as<T>(), a.scale, a.period}});
+    sweep(threads, nest, with_group_op<T, channel_scales>{{a.x.as<T>(), a.y.as<T>(), {{a.scale, a.period}}}});
   });
 #else
   scalar_kernels::scale_channels(threads, a);
@@ -177,7 +158,7 @@ inline void shift(executor_ref const& threads, shift_args const& a) {
 #if MIXBIT_SIMD_VECTORS
   loop_nest<2> const nest{{&a.x, &a.y}, a.groups};
   visit_compute(a.x.type, [&]<class T>(T) {
-    sweep(threads, nest, shift_op<T>{{a.x.as<T>(), a.y.as<T>(), a.value, a.subtract}});
+    sweep(threads, nest, with_group_op<T, shifts>{{a.x.as<T>(), a.y.as<T>(), {{a.value, a.subtract}}}});
   });
 #else
   scalar_kernels::shift(threads, a);

@@ -1,6 +1,8 @@
 // Butterflies in vectors. Those within a vector swap neighbours, then pairs, halves and so on: s + v in the lower and
 // s - v in the upper one of each pair, which are the sums and differences of the scalar kernel.
 // needs: <hwy/highway.h>
+#include <bit>
+
 #include "mixbit/reference/scalar/hadamard.hpp"
 #include "mixbit/reference/simd/rows-inl.hpp"
 
@@ -15,8 +17,6 @@ HWY_BEFORE_NAMESPACE();
 namespace mixbit::reference::inline MIXBIT_REFERENCE_TARGET::simd_kernels::HWY_NAMESPACE {
 
 #if MIXBIT_SIMD_VECTORS
-
-constexpr int bit_of(int power) { return power == 1 ? 0 : 1 + bit_of(power / 2); }
 
 /// Lane i of the result is lane i ^ Distance of v.
 template <int Distance>
@@ -33,7 +33,8 @@ HWY_INLINE floats within(floats v) {
   if constexpr (Distance >= lanes) {
     return v;
   } else {
-    ints const flip = hn::And(hn::ShiftLeft<31 - bit_of(Distance)>(hn::Iota(int_tag{}, 0)), splat(INT32_MIN));
+    constexpr int bit = std::countr_zero(static_cast<unsigned>(Distance));
+    ints const flip = hn::And(hn::ShiftLeft<31 - bit>(hn::Iota(int_tag{}, 0)), splat(INT32_MIN));
     return within<2 * Distance>(hn::Add(across<Distance>(v), as_floats(hn::Xor(as_ints(v), flip))));
   }
 }
