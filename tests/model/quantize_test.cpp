@@ -46,6 +46,30 @@ TEST_CASE("quantize: weights alone need no loop, and a loop is not run for them"
   }
 }
 
+TEST_CASE("quantize: calibration ends for weights and for what the loop shows, so that double quantization is ready") {
+  chain net;
+  model<cpu> m{net};
+  quantizer_attribute_config nf4;
+  nf4.num_bits = 4;
+  nf4.block_sizes = block_config{{{-1, 4}}, {}, bit_spec{8}, {{-1, 8}}};
+  auto config = nothing_on();
+  turn_on(config, "mlp.up.input_quantizer", nf4);
+  turn_on(config, "mlp.up.weight_quantizer", nf4);
+  quantize(m, config, [&] { net.forward(batch), net.forward(waves({5, 8}, 0.4f)); });
+  auto const by_hand = [&](quantizer_role role, plain_tensor const& x) {
+    tensor_quantizer<cpu> q{"q", nf4, policy::stored};
+    cpu device;
+    arena scratch;
+    q.set_amax(device, q.grouping(read_view(x)), amax(net.s1, role));
+    plain_tensor y = x;
+    q.quantize(device, scratch, read_view(x), write_view(y));
+    CHECK(y.values != x.values);
+    return y;
+  };
+  plain_tensor const x = by_hand(quantizer_role::input, batch), w = by_hand(quantizer_role::weight, net.w1);
+  CHECK(apply(net.s1, batch, net.w1, multiply).values == multiply(x, w).values);
+}
+
 TEST_CASE("quantize: static inputs without a loop, or with one that runs nothing, are refused by name") {
   chain net;
   model<cpu> m{net};

@@ -63,16 +63,62 @@ TEST_CASE("tensor_quantizer: what is adopted is the running max and the count of
   }
 }
 
+namespace {
+
+/// NF4 in blocks of 16 with int8 scales.
+quantizer_attribute_config double_quantized() {
+  quantizer_attribute_config a;
+  a.num_bits = 4;
+  a.block_sizes = block_config{{{-1, 16}}, {}, bit_spec{8}, {{-1, 8}}};
+  return a;
+}
+
+int copies = 0;  // to the host, which waits for a device
+
+struct counting : reference::scalar {
+  void copy_to_host(void* to, void const* from, std::size_t bytes) const {
+    ++copies;
+    reference::scalar::copy_to_host(to, from, bytes);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("double quantization: scales are made once, when calibration ends, and nothing is cast before") {
+  counting device;
+  arena scratch;
+  test_data::tensor<float> x{dense_geometry(dtype::f32, {6, 70})}, y{x.g}, expected{x.g};
+  tensor_quantizer<counting> q{"w", double_quantized(), policy::stored}, set{"v", double_quantized(), policy::stored};
+  auto const cast = [&] { q.quantize(device, scratch, x.view(), y.ref()); };
+  auto const refused = [&] { return test::error_text(error_id::state_not_calibrated, cast); };
+  copies = 0;
+  q.finish(device);  // of a quantizer that saw nothing
+  CHECK(test::says(refused(), "w: ", "saw no data"));
+  for (unsigned const seed : {1u, 2u}) {  // calibration may go on
+    test_data::fill(x, seed);
+    q.observe(device, scratch, x.view());
+    q.observe(device, scratch, x.view());
+    CHECK(copies == 0);
+    CHECK(test::says(refused(), "w: ", "finish"));
+    q.finish(device);
+    CHECK(copies == 1);
+    cast();
+    set.set_amax(device, q.groups(), q.amax(device));
+    set.quantize(device, scratch, x.view(), expected.ref());
+    CHECK(y.memory == expected.memory);
+    copies = 0;
+  }
+}
+
 TEST_CASE("double quantization: a quantizer casts with the scales that a file's codes stand for") {
   cpu device;
   arena scratch;
   test_data::tensor<float> x{dense_geometry(dtype::f32, {6, 70})}, y{x.g}, decoded{x.g};
   test_data::fill(x, 3);
-  quantizer_attribute_config a;
-  a.num_bits = 4;
-  a.block_sizes = block_config{{{-1, 16}}, {}, bit_spec{8}, {{-1, 8}}};
+  auto const a = double_quantized();
   tensor_quantizer<cpu> q{"w", a, policy::stored};
   q.observe(device, scratch, x.view());
+  q.finish(device);
   auto const groups = q.grouping(x.g);
   auto const amax = q.amax(device);
   q.quantize(device, scratch, x.view(), y.ref());

@@ -73,9 +73,10 @@ void observe_first(observer_group<B>& g, workspace<B>& ws, const_tensor_ref x) {
   g.members.front()->observe(ws.device, ws.scratch, g.owner->scaled(ws.device, ws.scratch, x));
 }
 
-/// Hands what the first of a group has observed to the others.
+/// Ends the calibration of the first of a group and hands what it has observed to the others.
 template <backend B>
 void adopt_first(observer_group<B>& g, B& device) {
+  g.members.front()->finish(device);
   for (std::size_t i = 1; i < g.members.size(); ++i) g.members[i]->adopt(device, *g.members.front());
 }
 
@@ -140,7 +141,7 @@ class max_calibration final : public apply_hook<B> {
   }
   bool runs_active_recipe() const override { return false; }
 
-  /// Hands what the first of each group has observed to the others.
+  /// Ends the calibration: hands what the first of each group has observed to the others.
   void share(workspace<B>& ws) {
     for (auto& o : observers_) {
       for (auto* groups : {&o.input, &o.output})

@@ -1,7 +1,7 @@
 // One quantizer of one tensor: its attributes, its amax and what it does to data.
 //
-// Life: made from attributes (already validated); a static quantizer observes data (running max of |x| a group) or is
-// given an amax; then it quantizes. Dynamic quantizers take amax from the data of each call. NVFP4 has both: blocks
+// Life: made from attributes (already validated); a static quantizer observes data (running max of |x| a group) until
+// `finish`, or is given an amax; then it quantizes. Dynamic quantizers take amax from the data of each call. NVFP4 has both: blocks
 // that look at the data, and a scale of the tensor that is calibrated. Source of the rules:
 // docs/numerics.md; ModelOpt's TensorQuantizer is the model for names and life cycle.
 #pragma once
@@ -38,7 +38,8 @@ class tensor_quantizer {
   bool has_amax() const { return !amax_.empty(); }
   /// True once it may quantize.
   bool ready() const {
-    return (!calibrates_amax() || has_amax()) && (!bias_ || !bias_->is_static() || bias_->has_value());
+    return (!calibrates_amax() || has_amax()) && finished() &&
+           (!bias_ || !bias_->is_static() || bias_->has_value());
   }
 
   /// Running max over what it is shown, rotated and less the bias so far; a tensor without elements (an expert without
@@ -56,7 +57,18 @@ class tensor_quantizer {
       seen = shifted(device, scratch, seen);
     }
     if (calibrates_amax()) device.amax({seen, groups, amax_.data(), flags_.data()});
-    quantize_own_scales(device, x.type);
+    file_amax_ = {};  // of the amax before
+  }
+
+  /// Ends a calibration, whose running max then has what follows from it: the scales of double quantization, which go
+  /// through the host. Due before it quantizes, after the last `observe`; `adopt` and `set_amax` include it.
+  void finish(B& device) {
+    if (!double_quantized() || !has_amax()) return;
+    format const& how = numerics_.how;
+    std::vector<float> const scales = amax(device);
+    auto const values = scale_values(quantize_scales(scales, how, dtype::f32), how, dtype::f32, scales.size());
+    file_amax_ = buffer<B, float>{device, values.size()};
+    device.copy_from_host(file_amax_.data(), values.data(), values.size() * sizeof(float));
   }
 
   /// Takes over what another quantizer with the same calibration has observed: its running max, what it left out, and
@@ -70,7 +82,7 @@ class tensor_quantizer {
     hold(device, other.groups_);
     std::vector<float> const values = other.amax(device);
     device.copy_from_host(amax_.data(), values.data(), values.size() * sizeof(float));
-    quantize_own_scales(device, dtype::f32);
+    finish(device);
   }
 
   /// y = Q(x): rotated, less the bias, cast, plus the bias and, where the rotation goes back, rotated; each step in x's
@@ -86,8 +98,7 @@ class tensor_quantizer {
     }
     if (is_two_level(numerics_.how.scaling)) args.tensor_amax = tensor_amax_of(device, scratch, args.x);
     if (numerics_.groups_from_data) args.use = amax_use::data;
-    else if (file_amax_.empty()) args.amax = calibrated_amax(device, scratch, args.x);
-    else args.amax = file_amax_.data();
+    else args.amax = double_quantized() ? file_amax_.data() : calibrated_amax(device, scratch, args.x);
     float const* const bias = bias_ ? bias_->of(device, scratch, args.x) : nullptr;
     partition const offsets = bias_ ? bias_->grouping(x) : partition{};
     if (bias) {
@@ -134,7 +145,7 @@ class tensor_quantizer {
     device.copy_from_host(next.data(), values.data(), values.size() * sizeof(float));
     amax_ = std::move(next);
     groups_ = groups;
-    quantize_own_scales(device, dtype::f32);
+    finish(device);
   }
   partition const& groups() const { return groups_; }
   float const* device_amax() const { return amax_.data(); }
@@ -156,19 +167,15 @@ class tensor_quantizer {
  private:
   bool calibrates_amax() const { return numerics_.amax_from == amax_source::calibration; }
 
-  /// Double quantization: elements are cast with the scales that the file's codes stand for.
-  void quantize_own_scales(B& device, dtype type) {
-    format const& how = numerics_.how;
-    if (how.scale_block == 0 || !calibrates_amax()) return;
-    std::vector<float> const scales = amax(device);
-    auto const values = scale_values(quantize_scales(scales, how, type), how, type, scales.size());
-    if (file_amax_.size() != values.size()) file_amax_ = buffer<B, float>{device, values.size()};
-    device.copy_from_host(file_amax_.data(), values.data(), values.size() * sizeof(float));
-  }
+  /// Are elements cast with the scales that a file's codes stand for?
+  bool double_quantized() const { return numerics_.how.scale_block > 0 && calibrates_amax(); }
+  bool finished() const { return !double_quantized() || !file_amax_.empty(); }
 
   /// Throws, before anything is written, what x would make the steps of `quantize` throw.
   void require_state_for(const_tensor_ref x) const {
     if (calibrates_amax()) require_fit(calibrated_grouping(x));
+    if (!finished())
+      fail(error_id::state_not_calibrated, name_, ": its calibration was not ended; call finish after the last batch");
     if (bias_) bias_->require_fit(x);
     if (numerics_.rotate) (void)numerics_.rotate->block_of(x, name_);
   }
@@ -294,7 +301,7 @@ class tensor_quantizer {
   quantizer_numerics numerics_;
   std::optional<affine_bias<B>> bias_;
   buffer<B, float> amax_;
-  buffer<B, float> file_amax_;  ///< of double quantization
+  buffer<B, float> file_amax_;  ///< of double quantization; none while the calibration runs
   buffer<B, data_flags> flags_;
   partition groups_;
 };
