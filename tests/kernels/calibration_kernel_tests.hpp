@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/kernel_test.hpp"
+#include "mixbit/reference/scalar.hpp"
 
 namespace kernel_tests {
 
@@ -47,6 +48,9 @@ struct kernel_test<kernel_gradient_score> {
       return sum;
     });
     CHECK(std::fabs(found - 0.25 - static_cast<double>(expected)) <= 1e-12 * static_cast<double>(expected) + 1e-15);
+    double in_order = 0.25;
+    reference::scalar{}.gradient_score({grad.view(), difference.view(), &in_order});
+    CHECK(found == in_order);  // all backends add in one order
   }
 };
 

@@ -27,6 +27,20 @@ TEST_CASE("negative values under an unsigned format and NaN in encode are counte
   CHECK(scale == 2.0f / 15.0f);
 }
 
+TEST_CASE("gradient_score: a row is summed in 16 lanes, what is left behind whole rounds too") {
+  tensor<float> grad{make_geometry<float>({1003}, layout::row_major)}, difference{grad.g};
+  fill(grad, 5);
+  fill(difference, 6);
+  double lanes[16] = {}, expected = 0, sum = 0;
+  for (std::int64_t i = 0; i < grad.g.size(); ++i) {
+    double const product = fp::mul(grad[i], difference[i]);
+    lanes[i % 16] += product * product;
+  }
+  for (double const lane : lanes) expected += lane;
+  reference::scalar{}.gradient_score({grad.view(), difference.view(), &sum});
+  CHECK(sum == expected);
+}
+
 TEST_CASE("blocks longer than a piece of work are cut, and the pieces know their group") {
   for (layout const l : {layout::row_major, layout::column_major}) {
     tensor<float> x{make_geometry<float>({2, 90001}, l)}, y{x.g};
