@@ -1,8 +1,8 @@
 // One quantizer of one tensor: its attributes, its amax and what it does to data.
 //
 // Life: made from attributes (already validated); a static quantizer observes data (running max of |x| a group) until
-// `finish`, or is given an amax; then it quantizes. Dynamic quantizers take amax from the data of each call. NVFP4 has both: blocks
-// that look at the data, and a scale of the tensor that is calibrated. Source of the rules:
+// `finish`, or is given an amax; then it quantizes. Dynamic quantizers take amax from the data of each call. NVFP4 has
+// both: blocks that look at the data, and a scale of the tensor that is calibrated. Source of the rules:
 // docs/numerics.md; ModelOpt's TensorQuantizer is the model for names and life cycle.
 #pragma once
 
