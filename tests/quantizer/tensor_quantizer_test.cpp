@@ -140,3 +140,24 @@ TEST_CASE("double quantization: a quantizer casts with the scales that a file's 
     CHECK(again.memory == y.memory);
   }
 }
+
+TEST_CASE("tensor_quantizer: an amax whose scale the tensor's type cannot hold ends the calibration with an error") {
+  cpu device;
+  arena scratch;
+  quantizer_attribute_config a;
+  a.num_bits = 4;
+  a.block_sizes = block_config{{{-1, 2}}};
+  tensor_quantizer<cpu> packed{"w", a, policy::modelopt_pack}, stored{"w", a, policy::stored};
+  half const x[] = {from_float<half>(1.0f), from_float<half>(0.5f), from_float<half>(0x1p-20f), from_float<half>(0)};
+  auto const view = dense_view(x, {1, 4});
+  for (auto* q : {&packed, &stored}) q->observe(device, scratch, view);
+  // ModelOpt's INT4 divides: 7/2^-20 is beyond float16's 65504
+  CHECK(test::says(test::error_text(error_id::format_amax, [&] { packed.finish(device); }), "w: amax[1]", "float16"));
+  CHECK_NOTHROW(stored.finish(device));
+  auto const set = [&] { packed.set_amax(device, packed.groups(), {1.0f, 0x1p-20f}); };
+  CHECK(test::says(test::error_text(error_id::format_amax, set), "w: amax[1]", "float16"));
+  tensor_quantizer<cpu> wide{"w", a, policy::modelopt_pack};
+  float const y[] = {1.0f, 0.5f, 0x1p-20f, 0.0f};
+  wide.observe(device, scratch, dense_view(y, {1, 4}));
+  CHECK_NOTHROW(wide.finish(device));
+}

@@ -95,13 +95,20 @@ inline void check_encodable(format const& how, std::string_view where) {
          " can be simulated, but files hold integers of up to 8 bits, or of 16");
 }
 
+namespace formats {
+/// Can a finite amax have a scale that overflows? Exponents and E4M3 scales saturate; float32's are quotients.
+constexpr bool scale_may_overflow(format const& how) {
+  return how.scaling == scale_rule::ratio && (how.numerics == policy::modelopt_pack || how.scale_type != dtype::f32);
+}
+}  // namespace formats
+
 /// Throws `format_amax` for an amax that is negative, NaN or infinite, or whose scale overflows the type in which the
 /// file holds it. `element` is the type of the tensor, which modelopt_pack rounds scales to.
 inline void check_amax(std::span<float const> amax, format const& how, dtype element, std::string_view where) {
   for (std::size_t i = 0; i < amax.size(); ++i)
     if (!(amax[i] >= 0.0f) || !fp::is_finite(amax[i]))
       fail(error_id::format_amax, where, ": amax[", i, "] is ", amax[i], "; it must be finite and not negative");
-  if (how.scaling != scale_rule::ratio) return;  // exponents and E4M3 scales saturate
+  if (!formats::scale_may_overflow(how)) return;
   formats::visit_rule(how, {element}, [&](auto const& rule) {
     for (std::size_t i = 0; i < amax.size(); ++i)
       if (amax[i] > 0.0f && !fp::is_finite(formats::through(how.scale_type, rule.file_scale(amax[i]))))

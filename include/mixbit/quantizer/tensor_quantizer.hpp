@@ -49,6 +49,7 @@ class tensor_quantizer {
     arena_scope const borrowed{scratch};
     partition const groups = calibrated_grouping(x);
     if (calibrates_amax()) hold(device, groups);
+    seen_type_ = x.type;
     const_tensor_ref seen = rotated(device, scratch, x);
     if (bias_ && bias_->is_static()) {
       hold_flags(device);
@@ -61,11 +62,14 @@ class tensor_quantizer {
   }
 
   /// Ends a calibration, whose running max then has what follows from it: the scales of double quantization, which go
-  /// through the host. Due before it quantizes, after the last `observe`; `adopt` and `set_amax` include it.
+  /// through the host. Due before it quantizes, after the last `observe`; `adopt` and `set_amax` include it. Throws
+  /// `format_amax` for an amax whose scale overflows the type that holds it, naming quantizer and value.
   void finish(B& device) {
-    if (!double_quantized() || !has_amax()) return;
     format const& how = numerics_.how;
+    if (!has_amax() || (!double_quantized() && !formats::scale_may_overflow(how))) return;
     std::vector<float> const scales = amax(device);
+    check_amax(scales, how, seen_type_, name_);
+    if (!double_quantized()) return;
     auto const values = scale_values(quantize_scales(scales, how, dtype::f32), how, dtype::f32, scales.size());
     file_amax_ = buffer<B, float>{device, values.size()};
     device.copy_from_host(file_amax_.data(), values.data(), values.size() * sizeof(float));
@@ -80,6 +84,7 @@ class tensor_quantizer {
     if (!flags_.empty()) device.copy_from_host(flags_.data(), &seen, sizeof seen);
     if (!other.has_amax()) return;
     hold(device, other.groups_);
+    seen_type_ = other.seen_type_;
     std::vector<float> const values = other.amax(device);
     device.copy_from_host(amax_.data(), values.data(), values.size() * sizeof(float));
     finish(device);
@@ -140,7 +145,7 @@ class tensor_quantizer {
   void set_amax(B& device, partition const& groups, std::vector<float> const& values) {
     if (static_cast<std::int64_t>(values.size()) != groups.group_count())
       fail(error_id::tensor_shape, name_, ": ", values.size(), " amax values for ", groups.group_count(), " groups");
-    check_amax(values, numerics_.how, dtype::f32, name_);
+    check_amax(values, numerics_.how, seen_type_, name_);
     buffer<B, float> next{device, values.size()};
     device.copy_from_host(next.data(), values.data(), values.size() * sizeof(float));
     amax_ = std::move(next);
@@ -304,6 +309,7 @@ class tensor_quantizer {
   buffer<B, float> file_amax_;  ///< of double quantization; none while the calibration runs
   buffer<B, data_flags> flags_;
   partition groups_;
+  dtype seen_type_ = dtype::f32;  ///< of the tensors that it was calibrated on
 };
 
 }  // namespace mixbit
