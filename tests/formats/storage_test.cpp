@@ -4,7 +4,7 @@
 
 #include "mixbit/formats/check.hpp"
 #include "mixbit/reference/scalar.hpp"
-#include "support/kernel_data.hpp"
+#include "support/format_data.hpp"
 
 using namespace mixbit;
 using namespace test_data;
@@ -67,6 +67,33 @@ TEST_CASE("storage size is what encode writes, in awkward shapes, for every elem
               FAIL_CHECK(to_string(x.g), " ", part.name, " ", name_of(element), ": ", payload, " and ", scale_bytes,
                          " bytes, not ", size.payload, " and ", size.scales);
           }
+  }
+}
+
+TEST_CASE("storage size of block formats is what encode writes, in awkward shapes, ragged blocks too") {
+  float const tensor_amax = 3.0f;
+  for (auto const& shape : awkward_shapes) {
+    tensor<float> x{make_geometry<float>(shape, layout::row_major)};
+    fill(x, 1, false);
+    for (auto const& part : partitions_of(x.g))
+      for (format const& how : test_data::block_formats()) {
+        CAPTURE(name_of(how));
+        CAPTURE(part.name);
+        CAPTURE(to_string(x.g));
+        auto const size = storage_size_of(how, x.g, part.groups);
+        auto const amax = amax_of(x, part.groups);
+        float tensor_scale = -1;
+        std::int64_t scale_bytes = 0;
+        encode_args const args{x.view(), part.groups, amax.data(),  how,          nullptr,
+                               nullptr,  nullptr,     &tensor_amax, &tensor_scale};
+        std::int64_t const payload = bytes_written(args, static_cast<std::size_t>(size.payload) + 16,
+                                                   static_cast<std::size_t>(size.scales) + 16, scale_bytes);
+        CHECK(payload == size.payload);
+        CHECK(size.tensor == (is_two_level(how.scaling) ? 4 : 0));
+        if (x.g.size() == 0) continue;  // nothing is written
+        CHECK(scale_bytes == size.scales);
+        CHECK((size.tensor == 4) == (tensor_scale != -1));
+      }
   }
 }
 

@@ -119,6 +119,8 @@ inline std::vector<named_partition> partitions_of(geometry const& g) {
   blocks("block 5", {{-1, 5}});
   blocks("block along axis 0", {{0, 3}});
   if (g.rank > 1) blocks("2-D block", {{-1, 4}, {-2, 3}});
+  int const apart[] = {0, 2};
+  if (g.rank > 2) all.push_back({"axes 0 and 2", per_axes(g, apart)});
   return all;
 }
 
