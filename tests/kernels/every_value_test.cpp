@@ -1,6 +1,6 @@
-// All 65 536 float16 and all bfloat16 values through the real kernels of both CPU backends, on every instruction set,
-// against the rules element by element: every minifloat, under every type of scale that goes with it. The rules' codecs
-// have independent oracles of their own in tests/formats/.
+// All 65 536 float16 and all bfloat16 values, and every float32 near a boundary, through the real kernels of both CPU
+// backends, on every instruction set, against the rules element by element: every minifloat, under every type of scale
+// that goes with it. The rules' codecs have independent oracles of their own in tests/formats/.
 #include <cfloat>
 #include <cmath>
 #include <cstring>
@@ -42,6 +42,24 @@ template <class T>
 std::vector<T> every_value() {
   std::vector<T> all(rows * columns);
   for (std::size_t i = 0; i < all.size(); ++i) all[i] = T{static_cast<std::uint16_t>(i)};
+  return all;
+}
+
+/// The values of a minifloat and the points half way between them, times `step`, each with the 64 float32 on both
+/// sides, of both signs.
+std::vector<float> near_boundaries(element_type const& e, float step) {
+  formats::minifloat_codec const codec{e};
+  std::vector<float> all;
+  for (int code = 0; code <= formats::codes_of(e).largest; ++code) {
+    float const here = codec.value(code);
+    float const next = code == formats::codes_of(e).largest ? 1.25f * here : codec.value(code + 1);
+    for (float x : {here * step, (here + next) * 0.5f * step}) {
+      for (int k = 0; k < 64; ++k) x = std::nextafter(x, -FLT_MAX);
+      for (int k = -64; k <= 64; ++k, x = std::nextafter(x, FLT_MAX)) all.insert(all.end(), {x, -x});
+    }
+  }
+  REQUIRE(all.size() <= static_cast<std::size_t>(rows * columns));
+  for (std::size_t i = 0; all.size() < static_cast<std::size_t>(rows * columns); ++i) all.push_back(all[i]);
   return all;
 }
 
@@ -116,8 +134,7 @@ answer<T> by_kernel(B cpu, question const& q, std::vector<T> const& x) {
 }
 
 template <class T>
-void compare(question const& q) {
-  auto const x = every_value<T>();
+void compare(question const& q, std::vector<T> const& x) {
   auto const expected = by_rule(q, x);
   CAPTURE(name_of(q.how.element));
   CAPTURE(name_of(q.how.numerics));
@@ -135,8 +152,8 @@ void compare(question const& q) {
 }
 
 void compare_both(question const& q) {
-  compare<half>(q);
-  compare<bfloat16>(q);
+  compare(q, every_value<half>());
+  compare(q, every_value<bfloat16>());
 }
 
 }  // namespace
@@ -151,6 +168,18 @@ TEST_CASE("every value of 16 bits: one scale a tensor, in every type that holds 
         for (float const amax : {6.0f, 448.0f, 1.3e-3f})
           compare_both({{e, p, scale, packing::dense_rows}, per_tensor(shape), {amax}});
     }
+}
+
+TEST_CASE("every float32 near a boundary: a cast, and one scale a tensor") {
+  partition const whole = per_tensor(dense_geometry(dtype::f32, {rows, columns}));
+  for (element_type const& e : minifloat_elements) {
+    format const how{e, policy::stored, dtype::f32, packing::dense_rows};
+    compare({how, whole, {}}, near_boundaries(e, 1.0f));
+    for (float const amax : {6.0f, 448.0f, 1.3e-3f})
+      formats::visit_rule(how, {}, [&](auto const& rule) {
+        compare({how, whole, {amax}}, near_boundaries(e, rule.file_scale(amax)));
+      });
+  }
 }
 
 TEST_CASE("every value of 16 bits: a cast has no scale, whatever the groups") {
