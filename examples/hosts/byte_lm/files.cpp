@@ -1,5 +1,5 @@
-// All that reads and writes files, in a translation unit of its own: JSON and the exporter are compiled once, beside the
-// model and the search.
+// All that reads and writes files, in a translation unit of its own: JSON and the exporter are compiled once, beside
+// the model and the search.
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
