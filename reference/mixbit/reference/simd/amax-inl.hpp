@@ -35,8 +35,9 @@ HWY_INLINE std::int64_t amax_of_small(amax_args const& a, T const* x, std::int64
   if (block > 4 * lanes) return 0;
   HWY_ALIGN float tops[batch_groups];
   std::int64_t first = 0;
-  while (length - first >= 4 * block) {
-    std::int64_t const n = tops_of_groups(x + first, block, std::min(length - first, batch_groups * block), tops);
+  while (length - first >= lanes * block) {
+    ints top = hn::Zero(int_tag{});
+    std::int64_t const n = tops_of_groups(x + first, block, std::min(length - first, batch_groups * block), tops, top);
     if (n == 0) break;
     for (std::int64_t g = 0; g < n / block; ++g, ++group) {
       T const* const own = x + first + g * block;
