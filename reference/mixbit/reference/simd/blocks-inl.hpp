@@ -210,71 +210,76 @@ HWY_INLINE bool amax_of_groups(T const* x, std::int64_t block, std::int64_t leng
 template <class Rule>
 concept has_choice = requires(Rule const& r) { r.tensor_scale(); };
 
-/// What two scales of a group err, summed over its lanes: second less first, and both.
+/// The sums of squared errors of a vector of groups under two scales: the second's less the first's, and both. Each
+/// error is that of the definition, but the squares and sums are of float32, and in another order.
 struct compared_errors {
-  HWY_ALIGN float difference[static_cast<std::size_t>(lanes)];
-  HWY_ALIGN float total[static_cast<std::size_t>(lanes)];
+  floats difference, total;
 };
 
-/// The errors of groups of whole vectors, a vector of groups. Each error is that of the definition; their squares and
-/// sums are of float32 and in another order.
+/// Of groups of whole vectors that have scales; what has NaN in it has NaN for a total.
 template <class Rule, class T>
 HWY_INLINE compared_errors compare_errors(vector_rule<Rule> const& rule, scale_batch const& first,
                                           scale_batch const& second, std::int64_t group, T const* x,
                                           std::int64_t block) {
+  // the masks, which change nothing, keep a difference from being contracted with the product before it
+  auto const error = [&](vector_scaling const& s, floats v) HWY_ATTR {
+    return hn::Sub(masked(quantized<has_number_form<vector_rule<Rule>>>(rule, s, v), s.keep), v);
+  };
   floats differences[lanes], totals[lanes];
   for (std::int64_t g = 0; g < lanes; ++g) {
     vector_scaling const s = first.of(group + g), t = second.of(group + g);
     floats a = hn::Zero(float_tag{}), b = a;
     for (std::int64_t k = g * block; k < (g + 1) * block; k += lanes) {
-      floats const v = load(x + k);
-      // the masks, which change nothing, keep a difference from being contracted with the product before it
-      floats const d = hn::Sub(masked(rule.fake_quantize(s, v), s.keep), v);
-      floats const e = hn::Sub(masked(rule.fake_quantize(t, v), t.keep), v);
+      floats const v = load(x + k), d = error(s, v), e = error(t, v);
       a = hn::MulAdd(d, d, a);
       b = hn::MulAdd(e, e, b);
     }
     differences[g] = hn::Sub(b, a);
     totals[g] = hn::Add(a, b);
   }
-  compared_errors errors;
   auto const sum = [](floats a, floats b) HWY_ATTR { return hn::Add(a, b); };
-  hn::Store(across_groups(float_tag{}, [&](int g) HWY_ATTR { return differences[g]; }, sum), float_tag{},
-            errors.difference);
-  hn::Store(across_groups(float_tag{}, [&](int g) HWY_ATTR { return totals[g]; }, sum), float_tag{}, errors.total);
-  return errors;
+  return {across_groups(float_tag{}, [&](int g) HWY_ATTR { return differences[g]; }, sum),
+          across_groups(float_tag{}, [&](int g) HWY_ATTR { return totals[g]; }, sum)};
 }
 
-/// scalar_kernels::choose_scale for the groups of a batch, whose last may be ragged: b.file from b.amax. Sums of up to
-/// `batch_elements` squares in float32 are within 2^-13 of the true ones where no square is subnormal or overflows, and
-/// the definition's are closer still. Where the two errors lie nearer together, or are not such sums, the scalar rule
-/// decides.
+/// scalar_kernels::choose_scale of groups whose two scales are in `b` and `other`, where sums of float32 tell which one
+/// errs less; `open` is set for the other groups. Sums of up to `batch_elements` squares are within 2^-13 of the true
+/// ones where no square is subnormal or overflows, and the definition's are closer still.
 template <class Rule, class T>
-HWY_NOINLINE void choose_file_scales(vector_rule<Rule> const& rule, T const* x, std::int64_t block,
+HWY_INLINE void choose_by_sums(vector_rule<Rule> const& rule, T const* x, std::int64_t block, std::int64_t group,
+                               scale_batch& b, scale_batch const& other, std::uint32_t* open) {
+  auto const e = compare_errors(rule, b, other, group, x + group * block, block);
+  auto const apart = hn::Gt(hn::Abs(e.difference), hn::Mul(e.total, splat(0x1p-10f)));
+  auto const usual = hn::And(hn::Gt(e.total, splat(0x1p-100f)), hn::Lt(e.total, splat(0x1p100f)));
+  auto const known = hn::And(apart, usual), less = hn::Lt(e.difference, hn::Zero(float_tag{}));
+  floats const first = hn::Load(float_tag{}, b.file + group), second = hn::Load(float_tag{}, other.file + group);
+  hn::Store(hn::IfThenElse(hn::And(known, less), second, first), float_tag{}, b.file + group);
+  auto const same = hn::Or(known, hn::Eq(first, second));
+  hn::Store(as_words(hn::IfThenZeroElse(same, splat(1.0f))), word_tag{}, open + group);
+}
+
+/// scalar_kernels::choose_scale for the groups of a batch, whose last may be ragged: b.file from b.amax. What sums of
+/// float32 cannot tell the scalar rule decides.
+template <class Rule, class T>
+HWY_NOINLINE void choose_file_scales(vector_rule<Rule> const& given_rule, T const* x, std::int64_t block,
                                      std::int64_t length, scale_batch& b) {
+  vector_rule<Rule> const rule = given_rule;  // a copy, that stores cannot change
   std::int64_t const groups = (length + block - 1) / block, whole = block % lanes == 0 ? length / block : 0;
   scale_batch other;
   for (std::int64_t i = 0; i < groups; ++i) other.amax[i] = rule.scalar.alternative(b.amax[i]);
-  make_file_scales(rule, b, groups);
-  make_file_scales(rule, other, groups);
-  prepare_of_file(rule, b, groups);
-  prepare_of_file(rule, other, groups);
+  for (scale_batch* const one : {&b, &other}) {
+    make_file_scales(rule, *one, groups);
+    prepare_of_file(rule, *one, groups);
+  }
+  HWY_ALIGN std::uint32_t open[batch_groups];
+  std::int64_t told = 0;
+  if (block <= batch_elements && have_scales(b, groups) && have_scales(other, groups))
+    for (; told + lanes <= whole; told += lanes) choose_by_sums(rule, x, block, told, b, other, open);
   const_tensor_ref const all = dense_view(x, {length});
-  for (std::int64_t group = 0; group < groups; group += lanes) {
-    bool const vectors = group + lanes <= whole && block <= batch_elements;
-    compared_errors errors;
-    if (vectors) errors = compare_errors(rule, b, other, group, x + group * block, block);
-    for (std::int64_t i = group; i < std::min(groups, group + lanes); ++i) {
-      float const difference = vectors ? errors.difference[i - group] : 0.0f;
-      float const total = vectors ? errors.total[i - group] : 0.0f;
-      if (fp::abs(difference) > 0x1p-10f * total && total > 0x1p-100f && total < 0x1p100f) {
-        if (difference < 0.0f) b.file[i] = other.file[i];
-      } else if (b.file[i] != other.file[i]) {
-        std::int64_t const first = i * block;
-        b.file[i] = scalar_kernels::choose_scale(rule.scalar, b.amax[i],
-                                                 {all, first, 1, std::min(block, length - first)});
-      }
-    }
+  for (std::int64_t i = 0; i < groups; ++i) {
+    if (i < told && open[i] == 0) continue;
+    scalar_kernels::line const group{all, i * block, 1, std::min(block, length - i * block)};
+    b.file[i] = scalar_kernels::choose_scale(rule.scalar, b.amax[i], group);
   }
 }
 

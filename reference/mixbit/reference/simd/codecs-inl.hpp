@@ -196,6 +196,7 @@ class nf4_codec {
   HWY_INLINE nf4_codec() {
     for (int i = 0; i < 16; ++i) {
       std::uint32_t const value = fp::bits(formats::nf4_value(i));
+      values_[i] = formats::nf4_value(i);
       upper_[i] = static_cast<std::uint8_t>(value >> 24);  // a bfloat16: the other two bytes are zero
       lower_[i] = static_cast<std::uint8_t>(value >> 16);
       between_[i] = i < 15 ? (formats::nf4_value(i) + formats::nf4_value(i + 1)) * 0.5f : 2.0f;
@@ -203,6 +204,8 @@ class nf4_codec {
   }
 
   HWY_INLINE floats value(ints code) const {
+    if constexpr (lanes == 16)
+      return hn::TableLookupLanes(hn::Load(float_tag{}, values_), hn::IndicesFromVec(float_tag{}, code));
     using tag = hn::Repartition<std::uint8_t, int_tag>;
     // a byte whose upper bit is set looks up 0
     auto const upper = hn::BitCast(tag{}, hn::Or(hn::ShiftLeft<24>(code), splat(0x00808080)));
@@ -235,6 +238,7 @@ class nf4_codec {
   }
 
  private:
+  HWY_ALIGN float values_[16];
   HWY_ALIGN std::uint8_t upper_[16];
   HWY_ALIGN std::uint8_t lower_[16];
   HWY_ALIGN float between_[16];

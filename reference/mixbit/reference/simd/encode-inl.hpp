@@ -54,6 +54,10 @@ HWY_INLINE void encode_run(Rule const& rule, vector_scaling const& s, T const* x
   std::memcpy(codes + i, some, static_cast<std::size_t>(n - i));
 }
 
+/// Is NaN looked for while codes are made? Where the groups are blocks, their largest magnitudes have told of it.
+template <class VectorRule>
+inline constexpr bool looks_for_nan = !formats::block_scaled<decltype(VectorRule::scalar)>;
+
 /// The same for groups of whole vectors that have a scale, right where no element is NaN. What is needed three batches
 /// later is fetched from memory meanwhile.
 template <int Vectors, class Rule, class T>
@@ -72,7 +76,7 @@ HWY_INLINE void encode_whole(Rule const& given_rule, scale_batch const& b, T con
       for (int j = 0; j < 4; ++j) {
         hwy::Prefetch(x + k + j * lanes + 3 * batch_elements);
         floats const v = load(x + k + j * lanes);
-        sums[j] = hn::Add(sums[j], v);
+        if constexpr (looks_for_nan<Rule>) sums[j] = hn::Add(sums[j], v);
         four[j] = rule.encode_number(s[j], v);
       }
       store_four(four, codes + k);
@@ -118,18 +122,19 @@ bool has_alternative(Rule const& rule) {
   return false;
 }
 
-/// The scalings of a batch, and with `writes` the scales of the file. `x` is the batch's first element.
+/// The scalings of a batch, and with `writes` the scales of the file. `x` is the batch's first element. Returns whether
+/// blocks have NaN or infinities in them.
 template <class Rule, class T>
-HWY_INLINE void encode_scales(vector_rule<Rule> const& rule, encode_args const& a, bool writes, T const* x,
+HWY_INLINE bool encode_scales(vector_rule<Rule> const& rule, encode_args const& a, bool writes, T const* x,
                               std::int64_t block, std::int64_t length, std::int64_t group, scale_batch& b) {
   std::int64_t const groups = (length + block - 1) / block;
-  if (a.use == amax_use::data) {
-    amax_of_groups(x, block, length, false, b.amax);
-  } else if (a.amax) {
+  bool strange = false;
+  if constexpr (formats::block_scaled<Rule>) strange = amax_of_groups(x, block, length, false, b.amax);
+  if (a.amax && a.use == amax_use::given) {
     std::copy_n(a.amax + group, groups, b.amax);
-  } else {
+  } else if (a.use == amax_use::given) {
     for (std::int64_t i = 0; i < groups; ++i) b.set(i, formats::scaling{});  // a cast: no group has a scale
-    return;
+    return strange;
   }
   bool const chosen = has_alternative(rule.scalar);
   if constexpr (has_choice<Rule>)
@@ -142,6 +147,7 @@ HWY_INLINE void encode_scales(vector_rule<Rule> const& rule, encode_args const& 
   if constexpr (formats::block_scaled<Rule>)
     if (of_file) prepare_of_file(rule, b, groups);
   if (!of_file) prepare(rule, b, groups);
+  return strange;
 }
 
 /// Groups in a row, and how they are scaled.
@@ -149,16 +155,16 @@ struct group_batch {
   scale_batch scales;
   std::int64_t at = 0, length = 0;  ///< elements of the stretch
   std::int64_t block = 0, groups = 0;
+  bool numbers = true;  ///< may NaN be left to the sum that looks for it?
 };
 
-/// The codes of a batch, one a byte. With `numbers` they are right where no element is NaN.
+/// The codes of a batch, one a byte.
 template <class Rule, class T>
-HWY_INLINE void encode_batch(Rule const& rule, group_batch const& b, bool numbers, T const* x, std::uint8_t* codes,
-                             floats& seen) {
+HWY_INLINE void encode_batch(Rule const& rule, group_batch const& b, T const* x, std::uint8_t* codes, floats& seen) {
   x += b.at;
   codes += b.at;
   std::int64_t i = 0;
-  if (numbers && b.block % lanes == 0 && have_scales(b.scales, b.groups)) {
+  if (b.numbers && b.block % lanes == 0 && have_scales(b.scales, b.groups)) {
     i = b.length / b.block;
     with_vectors(b.block, [&]<int Vectors>() HWY_ATTR {
       encode_whole<Vectors>(rule, b.scales, x, b.block, i, codes, seen);
@@ -184,7 +190,7 @@ HWY_NOINLINE bool encode_stretch(vector_rule<Rule> const& given_rule, encode_arg
     b.length = batch_length(whole_block, at == 0 ? s.phase : 0, s.length - at);
     b.block = std::min(whole_block, b.length);
     b.groups = (b.length + b.block - 1) / b.block;
-    encode_scales(rule, a, writes, x + at, b.block, b.length, group, b.scales);
+    b.numbers = !encode_scales(rule, a, writes, x + at, b.block, b.length, group, b.scales) && numbers;
     group += b.groups;
   };
   prepare_from(0, batches[0]);
@@ -192,7 +198,7 @@ HWY_NOINLINE bool encode_stretch(vector_rule<Rule> const& given_rule, encode_arg
     group_batch const& b = batches[now];
     std::int64_t const next = b.at + b.length;
     if (next < s.length) prepare_from(next, batches[1 - now]);
-    encode_batch(rule, b, numbers, x, codes, seen);
+    encode_batch(rule, b, x, codes, seen);
     if (next >= s.length) break;
   }
   return hn::CountTrue(float_tag{}, hn::IsNaN(seen)) != 0;
