@@ -34,11 +34,7 @@ class cpu_bench {
 
   tensors<reference::scalar, T>& data() { return t_; }
   static constexpr double width = sizeof(T);
-  std::vector<named_format> formats() const {
-    auto timed = all_formats;
-    if (options_.quick) std::erase_if(timed, [](named_format const& f) { return !f.vectors; });
-    return timed;
-  }
+  std::vector<named_format> const& formats() const { return all_formats; }
 
   /// Times f(backend), which moves `bytes` an element, on both backends, and prints a line for each.
   template <class F>

@@ -26,7 +26,6 @@ struct named_format {
   format how;
   std::vector<axis_block> blocks;
   amax_use use = amax_use::given;
-  bool vectors = true;  ///< no: reference::simd runs the scalar loops, too slowly for --quick
 };
 
 inline std::vector<named_format> const all_formats{
@@ -45,11 +44,10 @@ inline std::vector<named_format> const all_formats{
     {"nvfp4", {e2m1_element, policy::stored, dtype::f8_e4m3, packing::dense_rows, scale_rule::two_level}, {{-1, 16}},
      amax_use::data},
     {"nvfp4_4o6", {e2m1_element, policy::stored, dtype::f8_e4m3, packing::dense_rows, scale_rule::four_over_six},
-     {{-1, 16}}, amax_use::data, false},
+     {{-1, 16}}, amax_use::data},
     {"mxint8", {integer_element(8), policy::stored, dtype::f8_e8m0, packing::bytes, scale_rule::mx_nv}, {{-1, 32}},
      amax_use::data},
-    {"nf4", {nf4_element, policy::stored, dtype::f32, packing::nibbles_high_first}, {{-1, 64}},
-     amax_use::given, false},
+    {"nf4", {nf4_element, policy::stored, dtype::f32, packing::nibbles_high_first}, {{-1, 64}}},
     {"int8_modelopt", {integer_element(8), policy::modelopt}, {}},
     {"fp8_modelopt", {e4m3_element, policy::modelopt}, {}}};
 

@@ -39,6 +39,8 @@ def torch_peers(offer, threads):
           lambda x: torch.quantize_per_tensor(x, AMAX / 127, 0, torch.qint8))
     offer("torch", "encode", "fp8", dtypes, tensor, fp8)
     offer("torch", "amax", "int8", dtypes, tensor, torch.aminmax)
+    offer("torch", "histogram", "2048 bins", ["float32"], lambda *shape: tensor(*shape).abs(),
+          lambda x: torch.histc(x, 2048, 0, AMAX))
 
 
 def fbgemm_peers(offer, threads):
@@ -89,7 +91,7 @@ def main():
             except Exception as why:  # a library that lacks the operation says so in many ways
                 say(f"skipped: {peer} {kernel} {form} {dtype}: {str(why).splitlines()[0] if str(why) else type(why)}")
                 continue
-            offers[peer, kernel, form, dtype] = make, call
+            offers[tuple(f"{peer} {kernel} {form} {dtype}".split())] = make, call
             say(f"peer {peer} {kernel} {form} {dtype}")
 
     for name, add in (("torch", torch_peers), ("fbgemm", fbgemm_peers), ("ml_dtypes", ml_dtypes_peers)):
@@ -101,10 +103,10 @@ def main():
     for line in sys.stdin:
         *what, rows, columns, repeats = line.split()
         make, call = offers[tuple(what)]
-        key = what[0], what[3], rows, columns
+        key = what[0], what[1] == "histogram", what[-1], rows, columns
         if key not in tensors:
             tensors.clear()  # one at a time: they are as large as the tensors timed beside them
-            tensors[key] = make(what[3], int(rows), int(columns))
+            tensors[key] = make(what[-1], int(rows), int(columns))
         x = tensors[key]
         start = time.perf_counter()
         for _ in range(int(repeats)):

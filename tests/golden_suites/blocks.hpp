@@ -5,17 +5,18 @@
 #include <cmath>
 #include <filesystem>
 
+#include "golden_suites/cpu.hpp"
 #include "golden_suites/quantizer_case.hpp"
 #include "golden_suites/suite.hpp"
 #include "mixbit/formats/check.hpp"
-#include "mixbit/reference/scalar.hpp"
 
 namespace golden {
 
 class blocks_suite {
  public:
-  explicit blocks_suite(std::filesystem::path const& dir)
-      : document_(mixbit::read_json_file(dir / "blocks.json")),
+  blocks_suite(std::filesystem::path const& dir, cpu const& on)
+      : cpu_{on},
+        document_(mixbit::read_json_file(dir / "blocks.json")),
         file_{mixbit::safetensors_file::open(dir / "blocks.safetensors")} {
     result_.name = "blocks";
   }
@@ -82,7 +83,7 @@ class blocks_suite {
     result_.check(equal, c.at("id").get<std::string>() + ": other scales");
   }
 
-  mixbit::reference::scalar cpu_;
+  cpu cpu_;
   json document_;
   mixbit::safetensors_file file_;
   suite_result result_;
@@ -90,4 +91,6 @@ class blocks_suite {
 
 }  // namespace golden
 
-inline suite_result run_blocks(std::filesystem::path const& dir) { return golden::blocks_suite{dir}.run(); }
+inline suite_result run_blocks(std::filesystem::path const& dir, golden::cpu const& on) {
+  return golden::blocks_suite{dir, on}.run();
+}

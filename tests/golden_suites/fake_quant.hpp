@@ -3,19 +3,20 @@
 
 #include <filesystem>
 
+#include "golden_suites/cpu.hpp"
 #include "golden_suites/quantizer_case.hpp"
 #include "golden_suites/suite.hpp"
 #include "mixbit/config/attribute_json.hpp"
 #include "mixbit/formats/check.hpp"
 #include "mixbit/quantizer/tensor_quantizer.hpp"
-#include "mixbit/reference/scalar.hpp"
 
 namespace golden {
 
 class fake_quant_suite {
  public:
-  explicit fake_quant_suite(std::filesystem::path const& dir)
-      : document_(mixbit::read_json_file(dir / "fake_quant.json")),
+  fake_quant_suite(std::filesystem::path const& dir, cpu const& on)
+      : cpu_{on},
+        document_(mixbit::read_json_file(dir / "fake_quant.json")),
         file_{mixbit::safetensors_file::open(dir / "fake_quant.safetensors")} {
     result_.name = "fake_quant";
   }
@@ -100,7 +101,7 @@ class fake_quant_suite {
   /// Affine quantizers as a model has them: calibrated on the input, then quantizing it.
   void affine(json const& c, tensor& x) {
     json const& attributes = c.at("attributes");
-    mixbit::tensor_quantizer<mixbit::reference::scalar> q{
+    mixbit::tensor_quantizer<cpu> q{
         id_, mixbit::attributes_from_json(mixbit::config_json::parse(attributes.dump())), mixbit::policy::modelopt};
     q.observe(cpu_, scratch_, x.ref());
     if (!c.at("bias").empty() && !static_bias(c, x, q)) return;
@@ -165,7 +166,7 @@ class fake_quant_suite {
     result_.check(first_difference(grad, expected) < 0, id_ + ": another gradient");
   }
 
-  mixbit::reference::scalar cpu_;
+  cpu cpu_;
   mixbit::arena scratch_;
   json document_;
   mixbit::safetensors_file file_;
@@ -175,4 +176,6 @@ class fake_quant_suite {
 
 }  // namespace golden
 
-inline suite_result run_fake_quant(std::filesystem::path const& dir) { return golden::fake_quant_suite{dir}.run(); }
+inline suite_result run_fake_quant(std::filesystem::path const& dir, golden::cpu const& on) {
+  return golden::fake_quant_suite{dir, on}.run();
+}

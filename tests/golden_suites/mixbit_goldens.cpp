@@ -30,12 +30,18 @@ struct suite {
 
 std::vector<suite> suites() {
   path const data = MIXBIT_DATA_DIR;
+  auto const on = [](suite_result (*suite)(path const&, golden::cpu const&), bool vectors) {
+    return [=](path const& dir) { return suite(dir, {{}, vectors}); };
+  };
   return {{"presets", {"presets.json"}, run_presets},
           {"validation", {"validation.json"}, run_validation},
           {"resolved", {"resolved.json"}, run_resolved},
-          {"fake_quant", {"fake_quant.json", "fake_quant.safetensors"}, run_fake_quant},
-          {"blocks", {"blocks.json", "blocks.safetensors"}, run_blocks},
-          {"pack", {"pack.json", "pack.safetensors"}, run_pack},
+          {"fake_quant", {"fake_quant.json", "fake_quant.safetensors"}, on(run_fake_quant, false)},
+          {"fake_quant on simd", {"fake_quant.json", "fake_quant.safetensors"}, on(run_fake_quant, true)},
+          {"blocks", {"blocks.json", "blocks.safetensors"}, on(run_blocks, false)},
+          {"blocks on simd", {"blocks.json", "blocks.safetensors"}, on(run_blocks, true)},
+          {"pack", {"pack.json", "pack.safetensors"}, on(run_pack, false)},
+          {"pack on simd", {"pack.json", "pack.safetensors"}, on(run_pack, true)},
           {"lm", {"lm.json", "lm.safetensors"}, [=](path const& dir) { return run_lm(dir, data); }},
           {"lm_autoquant", {"lm_autoquant.json", "lm.json", "lm.safetensors"},
            [=](path const& dir) { return run_lm_autoquant(dir, data); }},

@@ -4,17 +4,18 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "golden_suites/cpu.hpp"
 #include "golden_suites/quantizer_case.hpp"
 #include "golden_suites/suite.hpp"
 #include "mixbit/formats/check.hpp"
-#include "mixbit/reference/scalar.hpp"
 
 namespace golden {
 
 class pack_suite {
  public:
-  explicit pack_suite(std::filesystem::path const& dir)
-      : document_(mixbit::read_json_file(dir / "pack.json")),
+  pack_suite(std::filesystem::path const& dir, cpu const& on)
+      : cpu_{on},
+        document_(mixbit::read_json_file(dir / "pack.json")),
         file_{mixbit::safetensors_file::open(dir / "pack.safetensors")} {
     result_.name = "pack";
   }
@@ -99,7 +100,7 @@ class pack_suite {
     result_.check(first_difference(fake, y) < 0, id + ": fake quantization differs from the dequantized values");
   }
 
-  mixbit::reference::scalar cpu_;
+  cpu cpu_;
   json document_;
   mixbit::safetensors_file file_;
   suite_result result_;
@@ -107,4 +108,6 @@ class pack_suite {
 
 }  // namespace golden
 
-inline suite_result run_pack(std::filesystem::path const& dir) { return golden::pack_suite{dir}.run(); }
+inline suite_result run_pack(std::filesystem::path const& dir, golden::cpu const& on) {
+  return golden::pack_suite{dir, on}.run();
+}

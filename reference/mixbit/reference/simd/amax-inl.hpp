@@ -27,7 +27,7 @@ HWY_INLINE floats largest_of_run(T const* x, std::int64_t n) {
   return as_floats(hn::MaxOfLanes(int_tag{}, hn::Max(hn::Max(top[0], top[1]), hn::Max(top[2], top[3]))));
 }
 
-/// Groups of few whole vectors, four at a time; returns how many elements that was.
+/// Groups of few whole vectors, a vector of groups at a time; returns how many elements that was.
 template <class T>
 HWY_INLINE std::int64_t amax_of_small(amax_args const& a, T const* x, std::int64_t length, std::int64_t block,
                                       std::int64_t group, bool shared, std::uint64_t& nonfinite) {
@@ -35,14 +35,21 @@ HWY_INLINE std::int64_t amax_of_small(amax_args const& a, T const* x, std::int64
   if (block > 4 * lanes) return 0;
   HWY_ALIGN float tops[batch_groups];
   std::int64_t first = 0;
-  while (length - first >= 4 * block) {
-    std::int64_t const n = tops_of_groups(x + first, block, std::min(length - first, batch_groups * block), tops);
+  while (length - first >= lanes * block) {
+    std::int64_t const most = std::min(batch_groups * block, length - first);
+    for (std::int64_t k = 0; k < most; k += lanes) hwy::Prefetch(x + first + k + 2 * batch_elements);
+    ints top = hn::Zero(int_tag{});
+    std::int64_t const n = tops_of_groups(x + first, block, most, tops, top);
     if (n == 0) break;
-    for (std::int64_t g = 0; g < n / block; ++g, ++group) {
-      T const* const own = x + first + g * block;
-      if (!fp::is_finite(tops[g]))
-        tops[g] = bits::value(scalar_kernels::run_amax<T, true>(own, 1, block, nonfinite));
-      scalar_kernels::raise(a.amax[group], tops[g], shared);
+    if (!shared && hn::GetLane(hn::MaxOfLanes(int_tag{}, top)) < 0x7f800000) {
+      for (std::int64_t g = 0; g < n / block; g += lanes, group += lanes)
+        store(hn::Max(hn::Load(float_tag{}, tops + g), load(a.amax + group)), a.amax + group);
+    } else {
+      for (std::int64_t g = 0; g < n / block; ++g, ++group) {
+        if (!fp::is_finite(tops[g]))
+          tops[g] = bits::value(scalar_kernels::run_amax<T, true>(x + first + g * block, 1, block, nonfinite));
+        scalar_kernels::raise(a.amax[group], tops[g], shared);
+      }
     }
     first += n;
   }

@@ -5,6 +5,7 @@
 // followed by a sum here: between them is a select, a mask or a minimum, on which contraction stops.
 // needs: <hwy/highway.h>
 #include "mixbit/formats/mx.hpp"
+#include "mixbit/formats/nf4.hpp"
 #include "mixbit/reference/simd/rows-inl.hpp"
 
 #if defined(MIXBIT_REFERENCE_SIMD_CODECS_INL) == defined(HWY_TARGET_TOGGLE)
@@ -41,13 +42,12 @@ HWY_INLINE floats product_without_negative_zero(floats v) {
   return hn::IfThenElseZero(hn::Ne(v, hn::Zero(float_tag{})), v);
 }
 
-/// a*b, where -0 for a counts as +0.
-HWY_INLINE floats product_of_unsigned_zero(floats a, floats b) {
-#if HWY_NATIVE_FMA
-  // rounded once, and a zero product plus +0 is +0; a product that underflows is no zero yet, and keeps its sign
-  return hn::MulAdd(a, b, hn::Zero(float_tag{}));
+/// Bit by bit `yes` where `mask` is set, else `no`.
+HWY_INLINE ints select_bits(ints mask, ints yes, ints no) {
+#if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
+  return ints{_mm512_ternarylogic_epi32(yes.raw, mask.raw, no.raw, 0xe2)};
 #else
-  return hn::Mul(without_negative_zero(a), b);
+  return hn::Or(hn::And(mask, yes), hn::AndNot(mask, no));
 #endif
 }
 
@@ -68,6 +68,10 @@ class integer_grid {
     floats const sum = hn::Add(clamp(v, low_, high_), splat(0x1.8p23f));
     return as_ints(hn::IfThenElseZero(hn::Eq(v, v), sum));
   }
+  /// The low byte of round_to_code of what is not NaN.
+  HWY_INLINE ints byte_of_number(floats v) const {
+    return hn::And(as_ints(hn::Add(clamp(v, low_, high_), splat(0x1.8p23f))), splat(0xff));
+  }
 
  private:
   floats low_, high_;
@@ -83,7 +87,7 @@ class mx_integer_codec {
   HWY_INLINE floats round_to_code(floats v) const { return grid_.round_to_code(v); }
   HWY_INLINE ints code(floats v) const { return grid_.low_bits(v); }
   HWY_INLINE floats round_number(floats v) const { return round_to_code(v); }
-  HWY_INLINE ints code_of_number(floats v) const { return code(v); }
+  HWY_INLINE ints code_of_number(floats v) const { return grid_.byte_of_number(v); }
   HWY_INLINE floats value(ints code) const { return hn::ConvertTo(float_tag{}, code); }
 
  private:
@@ -121,17 +125,17 @@ class minifloat_codec {
   /// round() and code() of what is not NaN.
   HWY_INLINE floats round_number(floats v) const {
     ints const magnitude = bounded(v);
-    floats const magic = as_floats(magic_of(magnitude));
+    floats const magic = as_floats(magic_of(magnitude, magic_offset_));
     floats const rounded = hn::Sub(hn::Add(as_floats(magnitude), magic), magic);
-    return hn::Or(rounded, hn::And(v, as_floats(splat(0x80000000u))));
+    return as_floats(select_bits(splat(0x7fffffff), as_ints(rounded), as_ints(v)));
   }
   HWY_INLINE ints code_of_number(floats v) const {
-    ints const magnitude = bounded(v), magic = magic_of(magnitude);
-    // the low bits of the sum count steps of the binade, 2^m of which make the next one's exponent field
+    ints const magnitude = bounded(v), magic = magic_of(magnitude, counting_offset_);
+    // the low bits of the sum count steps of the binade, 2^m of which make the next one's exponent field, from what
+    // its first code is without that field; bits above the code are cut off
     ints const sum = as_ints(hn::Add(as_floats(magnitude), as_floats(magic)));
-    ints const binade = hn::Sub(hn::ShiftRightSame(magic, drop_), lowest_code_);  // its first code
-    ints const sign = hn::And(as_ints(hn::ShiftRightSame(as_words(v), sign_place_)), sign_bit_);
-    return hn::Or(hn::Add(hn::Sub(sum, magic), binade), sign);
+    ints const code = hn::Add(sum, hn::ShiftRightSame(magic, drop_));
+    return select_bits(magnitude_bits_, code, as_ints(hn::ShiftRightSame(as_words(v), sign_place_)));
   }
 
  private:
@@ -145,8 +149,9 @@ class minifloat_codec {
         sign_bit_{splat(1 << (e.exponent_bits + e.mantissa_bits))},
         own_bits_{splat((2 << (e.exponent_bits + e.mantissa_bits)) - 1)},
         lowest_{splat((128 - codes.bias) << 23)},
-        lowest_code_{splat((drop_ + 128 - codes.bias) << e.mantissa_bits)},
         magic_offset_{splat(drop_ << 23)},
+        counting_offset_{splat((drop_ << 23) + first_count(e, codes))},
+        magnitude_bits_{splat((1 << (e.exponent_bits + e.mantissa_bits)) - 1)},
         normal_from_{splat(1 << e.mantissa_bits)},
         behind_largest_{splat(codes.largest + 1)},
         behind_value_{splat(codes.infinite ? 0x7f800000 : quiet_nan)},
@@ -154,6 +159,13 @@ class minifloat_codec {
         nan_code_{splat(has_nan_ ? codes.nan : 0)},
         top_{splat(static_cast<std::int32_t>(fp::bits(formats::minifloat_codec{e}.largest())))},
         smallest_{as_floats(splat((128 - codes.bias - e.mantissa_bits) << 23))} {}
+
+  /// What makes the first code of the smallest normal binade, 2^m, of its exponent field, in the bits of a magnitude.
+  /// Even, so that ties go where they would without: a multiple of 2^m, and of E3M0 even.
+  static std::int32_t first_count(element_type const& e, formats::minifloat_codes const& codes) {
+    std::int32_t const field = 23 - e.mantissa_bits + 128 - codes.bias, own = 1 << (e.exponent_bits + e.mantissa_bits);
+    return -(field << e.mantissa_bits) & (own - 1);
+  }
 
   HWY_INLINE ints bounded(floats v) const {
     ints const magnitude = hn::Min(magnitude_of(v), top_);
@@ -163,18 +175,73 @@ class minifloat_codec {
     return hn::IfThenElse(hn::Lt(magnitude, midpoint), magnitude, hn::Max(magnitude, lowest_));
   }
 
-  HWY_INLINE ints magic_of(ints magnitude) const {
+  HWY_INLINE ints magic_of(ints magnitude, ints offset) const {
     ints const exponent = hn::And(magnitude, splat(0x7f800000));
-    return hn::Add(hn::Max(exponent, lowest_), magic_offset_);
+    return hn::Add(hn::Max(exponent, lowest_), offset);
   }
 
   int mantissa_bits_, drop_, sign_place_;  // `drop`: mantissa bits that float32 has beyond ours
   bool has_nan_;
   ints sign_bit_, own_bits_;
-  ints lowest_, lowest_code_, magic_offset_;  // the smallest normal binade: as bits of float32, its first code
+  ints lowest_;  // the smallest normal binade, as bits of float32
+  ints magic_offset_, counting_offset_, magnitude_bits_;
   ints normal_from_, behind_largest_, behind_value_, nan_, nan_code_;
   ints top_;  // bits of the largest value
   floats smallest_;
+};
+
+/// The values of NF4, in the nearest of which v is coded; NaN as 0.
+class nf4_codec {
+ public:
+  HWY_INLINE nf4_codec() {
+    for (int i = 0; i < 16; ++i) {
+      std::uint32_t const value = fp::bits(formats::nf4_value(i));
+      values_[i] = formats::nf4_value(i);
+      upper_[i] = static_cast<std::uint8_t>(value >> 24);  // a bfloat16: the other two bytes are zero
+      lower_[i] = static_cast<std::uint8_t>(value >> 16);
+      between_[i] = i < 15 ? (formats::nf4_value(i) + formats::nf4_value(i + 1)) * 0.5f : 2.0f;
+    }
+  }
+
+  HWY_INLINE floats value(ints code) const {
+    if constexpr (lanes == 16)
+      return hn::TableLookupLanes(hn::Load(float_tag{}, values_), hn::IndicesFromVec(float_tag{}, code));
+    using tag = hn::Repartition<std::uint8_t, int_tag>;
+    // a byte whose upper bit is set looks up 0
+    auto const upper = hn::BitCast(tag{}, hn::Or(hn::ShiftLeft<24>(code), splat(0x00808080)));
+    auto const lower = hn::BitCast(tag{}, hn::Or(hn::ShiftLeft<16>(code), splat(std::int32_t(0x80008080u))));
+    auto const v = hn::Or(hn::TableLookupBytesOr0(hn::LoadDup128(tag{}, upper_), upper),
+                          hn::TableLookupBytesOr0(hn::LoadDup128(tag{}, lower_), lower));
+    return hn::BitCast(float_tag{}, v);
+  }
+
+  HWY_INLINE ints code_of_number(floats v) const {
+    ints code = hn::Zero(int_tag{});
+    if constexpr (lanes == 16) {
+      // how many midpoints lie below v, from the upper digit of that number on
+      floats const table = hn::Load(float_tag{}, between_);
+      for (int step = 8; step > 0; step /= 2) {
+        ints const more = hn::Add(code, splat(step));
+        auto const at = hn::IndicesFromVec(float_tag{}, hn::Sub(more, splat(1)));
+        auto const above = hn::Gt(v, hn::TableLookupLanes(table, at));
+        code = hn::IfThenElse(hn::RebindMask(int_tag{}, above), more, code);
+      }
+    } else {
+      for (int i = 0; i < 15; ++i)
+        code = hn::Sub(code, hn::VecFromMask(int_tag{}, hn::RebindMask(int_tag{}, hn::Gt(v, splat(between_[i])))));
+    }
+    return code;
+  }
+  HWY_INLINE ints code(floats v) const {
+    auto const nan = hn::RebindMask(int_tag{}, hn::IsNaN(v));
+    return hn::IfThenElse(nan, splat(formats::nf4_zero), code_of_number(v));
+  }
+
+ private:
+  HWY_ALIGN float values_[16];
+  HWY_ALIGN std::uint8_t upper_[16];
+  HWY_ALIGN std::uint8_t lower_[16];
+  HWY_ALIGN float between_[16];
 };
 
 /// The codec in vector form of a codec in scalar form.

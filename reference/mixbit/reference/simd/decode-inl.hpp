@@ -23,7 +23,8 @@ HWY_INLINE std::uint8_t const* unpack_stretch(decode_args const& a, formats::cod
   std::uint8_t const* const in = a.codes + place.byte;
   if (holds_bytes(a.how)) return in;
   if (a.how.layout == packing::nibbles_row_pairs) unpack_row(in, place.shift, s.length, buffer);
-  else if (bits == 4) unpack_nibbles(in, s.length, buffer);
+  else if (a.how.layout == packing::nibbles_high_first) unpack_nibbles<true>(in, s.length, buffer);
+  else if (bits == 4) unpack_nibbles<false>(in, s.length, buffer);
   else unpack_bits(in, s.length, bits, buffer);
   return buffer;
 }

@@ -23,37 +23,76 @@ HWY_INLINE bytes low_bytes(ints codes) {
 #endif
 }
 
-/// The codes of elements that share a scaling, one a byte. Returns the largest magnitude of each lane, `top` included.
+/// The codes of four vectors, one a byte.
+HWY_INLINE void store_four(ints const (&codes)[4], std::uint8_t* to) {
+#if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
+  // saturation changes nothing: codes are from 0 to 255; the steps leave the vectors' quarters in turn
+  __m512i const ab = _mm512_packs_epi32(codes[0].raw, codes[1].raw);
+  __m512i const cd = _mm512_packs_epi32(codes[2].raw, codes[3].raw);
+  __m512i const order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  _mm512_storeu_si512(to, _mm512_permutexvar_epi32(order, _mm512_packus_epi16(ab, cd)));
+#else
+  for (int k = 0; k < 4; ++k) hn::StoreU(low_bytes(codes[k]), byte_tag{}, to + k * lanes);
+#endif
+}
+
+/// The codes of elements that share a scaling, one a byte. `seen` becomes NaN where one of them is.
 template <class Rule, class T>
-HWY_INLINE ints encode_run(Rule const& rule, vector_scaling const& s, T const* x, std::int64_t n, std::uint8_t* codes,
-                           ints top) {
+HWY_INLINE void encode_run(Rule const& rule, vector_scaling const& s, T const* x, std::int64_t n, std::uint8_t* codes,
+                           floats& seen) {
   std::int64_t i = 0;
   for (; i + lanes <= n; i += lanes) {
     floats const v = load(x + i);
-    top = hn::Max(top, magnitude_of(v));
+    seen = hn::Add(seen, v);
     hn::StoreU(low_bytes(rule.encode(s, v)), byte_tag{}, codes + i);
   }
-  if (i == n) return top;
+  if (i == n) return;
   HWY_ALIGN std::uint8_t some[static_cast<std::size_t>(lanes)];
   floats const v = load_some(x + i, n - i);
-  top = hn::Max(top, magnitude_of(v));
+  seen = hn::Add(seen, v);
   hn::Store(low_bytes(rule.encode(s, v)), byte_tag{}, some);
   std::memcpy(codes + i, some, static_cast<std::size_t>(n - i));
-  return top;
 }
 
-/// The same for groups of whole vectors without NaN. The next batch is fetched from memory meanwhile.
+/// Is NaN looked for while codes are made? Where the groups are blocks, their largest magnitudes have told of it.
+template <class VectorRule>
+inline constexpr bool looks_for_nan = !formats::block_scaled<decltype(VectorRule::scalar)>;
+
+/// The same for groups of whole vectors that have a scale, right where no element is NaN. What is needed three batches
+/// later is fetched from memory meanwhile.
 template <int Vectors, class Rule, class T>
-HWY_INLINE void encode_whole(Rule const& rule, scale_batch const& b, T const* x, std::int64_t block,
-                             std::int64_t groups, std::uint8_t* codes) {
-  std::int64_t const size = Vectors == 0 ? block : Vectors * lanes;
-  for (std::int64_t i = 0; i < groups; ++i) {
-    vector_scaling const s = b.of(i);
-    for (std::int64_t k = i * size; k < (i + 1) * size; k += lanes) {
-      hwy::Prefetch(x + groups * size + k);
-      hn::StoreU(low_bytes(rule.encode_number(s, load(x + k))), byte_tag{}, codes + k);
+HWY_INLINE void encode_whole(Rule const& given_rule, scale_batch const& b, T const* x, std::int64_t block,
+                             std::int64_t groups, std::uint8_t* codes, floats& seen) {
+  Rule const rule = given_rule;  // a copy, that stores cannot change
+  std::int64_t const size = Vectors == 0 ? block : Vectors * lanes, together = Vectors == 0 ? 1 : 4 / Vectors;
+  floats sums[4] = {seen, hn::Zero(float_tag{}), hn::Zero(float_tag{}), hn::Zero(float_tag{})};
+  std::int64_t i = 0;
+  for (; i + together <= groups; i += together) {
+    vector_scaling s[4];
+    for (int j = 0; j < 4; ++j) s[j] = b.of(i + (Vectors == 0 ? 0 : j / std::max(Vectors, 1)));
+    std::int64_t k = i * size;
+    for (; k + 4 * lanes <= (i + together) * size; k += 4 * lanes) {
+      ints four[4];
+      for (int j = 0; j < 4; ++j) {
+        hwy::Prefetch(x + k + j * lanes + 3 * batch_elements);
+        floats const v = load(x + k + j * lanes);
+        if constexpr (looks_for_nan<Rule>) sums[j] = hn::Add(sums[j], v);
+        four[j] = rule.encode_number(s[j], v);
+      }
+      store_four(four, codes + k);
+    }
+    for (; k < (i + together) * size; k += lanes) {
+      floats const v = load(x + k);
+      sums[0] = hn::Add(sums[0], v);
+      hn::StoreU(low_bytes(rule.encode_number(s[0], v)), byte_tag{}, codes + k);
     }
   }
+  for (std::int64_t k = i * size; k < groups * size; k += lanes) {
+    floats const v = load(x + k);
+    sums[0] = hn::Add(sums[0], v);
+    hn::StoreU(low_bytes(rule.encode_number(b.of(k / size), v)), byte_tag{}, codes + k);
+  }
+  seen = hn::Add(hn::Add(sums[0], sums[1]), hn::Add(sums[2], sums[3]));
 }
 
 /// Scales of `n` groups from `group` on, in the type of the file.
@@ -76,66 +115,104 @@ HWY_INLINE void write_file_scales(encode_args const& a, std::int64_t group, scal
   }
 }
 
+/// May a group have one of two scales?
+template <class Rule>
+bool has_alternative(Rule const& rule) {
+  if constexpr (has_choice<Rule>) return rule.has_alternative();
+  return false;
+}
+
 /// The scalings of a batch, and with `writes` the scales of the file. `x` is the batch's first element. Returns whether
-/// there may be NaN or infinities in it; true where nothing is known.
+/// blocks have NaN or infinities in them.
 template <class Rule, class T>
 HWY_INLINE bool encode_scales(vector_rule<Rule> const& rule, encode_args const& a, bool writes, T const* x,
                               std::int64_t block, std::int64_t length, std::int64_t group, scale_batch& b) {
   std::int64_t const groups = (length + block - 1) / block;
-  bool strange = true;
-  if (a.use == amax_use::data) {
-    strange = amax_of_groups(x, block, length, false, b.amax);
-  } else if (a.amax) {
+  bool strange = false;
+  if constexpr (formats::block_scaled<Rule>) strange = amax_of_groups(x, block, length, false, b.amax);
+  if (a.amax && a.use == amax_use::given) {
     std::copy_n(a.amax + group, groups, b.amax);
-  } else {
+  } else if (a.use == amax_use::given) {
     for (std::int64_t i = 0; i < groups; ++i) b.set(i, formats::scaling{});  // a cast: no group has a scale
     return strange;
   }
+  bool const chosen = has_alternative(rule.scalar);
+  if constexpr (has_choice<Rule>)
+    if (chosen) choose_file_scales(rule, x, block, length, b);
   if (writes) {
-    make_file_scales(rule, b, groups);
+    if (!chosen) make_file_scales(rule, b, groups);
     write_file_scales(a, group, b, groups);
   }
-  bool const of_file = formats::block_scaled<Rule> && a.use == amax_use::data;
+  bool const of_file = formats::block_scaled<Rule> && (chosen || a.use == amax_use::data);
   if constexpr (formats::block_scaled<Rule>)
     if (of_file) prepare_of_file(rule, b, groups);
   if (!of_file) prepare(rule, b, groups);
   return strange;
 }
 
-/// The codes of a batch, one a byte. With `known` magnitudes whole groups have no NaN. Returns encode_run's maximum.
+/// Groups in a row, and how they are scaled.
+struct group_batch {
+  scale_batch scales;
+  std::int64_t at = 0, length = 0;  ///< elements of the stretch
+  std::int64_t block = 0, groups = 0;
+  bool numbers = true;  ///< may NaN be left to the sum that looks for it?
+};
+
+/// The codes of a batch, one a byte.
 template <class Rule, class T>
-HWY_INLINE ints encode_batch(Rule const& rule, scale_batch const& b, bool known, T const* x, std::int64_t block,
-                             std::int64_t length, std::uint8_t* codes, ints top) {
+HWY_INLINE void encode_batch(Rule const& rule, group_batch const& b, T const* x, std::uint8_t* codes, floats& seen) {
+  x += b.at;
+  codes += b.at;
   std::int64_t i = 0;
-  if constexpr (has_number_form<Rule>) {
-    i = known && block % lanes == 0 ? length / block : 0;
-    with_vectors<Rule>(block, [&]<int Vectors>() HWY_ATTR { encode_whole<Vectors>(rule, b, x, block, i, codes); });
+  if (b.numbers && b.block % lanes == 0 && have_scales(b.scales, b.groups)) {
+    i = b.length / b.block;
+    with_vectors(b.block, [&]<int Vectors>() HWY_ATTR {
+      encode_whole<Vectors>(rule, b.scales, x, b.block, i, codes, seen);
+    });
   }
-  for (std::int64_t first = i * block; first < length; ++i, first += block)
-    top = encode_run(rule, b.of(i), x + first, std::min(block, length - first), codes + first, top);
-  return top;
+  for (std::int64_t first = i * b.block; first < b.length; ++i, first += b.block)
+    encode_run(rule, b.scales.of(i), x + first, std::min(b.block, b.length - first), codes + first, seen);
 }
 
-/// The codes of one stretch, one a byte. Returns how many of its elements were NaN.
+/// The codes of one stretch, one a byte. Returns whether there may be NaN in it; with `numbers` the codes are right
+/// only if there is none. The scales of a batch are made before the codes of the one before it, whose operations do not
+/// wait for them: they fill the processor while it goes through one long chain.
 template <class Rule, class T>
-HWY_NOINLINE std::uint64_t encode_stretch(vector_rule<Rule> const& given_rule, encode_args const& a, bool writes,
-                                          std::int64_t whole_block, code_stretch const& s, std::uint8_t* codes) {
+HWY_NOINLINE bool encode_stretch(vector_rule<Rule> const& given_rule, encode_args const& a, bool writes, bool numbers,
+                                 std::int64_t whole_block, code_stretch const& s, std::uint8_t* codes) {
   vector_rule<Rule> const rule = given_rule;  // a copy, that stores cannot change
   T const* const x = a.x.as<T>() + s.offset;
-  std::int64_t group = s.group, phase = s.phase;
-  ints top = hn::Zero(int_tag{});
-  scale_batch b;
-  for (std::int64_t at = 0; at < s.length;) {
-    std::int64_t const length = batch_length(whole_block, phase, s.length - at), block = std::min(whole_block, length);
-    bool const strange = encode_scales(rule, a, writes, x + at, block, length, group, b);
-    top = encode_batch(rule, b, !strange, x + at, block, length, codes + at, top);
-    at += length;
-    group += (length + block - 1) / block;
-    phase = 0;
+  std::int64_t group = s.group;
+  floats seen = hn::Zero(float_tag{});  // a sum: NaN where an element is, or infinities of both signs are
+  group_batch batches[2];
+  auto const prepare_from = [&](std::int64_t at, group_batch& b) HWY_ATTR {
+    b.at = at;
+    b.length = batch_length(whole_block, at == 0 ? s.phase : 0, s.length - at);
+    b.block = std::min(whole_block, b.length);
+    b.groups = (b.length + b.block - 1) / b.block;
+    b.numbers = !encode_scales(rule, a, writes, x + at, b.block, b.length, group, b.scales) && numbers;
+    group += b.groups;
+  };
+  prepare_from(0, batches[0]);
+  for (int now = 0;; now = 1 - now) {
+    group_batch const& b = batches[now];
+    std::int64_t const next = b.at + b.length;
+    if (next < s.length) prepare_from(next, batches[1 - now]);
+    encode_batch(rule, b, x, codes, seen);
+    if (next >= s.length) break;
   }
+  return hn::CountTrue(float_tag{}, hn::IsNaN(seen)) != 0;
+}
+
+/// The same for good. Returns how many elements were NaN, which is rare: then all is done twice.
+template <class Rule, class T>
+HWY_INLINE std::uint64_t encode_values(vector_rule<Rule> const& rule, encode_args const& a, bool writes,
+                                       std::int64_t block, code_stretch const& s, std::uint8_t* codes) {
   std::uint64_t nan = 0;
-  if (hn::GetLane(hn::MaxOfLanes(int_tag{}, top)) > 0x7f800000)
-    for (std::int64_t i = 0; i < s.length; ++i) nan += fp::is_nan(to_float(x[i]));
+  if (!encode_stretch<Rule, T>(rule, a, writes, true, block, s, codes)) return nan;
+  encode_stretch<Rule, T>(rule, a, writes, false, block, s, codes);
+  T const* const x = a.x.as<T>() + s.offset;
+  for (std::int64_t i = 0; i < s.length; ++i) nan += fp::is_nan(to_float(x[i]));
   return nan;
 }
 
@@ -160,7 +237,8 @@ HWY_NOINLINE inline void pack_stretch(encode_args const& a, formats::code_matrix
   std::uint8_t* const target = streams ? packed : out;
   bool const pairs = a.how.layout == packing::nibbles_row_pairs;
   if (pairs) pack_rows(codes, below, s.length, target);
-  else if (bits == 4) pack_nibbles(codes, s.length, target);
+  else if (a.how.layout == packing::nibbles_high_first) pack_nibbles<true>(codes, s.length, target);
+  else if (bits == 4) pack_nibbles<false>(codes, s.length, target);
   else pack_bits(codes, s.length, bits, target);
   if (streams) stream_bytes(packed, pairs ? s.length : (s.length * bits + 7) / 8, out);
 }
@@ -177,8 +255,8 @@ void encode_rows(executor_ref const& threads, encode_args const& a, code_rows co
     rows.visit(threads, [&](code_stretch const& upper, code_stretch const& lower) {
       HWY_ALIGN std::uint8_t codes[2][stretch_columns], packed[stretch_columns];
       std::uint8_t* const target = direct ? a.codes + upper.row * m.columns + upper.column : codes[0];
-      std::uint64_t nan = encode_stretch<Rule, T>(rule, a, writes, rows.block(), upper, target);
-      if (lower.length != 0) nan += encode_stretch<Rule, T>(rule, a, writes, rows.block(), lower, codes[1]);
+      std::uint64_t nan = encode_values<Rule, T>(rule, a, writes, rows.block(), upper, target);
+      if (lower.length != 0) nan += encode_values<Rule, T>(rule, a, writes, rows.block(), lower, codes[1]);
       if (!direct) pack_stretch(a, m, upper, codes[0], lower.length != 0 ? codes[1] : nullptr, streams, packed);
       if (a.flags) scalar_kernels::add_flag(a.flags->nonfinite, nan);
     }, flush);
@@ -192,7 +270,7 @@ template <class Rule>
 bool encode_vectors(executor_ref const& threads, encode_args const& a, Rule const& rule, code_rows const& rows) {
   if constexpr (has_vector_form<Rule>) {
     bool const data = a.use == amax_use::data, writes = rows.whole_groups() && a.scales && (a.amax || data);
-    if (data && (!writes || !formats::block_scaled<Rule>)) return false;
+    if ((data && (!writes || !formats::block_scaled<Rule>)) || (has_alternative(rule) && !writes)) return false;
     if (a.how.element.is_unsigned) scalar_kernels::count_negative(threads, a.x, a.flags);
     if (a.amax && !writes) scalar_kernels::write_scales(threads, a, rule);
     encode_rows<Rule>(threads, a, rows, writes);
@@ -204,7 +282,7 @@ bool encode_vectors(executor_ref const& threads, encode_args const& a, Rule cons
 
 inline void encode(executor_ref const& threads, encode_args const& a) {
 #if MIXBIT_SIMD_VECTORS
-  if (has_row_codes(a.how, a.x) && a.how.scaling != scale_rule::four_over_six) {
+  if (has_row_codes(a.how, a.x)) {
     code_rows const rows{a.how.layout, a.x, a.groups};
     bool const answered = rows.usable() && formats::visit_rule(a.how, scalar_kernels::rule_inputs_of(a),
                                                                [&]<class Rule>(Rule const& rule) {

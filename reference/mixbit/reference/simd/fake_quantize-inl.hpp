@@ -62,7 +62,7 @@ HWY_INLINE void quantize_groups(Rule const& rule, scale_batch const& b, T const*
   if constexpr (Stream)
     if (block >= batch_elements) return stream_run(rule, b.of(0), x, y, length);
   std::int64_t whole = block % lanes == 0 ? length / block : 0;
-  with_vectors<Rule>(block, [&]<int Vectors>() HWY_ATTR {
+  with_vectors(block, [&]<int Vectors>() HWY_ATTR {
     if (Stream && reinterpret_cast<std::uintptr_t>(y) % row_alignment<T> == 0)
       quantize_whole<Stream, Number, Vectors>(rule, b, x, y, block, whole);
     else
@@ -87,14 +87,14 @@ HWY_NOINLINE void quantize_row(vector_rule<Rule> const& given_rule, fake_quantiz
     bool strange = true;
     if (a.use == amax_use::data) {
       strange = amax_of_groups(x, block, length, !formats::block_scaled<Rule>, b.amax);
-      prepare(rule, b, groups);
+      prepare_batch(rule, x, block, length, b);
     } else if (a.amax) {
       for (std::int64_t i = 0; i < groups; ++i) b.amax[i] = a.amax[group + i * in.group_stride];
-      prepare(rule, b, groups);
+      prepare_batch(rule, x, block, length, b);
     } else {
       b.set(0, formats::scaling{});
     }
-    if (strange || !has_number_form<vector_rule<Rule>>)
+    if (strange || !has_number_form<vector_rule<Rule>> || !have_scales(b, groups))
       quantize_groups<Stream, false>(rule, b, x, y, block, length);
     else
       quantize_groups<Stream, has_number_form<vector_rule<Rule>>>(rule, b, x, y, block, length);
@@ -108,8 +108,9 @@ HWY_NOINLINE void quantize_row(vector_rule<Rule> const& given_rule, fake_quantiz
 
 /// Can `vector_rule` rows answer the call? `cast`: without a scale.
 inline bool has_vector_rows(fake_quantize_args const& a, loop_nest<2> const& nest) {
-  if (nest.one_group_an_element() || !nest.unit_stride() || a.how.scaling == scale_rule::four_over_six) return false;
-  return a.use == amax_use::given || (line_axis(a.groups) && nest.runs_are_groups());
+  if (nest.one_group_an_element() || !nest.unit_stride()) return false;
+  bool const seen_whole = a.use == amax_use::data || a.how.scaling == scale_rule::four_over_six;
+  return !seen_whole || (line_axis(a.groups) && nest.runs_are_groups());
 }
 
 template <class Rule>

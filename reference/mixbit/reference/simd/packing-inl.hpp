@@ -1,5 +1,6 @@
 // Codes of one row, one a byte, to and from the bits of formats/packing.hpp.
 // needs: <hwy/highway.h>
+#include "mixbit/formats/nf4.hpp"
 #include "mixbit/formats/packing.hpp"
 #include "mixbit/reference/simd/rows-inl.hpp"
 
@@ -19,30 +20,37 @@ using pair_tag = hn::ScalableTag<std::uint16_t>;       // two codes a lane
 using packed_tag = hn::Rebind<std::uint8_t, pair_tag>;  // the two in a byte
 inline constexpr std::int64_t pair_lanes = hn::MaxLanes(pair_tag{});
 
-/// dense_rows of 4 bits: even columns in the low nibble.
+/// Nibbles of a row: the even columns low (dense_rows) or high (nibbles_high_first, where the code of 0 fills the last
+/// byte).
+template <bool HighFirst>
 HWY_INLINE void pack_nibbles(std::uint8_t const* codes, std::int64_t n, std::uint8_t* out) {
   auto const low = hn::Set(pair_tag{}, std::uint16_t{0x000f}), high = hn::Set(pair_tag{}, std::uint16_t{0x00f0});
   std::int64_t i = 0;
   for (; i + 2 * pair_lanes <= n; i += 2 * pair_lanes) {
     auto const v = hn::BitCast(pair_tag{}, hn::LoadU(hn::Repartition<std::uint8_t, pair_tag>{}, codes + i));
-    auto const both = hn::Or(hn::And(v, low), hn::And(hn::ShiftRight<4>(v), high));
+    auto const both = HighFirst ? hn::Or(hn::And(hn::ShiftLeft<4>(v), high), hn::And(hn::ShiftRight<8>(v), low))
+                                : hn::Or(hn::And(v, low), hn::And(hn::ShiftRight<4>(v), high));
     hn::StoreU(hn::DemoteTo(packed_tag{}, hn::BitCast(hn::RebindToSigned<pair_tag>{}, both)), packed_tag{},
                out + i / 2);
   }
-  for (; i < n; i += 2)
-    out[i / 2] = static_cast<std::uint8_t>((codes[i] & 15) | (i + 1 < n ? codes[i + 1] & 15 : 0) << 4);
+  for (; i < n; i += 2) {
+    int const even = codes[i] & 15, odd = i + 1 < n ? codes[i + 1] & 15 : HighFirst ? formats::nf4_zero : 0;
+    out[i / 2] = static_cast<std::uint8_t>(HighFirst ? even << 4 | odd : even | odd << 4);
+  }
 }
 
+template <bool HighFirst>
 HWY_INLINE void unpack_nibbles(std::uint8_t const* in, std::int64_t n, std::uint8_t* codes) {
   auto const low = hn::Set(pair_tag{}, std::uint16_t{0x000f}), high = hn::Set(pair_tag{}, std::uint16_t{0x0f00});
   std::int64_t i = 0;
   for (; i + 2 * pair_lanes <= n; i += 2 * pair_lanes) {
     auto const v = hn::PromoteTo(pair_tag{}, hn::LoadU(packed_tag{}, in + i / 2));
-    auto const both = hn::Or(hn::And(v, low), hn::And(hn::ShiftLeft<4>(v), high));
+    auto const both = HighFirst ? hn::Or(hn::ShiftRight<4>(v), hn::And(hn::ShiftLeft<8>(v), high))
+                                : hn::Or(hn::And(v, low), hn::And(hn::ShiftLeft<4>(v), high));
     hn::StoreU(hn::BitCast(hn::Repartition<std::uint8_t, pair_tag>{}, both),
                hn::Repartition<std::uint8_t, pair_tag>{}, codes + i);
   }
-  for (; i < n; ++i) codes[i] = static_cast<std::uint8_t>(in[i / 2] >> (i % 2 * 4) & 15);
+  for (; i < n; ++i) codes[i] = static_cast<std::uint8_t>(in[i / 2] >> ((i + (HighFirst ? 1 : 0)) % 2 * 4) & 15);
 }
 
 /// nibbles_row_pairs: `below`, which may be null, in the high nibble. Whole bytes, shifted in lanes of two.
@@ -121,10 +129,15 @@ inline void unpack_bits(std::uint8_t const* in, std::int64_t n, int bits, std::u
   }
 }
 
-/// What the kernels below lay out. The flat layout of nibbles_high_first has no rows, and 16-bit codes no byte.
+/// What the kernels below lay out. The flat layout of nibbles_high_first has rows if they are of even length, or there
+/// is one; there are no vectors for the offset that integers have in it. 16-bit codes have no byte.
 inline bool has_row_codes(format const& how, geometry const& g) {
   if (how.element.bits > 8 || g.rank == 0) return false;
   if (how.layout == packing::nibbles_row_pairs) return g.rank == 2;  // else a row is not one of the last axis
+  if (how.layout == packing::nibbles_high_first) {
+    std::int64_t const columns = g.shape[g.rank - 1];
+    return how.element.kind == element_kind::lookup && (columns % 2 == 0 || columns == g.size());
+  }
   return how.layout == packing::bytes || how.layout == packing::dense_rows;
 }
 

@@ -2,7 +2,8 @@
 // elements, a vector at a time, but that of the codes of `encode` the low byte alone counts; those that treat groups
 // where they are on the fast path of a format, and else the scalar rule itself, as `scalar`. A rule without a vector
 // form is left to the scalar kernels.
-// Where `fake_quantize_number` and `encode_number` are, they are the same for elements that are not NaN.
+// `encode_number` and, where it is, `fake_quantize_number` are the same for elements that are not NaN, in groups that
+// have a finite scale; `encode_number` gives bytes.
 // needs: <hwy/highway.h>
 #include "mixbit/formats/rules.hpp"
 #include "mixbit/reference/simd/codecs-inl.hpp"
@@ -77,6 +78,9 @@ struct vector_rule<formats::integer_rule<policy::stored>> {
     return hn::IfThenElseZero(hn::Eq(x, x), hn::MulAdd(q, s.backward, hn::Zero(float_tag{})));
   }
   HWY_INLINE ints encode(vector_scaling const& s, floats x) const { return grid.low_bits(divided(s, x)); }
+  HWY_INLINE ints encode_number(vector_scaling const& s, floats x) const {
+    return grid.byte_of_number(hn::Div(x, s.forward));
+  }
   HWY_INLINE floats decode(floats scale, ints code) const {
     return hn::Mul(hn::ConvertTo(float_tag{}, code), scale);
   }
@@ -92,96 +96,136 @@ struct vector_rule<formats::integer_rule<policy::modelopt>> {
     return hn::Div(grid.round(hn::Mul(x, s.forward)), s.backward);
   }
   HWY_INLINE ints encode(vector_scaling const& s, floats x) const { return grid.low_bits(hn::Mul(x, s.forward)); }
+  HWY_INLINE ints encode_number(vector_scaling const& s, floats x) const {
+    return grid.byte_of_number(hn::Mul(x, s.forward));
+  }
   HWY_INLINE floats decode(floats scale, ints code) const {
     return hn::Mul(hn::ConvertTo(float_tag{}, code), scale);
   }
 };
 
-template <>
-struct vector_rule<formats::minifloat_rule<policy::stored>> {
-  formats::minifloat_rule<policy::stored> scalar;
-  minifloat_codec codec;
+/// What rules share that scale an element, cast it with a codec, and multiply. `Own` has `scaled(s, x)`, and
+/// `scaled_number(s, x)` for what is not NaN, in a group that has a scale.
+template <class Own, class Codec>
+struct codec_rule {
+  Codec codec;
+
+  explicit codec_rule(element_type const& e) : codec{e} {}
+  HWY_INLINE floats fake_quantize(vector_scaling const& s, floats x) const {
+    return hn::Mul(codec.round(own().scaled(s, x)), s.backward);
+  }
+  HWY_INLINE ints encode(vector_scaling const& s, floats x) const { return codec.code(own().scaled(s, x)); }
+  HWY_INLINE ints encode_number(vector_scaling const& s, floats x) const {
+    return codec.code_of_number(own().scaled_number(s, x));
+  }
+  HWY_INLINE floats decode(floats scale, ints code) const { return hn::Mul(codec.value(code), scale); }
+
+ protected:
+  HWY_INLINE floats cast_number(vector_scaling const& s, floats x) const {
+    return hn::Mul(codec.round_number(own().scaled_number(s, x)), s.backward);
+  }
+
+ private:
+  HWY_INLINE Own const& own() const { return static_cast<Own const&>(*this); }
+};
+
+template <policy P>
+  requires(P != policy::modelopt_pack)
+struct vector_rule<formats::minifloat_rule<P>> : codec_rule<vector_rule<formats::minifloat_rule<P>>, minifloat_codec> {
+  formats::minifloat_rule<P> scalar;
   dtype scale_type;
 
   vector_rule(format const& how, formats::rule_inputs const& in)
-      : scalar{how, in}, codec{how.element}, scale_type{how.scale_type} {}
-  HWY_INLINE floats file_scale(floats amax) const { return through(scale_type, hn::Div(amax, codec.largest())); }
-  HWY_INLINE vector_scaling prepare(floats amax) const { return stored_scaling(file_scale(amax)); }
-  HWY_INLINE floats fake_quantize(vector_scaling const& s, floats x) const {
-    return hn::Mul(codec.round(divided(s, x)), s.backward);
+      : vector_rule::codec_rule{how.element}, scalar{how, in}, scale_type{how.scale_type} {}
+  HWY_INLINE floats file_scale(floats amax) const {
+    return through(scale_type, hn::Div(amax, this->codec.largest()));
   }
-  HWY_INLINE ints encode(vector_scaling const& s, floats x) const { return codec.code(divided(s, x)); }
-  HWY_INLINE floats decode(floats scale, ints code) const { return hn::Mul(codec.value(code), scale); }
+  HWY_INLINE vector_scaling prepare(floats amax) const
+    requires(P == policy::stored)
+  {
+    return stored_scaling(file_scale(amax));
+  }
+  HWY_INLINE floats scaled(vector_scaling const& s, floats x) const {
+    return P == policy::stored ? divided(s, x) : hn::Mul(x, s.forward);
+  }
+  HWY_INLINE floats scaled_number(vector_scaling const& s, floats x) const {
+    return P == policy::stored ? hn::Div(x, s.forward) : hn::Mul(x, s.forward);
+  }
 };
 
 template <>
-struct vector_rule<formats::minifloat_rule<policy::modelopt>> {
-  formats::minifloat_rule<policy::modelopt> scalar;
-  minifloat_codec codec;
+struct vector_rule<formats::nf4_rule<policy::stored>> {
+  formats::nf4_rule<policy::stored> scalar;
+  nf4_codec codec;
+  dtype scale_type;
 
-  vector_rule(format const& how, formats::rule_inputs const& in) : scalar{how, in}, codec{how.element} {}
+  vector_rule(format const& how, formats::rule_inputs const& in) : scalar{how, in}, scale_type{how.scale_type} {}
+  HWY_INLINE floats file_scale(floats amax) const { return through(scale_type, amax); }
+  HWY_INLINE vector_scaling prepare(floats amax) const { return stored_scaling(file_scale(amax)); }
   HWY_INLINE floats fake_quantize(vector_scaling const& s, floats x) const {
-    return hn::Mul(codec.round(hn::Mul(x, s.forward)), s.backward);
+    return decode(s.backward, encode(s, x));
   }
-  HWY_INLINE ints encode(vector_scaling const& s, floats x) const { return codec.code(hn::Mul(x, s.forward)); }
-  HWY_INLINE floats decode(floats scale, ints code) const { return hn::Mul(codec.value(code), scale); }
+  HWY_INLINE ints encode(vector_scaling const& s, floats x) const { return codec.code(divided(s, x)); }
+  HWY_INLINE ints encode_number(vector_scaling const& s, floats x) const {
+    return codec.code_of_number(hn::Div(x, s.forward));
+  }
+  HWY_INLINE floats decode(floats scale, ints code) const {
+    return product_without_negative_zero(hn::Mul(codec.value(hn::And(code, splat(15))), scale));
+  }
 };
 
 template <policy P, class Codec>
   requires(P != policy::modelopt_pack)
-struct vector_rule<formats::mx_rule<P, Codec>> {
+struct vector_rule<formats::mx_rule<P, Codec>>
+    : codec_rule<vector_rule<formats::mx_rule<P, Codec>>, typename vector_codec<Codec>::type> {
   formats::mx_rule<P, Codec> scalar;
-  typename vector_codec<Codec>::type codec;
   bool rounds_up;         // scale_rule::mx_nv
-  bool four_bits;
+  floats zero;            // +0, which makes +0 of -0 when it is added, or -0, which changes nothing
   int largest_exponent;   // of the element, for mx_ocp
 
   vector_rule(format const& how, formats::rule_inputs const& in)
-      : scalar{how, in},
-        codec{how.element},
+      : vector_rule::codec_rule{how.element},
+        scalar{how, in},
         rounds_up{how.scaling == scale_rule::mx_nv},
-        four_bits{how.element.bits == 4},
+        zero{splat(P == policy::stored && how.element.bits == 4 ? 0.0f : -0.0f)},
         largest_exponent{formats::floor_log2(Codec{how.element}.largest())} {}
 
   HWY_INLINE floats file_scale(floats amax) const {
-    auto const zero = hn::Eq(amax, hn::Zero(float_tag{}));
+    auto const none = hn::Eq(amax, hn::Zero(float_tag{}));
     floats const scale = power_of_two(rounds_up ? covering_exponent(amax) : leading_exponent(amax));
-    return hn::IfThenElse(zero, splat(P == policy::modelopt ? 1.0f : 0x1p-127f), scale);
+    return hn::IfThenElse(none, splat(P == policy::modelopt ? 1.0f : 0x1p-127f), scale);
   }
   HWY_INLINE vector_scaling of_scale(floats scale) const {
     return {hn::Div(splat(1.0f), scale), scale, splat(0xffffffffu)};
   }
   HWY_INLINE vector_scaling prepare(floats amax) const { return of_scale(file_scale(amax)); }
   HWY_INLINE floats fake_quantize(vector_scaling const& s, floats x) const {
-    if constexpr (P == policy::stored) return hn::Mul(codec.round_to_code(scaled(s, x)), s.backward);
-    else return hn::Mul(codec.round(scaled(s, x)), s.backward);
+    floats const v = scaled(s, x);
+    return hn::Mul(P == policy::stored ? this->codec.round_to_code(v) : this->codec.round(v), s.backward);
   }
-  HWY_INLINE ints encode(vector_scaling const& s, floats x) const { return codec.code(scaled(s, x)); }
   HWY_INLINE floats fake_quantize_number(vector_scaling const& s, floats x) const
     requires(P == policy::stored)
   {
-    return hn::Mul(codec.round_number(scaled(s, x)), s.backward);
+    return this->cast_number(s, x);
   }
-  HWY_INLINE ints encode_number(vector_scaling const& s, floats x) const
-    requires(P == policy::stored)
-  {
-    return codec.code_of_number(scaled(s, x));
+  HWY_INLINE floats scaled(vector_scaling const& s, floats x) const {
+    floats const v = scaled_number(s, x);
+    if (P == policy::stored || this->codec.has_nan()) return v;
+    return hn::IfThenElse(hn::IsNaN(x), this->codec.largest(), v);
   }
-  HWY_INLINE floats decode(floats scale, ints code) const { return hn::Mul(codec.value(code), scale); }
+  HWY_INLINE floats scaled_number(vector_scaling const& s, floats x) const {
+#if HWY_NATIVE_FMA
+    // rounded once, and a zero product plus +0 is +0; a product that underflows is no zero yet, and keeps its sign
+    return hn::MulAdd(x, s.forward, zero);
+#else
+    return hn::Mul(hn::Add(x, zero), s.forward);
+#endif
+  }
 
  private:
-  HWY_INLINE floats scaled(vector_scaling const& s, floats x) const {
-    if constexpr (P == policy::stored) {
-      return four_bits ? product_of_unsigned_zero(x, s.forward) : hn::Mul(x, s.forward);
-    } else {
-      floats const v = hn::Mul(x, s.forward);
-      return codec.has_nan() ? v : hn::IfThenElse(hn::IsNaN(x), codec.largest(), v);
-    }
-  }
-
   /// The biased exponent of amax/largest, rounded up: mx_nv.
   HWY_INLINE ints covering_exponent(floats amax) const {
-    ints const ratio = as_ints(hn::Div(amax, codec.largest())), field = hn::ShiftRight<23>(ratio);
+    ints const ratio = as_ints(hn::Div(amax, this->codec.largest())), field = hn::ShiftRight<23>(ratio);
     ints const beyond = hn::And(ratio, splat(0x7fffff));
     // 2^-127 has a bit of its own among the subnormal quotients
     ints const exact = hn::And(hn::VecFromMask(int_tag{}, hn::Eq(field, hn::Zero(int_tag{}))), splat(0x400000));
@@ -199,15 +243,15 @@ struct vector_rule<formats::mx_rule<P, Codec>> {
 
 template <policy P>
   requires(P != policy::modelopt_pack)
-struct vector_rule<formats::nvfp4_rule<P>> {
+struct vector_rule<formats::nvfp4_rule<P>> : codec_rule<vector_rule<formats::nvfp4_rule<P>>, minifloat_codec> {
   formats::nvfp4_rule<P> scalar;
-  minifloat_codec codec, scale_codec;
+  minifloat_codec scale_codec;
   float tensor_scale;
   bool dynamic;
 
   vector_rule(format const& how, formats::rule_inputs const& in)
-      : scalar{how, in},
-        codec{e2m1_element},
+      : vector_rule::codec_rule{e2m1_element},
+        scalar{how, in},
         scale_codec{e4m3_element},
         tensor_scale{scalar.tensor_scale()},
         dynamic{in.from_data} {}
@@ -232,32 +276,23 @@ struct vector_rule<formats::nvfp4_rule<P>> {
   {
     return of_scale(file_scale(amax));
   }
-
   HWY_INLINE floats fake_quantize(vector_scaling const& s, floats x) const {
-    floats const y = hn::Mul(codec.round(scaled(s, x)), s.backward);
+    floats const y = hn::Mul(this->codec.round(scaled(s, x)), s.backward);
     return P == policy::stored || dynamic ? y : product_without_negative_zero(y);
   }
-  HWY_INLINE ints encode(vector_scaling const& s, floats x) const { return codec.code(scaled(s, x)); }
   HWY_INLINE floats fake_quantize_number(vector_scaling const& s, floats x) const
     requires(P == policy::stored)
   {
-    return hn::Mul(codec.round_number(scaled(s, x)), s.backward);
+    return this->cast_number(s, x);
   }
-  HWY_INLINE ints encode_number(vector_scaling const& s, floats x) const
-    requires(P == policy::stored)
-  {
-    return codec.code_of_number(scaled(s, x));
-  }
-  HWY_INLINE floats decode(floats scale, ints code) const { return hn::Mul(codec.value(code), scale); }
-
- private:
   HWY_INLINE floats scaled(vector_scaling const& s, floats x) const {
-    if constexpr (P == policy::modelopt) {
-      if (!dynamic) return divided(s, x);
-      return hn::IfThenElse(hn::IsNaN(x), splat(6.0f), hn::Mul(x, s.forward));
-    } else {
-      return divided(s, without_negative_zero(x));
-    }
+    if constexpr (P == policy::modelopt)
+      if (dynamic) return hn::IfThenElse(hn::IsNaN(x), splat(6.0f), hn::Mul(x, s.forward));
+    return masked(scaled_number(s, x), s.keep);
+  }
+  HWY_INLINE floats scaled_number(vector_scaling const& s, floats x) const {
+    if constexpr (P == policy::modelopt) return dynamic ? hn::Mul(x, s.forward) : hn::Div(x, s.forward);
+    else return hn::Div(without_negative_zero(x), s.forward);
   }
 };
 
