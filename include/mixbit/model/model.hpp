@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "mixbit/calib/calibrators.hpp"
 #include "mixbit/config/module_classes.hpp"
 #include "mixbit/config/resolve.hpp"
 #include "mixbit/model/module.hpp"
@@ -25,6 +26,7 @@ struct model_options {
   module_class_registry classes = default_module_classes();
   bool strict = true;              ///< is a user's entry that matches nothing an error, or a line in the plan?
   std::size_t scratch_limit = 0;   ///< bytes of scratch memory; 0: no limit
+  calibrator_registry<B> calibrators = {};  ///< the library's own, and what the user adds
 };
 
 /// A forward over calibration data, written by the host: any number of forward passes.

@@ -59,7 +59,8 @@ void refuse_folded(module_ref<B> const& m) {
     fail(error_id::state_folded, m.name, ": fold_weight has replaced this weight by its quantized values");
 }
 
-/// What calibration saw: a line for each quantizer that met NaN or infinities, with counts.
+/// What calibration saw: what calibrators say of their amax, and a line for each quantizer that met NaN or infinities,
+/// with counts.
 struct calibration_report {
   std::vector<std::string> notes;
 };
@@ -67,11 +68,11 @@ struct calibration_report {
 namespace detail {
 
 template <backend B>
-void observe_weights(model<B>& m, std::vector<module_ref<B>> const& modules) {
+void observe_weights(model<B>& m, std::vector<module_ref<B>> const& modules, std::vector<std::string>& notes) {
   for (auto const& module : modules) {
     if (module.weight.data == nullptr) continue;
     workspace_lock<B> const held{m.scratch()};
-    observe_weight(*module.slots->shared_site(), m.scratch(), canonical_weight(module));
+    observe_weight(*module.slots->shared_site(), m.scratch(), canonical_weight(module), m.options().calibrators, notes);
   }
 }
 
@@ -82,6 +83,16 @@ void for_each_quantizer(std::vector<std::shared_ptr<site<B>>> const& sites, F&& 
     for (auto& recipe : s->recipes)
       for (auto& q : recipe.quantizers)
         if (q.enabled()) f(q);
+}
+
+/// Throws, before any data is looked at, what is wrong with the calibrators that the configs ask for.
+template <backend B>
+void require_calibrators(model<B>& m, std::vector<std::shared_ptr<site<B>>> const& sites) {
+  for_each_quantizer(sites, [&](auto& q) {
+    for (auto const& member : q.members())
+      if (member.needs_calibrator())
+        (void)m.options().calibrators.make({member.numerics().calibrator, member.numerics(), member.name()});
+  });
 }
 
 template <backend B>
@@ -110,8 +121,7 @@ void require_calibrated(std::vector<std::shared_ptr<site<B>>> const& sites, bool
 }
 
 template <backend B>
-calibration_report report_nonfinite(model<B>& m, std::vector<std::shared_ptr<site<B>>> const& sites) {
-  calibration_report report;
+void report_nonfinite(model<B>& m, std::vector<std::shared_ptr<site<B>>> const& sites, calibration_report& report) {
   std::set<std::string> said;  // the recipes of a search saw the same data
   for_each_quantizer(sites, [&](auto& q) {
     for (auto const& member : q.members()) {
@@ -121,25 +131,29 @@ calibration_report report_nonfinite(model<B>& m, std::vector<std::shared_ptr<sit
       if (said.insert(note).second) report.notes.push_back(std::move(note));
     }
   });
-  return report;
 }
 
 }  // namespace detail
 
-/// Max calibration of all recipes of these modules in one pass: weights from the walk, the rest from the loop.
-/// Throws `state_not_calibrated` naming static quantizers that saw no data.
+/// Calibrates all recipes of these modules in one pass, each quantizer by its own calibrator: weights from the walk,
+/// the rest from the loop. Throws what is wrong with calibrators, then `state_not_calibrated` naming static quantizers
+/// that saw no data.
 template <backend B>
 calibration_report max_calibrate(model<B>& m, std::vector<module_ref<B>> const& modules, forward_loop const& loop) {
   auto const sites = sites_of(modules);
-  detail::observe_weights(m, modules);
+  detail::require_calibrators(m, sites);
+  calibration_report report;
+  detail::observe_weights(m, modules, report.notes);
   bool const runs = loop && detail::needs_data(sites);
   if (runs) {
-    max_calibration<B> pass{sites};
+    max_calibration<B> pass{sites, m.options().calibrators};
     loop();
-    pass.share(m.scratch());
+    auto const notes = pass.share(m.scratch());
+    report.notes.insert(report.notes.end(), notes.begin(), notes.end());
   }
   detail::require_calibrated(sites, runs);
-  return detail::report_nonfinite(m, sites);
+  detail::report_nonfinite(m, sites, report);
+  return report;
 }
 
 namespace detail {
