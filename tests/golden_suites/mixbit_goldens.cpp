@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "golden_suites/blocks.hpp"
+#include "golden_suites/calibrators.hpp"
 #include "golden_suites/export.hpp"
 #include "golden_suites/fake_quant.hpp"
 #include "golden_suites/lm.hpp"
@@ -35,6 +36,7 @@ std::vector<suite> suites() {
           {"resolved", {"resolved.json"}, run_resolved},
           {"fake_quant", {"fake_quant.json", "fake_quant.safetensors"}, run_fake_quant},
           {"blocks", {"blocks.json", "blocks.safetensors"}, run_blocks},
+          {"calibrators", {"calibrators.json", "calibrators.safetensors"}, run_calibrators},
           {"pack", {"pack.json", "pack.safetensors"}, run_pack},
           {"lm", {"lm.json", "lm.safetensors"}, [=](path const& dir) { return run_lm(dir, data); }},
           {"lm_autoquant", {"lm_autoquant.json", "lm.json", "lm.safetensors"},
