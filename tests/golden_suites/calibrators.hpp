@@ -59,8 +59,8 @@ class calibrators_suite {
     if (c.contains("entropy"))
       check_amax("entropy", mixbit::histogram_amax(h, "histogram", how), c.at("entropy").get<float>());
     for (auto const& [percent, expected] : c.at("percentile").items()) {
-      mixbit::calibrator_config const config{"histogram", {{"method", "percentile"}, {"percentile", std::stod(percent)}}};
-      check_amax("percentile " + percent, mixbit::histogram_amax(h, config, how), expected.get<float>());
+      mixbit::calibrator_config const by{"histogram", {{"method", "percentile"}, {"percentile", std::stod(percent)}}};
+      check_amax("percentile " + percent, mixbit::histogram_amax(h, by, how), expected.get<float>());
     }
   }
 

@@ -29,6 +29,7 @@ struct observer_group {
   sequential_quantizer<B> const* owner;  ///< of the first: its pre_quant_scale comes before what it sees
   std::vector<tensor_quantizer<B>*> members;
   std::unique_ptr<calibrator<B>> by = {};  ///< what the first observes with; null: its running max
+  bool shown = false;                      ///< has `by` been shown anything?
   std::thread::id shown_by{};  ///< the thread whose order of batches decides; none yet: no thread's id
 
   bool takes(sequential_quantizer<B> const& q, tensor_quantizer<B> const& member) const {
@@ -80,6 +81,7 @@ void observe_first(observer_group<B>& g, workspace<B>& ws, const_tensor_ref x) {
   require_compute(x.type, g.members.front()->name());
   arena_scope const borrowed{ws.scratch};
   g.members.front()->observe(ws.device, ws.scratch, g.owner->scaled(ws.device, ws.scratch, x), g.by.get());
+  g.shown = g.shown || x.size() != 0;
 }
 
 /// Ends the calibration of a group: what the first has observed serves all. Notes of calibrators are added to `notes`.
@@ -91,10 +93,10 @@ void finish_group(observer_group<B>& g, B& device, std::vector<std::string>& not
     for (std::size_t i = 1; i < g.members.size(); ++i) g.members[i]->adopt(device, first);
     return;
   }
-  for (std::size_t i = g.members.size(); i-- > 0;) {
+  for (std::size_t i = g.shown ? g.members.size() : 0; i-- > 0;) {
     g.members[i]->finish(device, *g.by, first);
     std::string note = g.by->note();
-    if (!note.empty() && g.members[i]->has_amax()) notes.push_back(g.members[i]->name() + ": " + std::move(note));
+    if (!note.empty()) notes.push_back(g.members[i]->name() + ": " + std::move(note));
   }
 }
 

@@ -16,6 +16,7 @@
 #include "mixbit/config/module_classes.hpp"
 #include "mixbit/config/resolve.hpp"
 #include "mixbit/model/module.hpp"
+#include "mixbit/model/unseen.hpp"
 
 namespace mixbit {
 
@@ -27,6 +28,7 @@ struct model_options {
   bool strict = true;              ///< is a user's entry that matches nothing an error, or a line in the plan?
   std::size_t scratch_limit = 0;   ///< bytes of scratch memory; 0: no limit
   calibrator_registry<B> calibrators = {};  ///< the library's own, and what the user adds
+  unseen_quantizers unseen = {};            ///< what static quantizers without data become: by default an error
 };
 
 /// A forward over calibration data, written by the host: any number of forward passes.

@@ -59,8 +59,8 @@ void refuse_folded(module_ref<B> const& m) {
     fail(error_id::state_folded, m.name, ": fold_weight has replaced this weight by its quantized values");
 }
 
-/// What calibration saw: what calibrators say of their amax, and a line for each quantizer that met NaN or infinities,
-/// with counts.
+/// What calibration saw: what calibrators say of their amax, a line for each quantizer that saw no data where that is no
+/// error (model_options::unseen), and for each that met NaN or infinities, with counts.
 struct calibration_report {
   std::vector<std::string> notes;
 };
@@ -72,7 +72,8 @@ void observe_weights(model<B>& m, std::vector<module_ref<B>> const& modules, std
   for (auto const& module : modules) {
     if (module.weight.data == nullptr) continue;
     workspace_lock<B> const held{m.scratch()};
-    observe_weight(*module.slots->shared_site(), m.scratch(), canonical_weight(module), m.options().calibrators, notes);
+    auto& s = *module.slots->shared_site();
+    observe_weight(s, m.scratch(), canonical_weight(module), m.options().calibrators, notes);
   }
 }
 
@@ -137,7 +138,7 @@ void report_nonfinite(model<B>& m, std::vector<std::shared_ptr<site<B>>> const& 
 
 /// Calibrates all recipes of these modules in one pass, each quantizer by its own calibrator: weights from the walk,
 /// the rest from the loop. Throws what is wrong with calibrators, then `state_not_calibrated` naming static quantizers
-/// that saw no data.
+/// that saw no data, unless model_options::unseen says what they become.
 template <backend B>
 calibration_report max_calibrate(model<B>& m, std::vector<module_ref<B>> const& modules, forward_loop const& loop) {
   auto const sites = sites_of(modules);
@@ -150,6 +151,8 @@ calibration_report max_calibrate(model<B>& m, std::vector<module_ref<B>> const& 
     loop();
     auto const notes = pass.share(m.scratch());
     report.notes.insert(report.notes.end(), notes.begin(), notes.end());
+    for (auto& note : detail::settle_unseen(sites, m.options().unseen, m.options().numerics))
+      report.notes.push_back(std::move(note));
   }
   detail::require_calibrated(sites, runs);
   detail::report_nonfinite(m, sites, report);
@@ -172,8 +175,8 @@ recipe_quantizers<B> uncalibrated_copy(recipe_quantizers<B> const& from, B& devi
   recipe_quantizers<B> to{from.recipe, {}};
   for (auto const& q : from.quantizers) {
     bool const keeps = !q.enabled() && !q.members().empty();
-    auto& copy =
-        to.quantizers.emplace_back(q.leaf(), q.path(), q.role(), q.enabled() || keeps, q.attributes(), numerics);
+    auto const& attributes = keeps ? q.attributes() : q.configured();
+    auto& copy = to.quantizers.emplace_back(q.leaf(), q.path(), q.role(), q.enabled() || keeps, attributes, numerics);
     copy.set_pre_quant_scale(device, q.pre_quant_scale(device));
     if (!keeps) continue;
     for (std::size_t i = 0; i < q.members().size(); ++i) copy.members()[i].adopt(device, q.members()[i]);

@@ -1,9 +1,9 @@
 // One quantizer of one tensor: its attributes, its amax and what it does to data.
 //
 // Life: made from attributes (already validated); a static quantizer observes data (running max of |x| a group, or what
-// its calibrator makes of them) until `finish`, or is given an amax; then it quantizes. Dynamic quantizers take amax from the data of each call. NVFP4 has
-// both: blocks that look at the data, and a scale of the tensor that is calibrated. Source of the rules:
-// docs/numerics.md; ModelOpt's TensorQuantizer is the model for names and life cycle.
+// its calibrator makes of them) until `finish`, or is given an amax; then it quantizes. Dynamic quantizers take amax
+// from the data of each call. NVFP4 has both: blocks that look at the data, and a scale of the tensor that is
+// calibrated. Source of the rules: docs/numerics.md; ModelOpt's TensorQuantizer is the model for names and life cycle.
 #pragma once
 
 #include <array>
@@ -68,11 +68,10 @@ class tensor_quantizer {
     file_amax_ = {};  // of the amax before
   }
 
-  /// Ends the calibration that `by` made of what `first`, this one or another with the same calibration, was shown.
+  /// Ends the calibration that `by` made of what `first`, this one or another with the same calibration, has shown it.
   /// The others come before the first. Throws what is wrong with the calibrator's amax, naming the quantizer.
   void finish(B& device, calibrator<B>& by, tensor_quantizer const& first) {
     if (this != &first) adopt(device, first);
-    if (!first.shown_) return;
     seen_type_ = first.seen_type_;
     set_amax(device, first.groups_, detail::named(name_, [&] { return by.result(device, numerics_); }));
   }
