@@ -34,8 +34,8 @@ class calibrator_registry {
   using pointer = std::unique_ptr<calibrator<B>>;
   using factory = std::function<pointer(calibrator_request const&)>;
 
-  /// Throws `state_duplicate` for a name that is taken, and what is wrong with the name. The factory throws for what its
-  /// calibrator cannot do; before a calibration it is asked for every quantizer, and the result thrown away.
+  /// Throws `state_duplicate` for a name that is taken, and what is wrong with the name. The factory throws for what
+  /// its calibrator cannot do; before a calibration it is asked for every quantizer, and the result thrown away.
   calibrator_registry& add(std::string name, factory make) {
     calibrator_config{name}.validate("calibrators.add");
     if (!make) fail(error_id::config_value, "calibrators.add: '", name, "' comes without a function that makes it");

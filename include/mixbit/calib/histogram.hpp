@@ -2,9 +2,9 @@
 //
 // Bins have one width a group, that of the group's first batch with anything but zeros: its largest magnitude over the
 // number of bins. A larger value adds bins of that width (ModelOpt's rule, bin for bin), up to `most_growth` times as
-// many as at first. Beyond, neighbours are made one until the range fits: the width doubles, every count stays where it
-// was, and the histogram is coarse, not wrong. So counts never take more than most_growth · bins · 8 bytes a group.
-// All-zero batches before the first range count in bin 0. Several groups have as many bins each, of widths of their own.
+// many as at first. Beyond, neighbours are made one until the range fits: the width doubles, every count stays where
+// it was, and the histogram is coarse, not wrong. So counts never take more than most_growth · bins · 8 bytes a group.
+// All-zero batches before the first range count in bin 0. Several groups have as many bins each, of their own width.
 #pragma once
 
 #include <algorithm>

@@ -45,8 +45,8 @@ struct observer_group {
     auto const me = std::this_thread::get_id();
     if (shown_by != std::thread::id{} && shown_by != me)
       fail(error_id::state_busy, members.front()->name(), ": its ", has_bias ? "static bias" : "calibrator",
-           " is shown data by two threads; the result would depend on their order, so run the batches of this layer on ",
-           "one thread");
+           " is shown data by two threads; the result would depend on their order, so run the batches of this layer ",
+           "on one thread");
     shown_by = me;
   }
 };

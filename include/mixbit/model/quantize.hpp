@@ -59,8 +59,8 @@ void refuse_folded(module_ref<B> const& m) {
     fail(error_id::state_folded, m.name, ": fold_weight has replaced this weight by its quantized values");
 }
 
-/// What calibration saw: what calibrators say of their amax, a line for each quantizer that saw no data where that is no
-/// error (model_options::unseen), and for each that met NaN or infinities, with counts.
+/// What calibration saw: what calibrators say of their amax, a line for each quantizer that saw no data where that is
+/// no error (model_options::unseen), and for each that met NaN or infinities, with counts.
 struct calibration_report {
   std::vector<std::string> notes;
 };
