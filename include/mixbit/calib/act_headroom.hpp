@@ -60,8 +60,8 @@ struct headroom_amax {
   bool has_headroom = false;  ///< is it above the top of what was seen?
 };
 
-/// max(rho · P_anchor, P_upper), where P_anchor leaves out blocks a million times smaller than P_upper, and an `upper` of
-/// 100 is the largest amax itself. 0 where no block held anything but zeros.
+/// max(rho · P_anchor, P_upper), where P_anchor leaves out blocks a million times smaller than P_upper, and an `upper`
+/// of 100 is the largest amax itself. 0 where no block held anything but zeros.
 inline headroom_amax headroom_of(block_amax_histogram const& h, double rho, double anchor, double upper) {
   double const top = upper >= 100 ? static_cast<double>(h.largest()) : h.percentile(upper);
   double const low = h.percentile(anchor, top / 1e6);
