@@ -2,6 +2,8 @@
 // the results are those of host memory, and what comes to the host is small.
 #include <doctest/doctest.h>
 
+#include <array>
+#include <limits>
 #include <random>
 
 #include "mixbit/calib/calibrators.hpp"
