@@ -199,4 +199,16 @@ TEST_CASE("histogram: channels have ranges of their own and as many bins") {
   CHECK(rows.histogram.ranges()[2].coarse);
   CHECK_FALSE(rows.histogram.ranges()[0].coarse);
   CHECK_FALSE(rows.histogram.ranges()[1].coarse);
+
+  bench late{128};  // a channel that has zeros until the other one has grown
+  late.show_rows({1.0f, 0.5f, 0.0f, 0.0f}, 2);
+  late.show_rows({3.0f, 0.5f, 0.0f, 0.0f}, 2);
+  late.show_rows({0.5f, 0.5f, 6.4f, 3.2f}, 2);
+  auto const two = late.all();
+  CHECK(two[0].counts.size() == 384);
+  CHECK(two[1].width == 6.4f / 128);
+  CHECK(two[1].top == static_cast<float>(384 * static_cast<double>(two[1].width)));
+  CHECK(two[1].counts[0] == 4);
+  CHECK(two[1].counts[64] == 1);
+  CHECK(two[1].counts[127] + two[1].counts[128] == 1);
 }
