@@ -70,6 +70,7 @@ void bench_searches(options const& o) {
     char const* name;
     mixbit::format how;
   };
+  backend device;
   mixbit::format int8, int8u, int4, fp8;
   int8u.element = mixbit::integer_element(8, true);
   int4.element = mixbit::integer_element(4);
@@ -82,7 +83,8 @@ void bench_searches(options const& o) {
     auto const time = [&](char const* method, target const& t) {
       mixbit::calibrator_config const config{"histogram", {{"method", method}}};
       float kept = 0;
-      double const ms = milliseconds(o, [&] { kept += mixbit::histogram_amax(h, config, t.how); });
+      mixbit::center_kernel<backend> rounding{device, t.how};
+      double const ms = milliseconds(o, [&] { kept += mixbit::histogram_amax(h, config, t.how, rounding); });
       if (!(kept > 0)) throw std::runtime_error{std::string{method} + " found no amax"};
       print(o, std::string{"search "} + method, kind, t.name, ms);
     };
@@ -132,7 +134,7 @@ int main(int argc, char** argv) try {
   for (int i = 1; i < argc; ++i) {
     std::string_view const option{argv[i]};
     if (option == "--help" && argc == 2) {
-      std::puts("bench_calibrators [--json] [--quick]\n  --json   one JSON object a line\n  --quick  fewer and smaller");
+      std::puts("bench_calibrators [--json] [--quick]\n  --json   one JSON object a line\n  --quick  fewer runs");
       return 0;
     }
     bool* const flag = option == "--json" ? &o.json : option == "--quick" ? &o.quick : nullptr;

@@ -132,11 +132,12 @@ TEST_CASE("entropy: a constant keeps all bins; of equal candidates the last wins
 }
 
 TEST_CASE("mse: the first centre of the least squared error, by the definition") {
-  auto const int4 = [](float amax, std::span<float const> c, std::span<float> q) {
-    for (std::size_t k = 0; k < c.size(); ++k) {
-      float const code = std::nearbyint(c[k] * (7.0f / amax));
-      q[k] = std::min(code, 7.0f) / (7.0f / amax);
-    }
+  auto const int4 = [](std::span<float const> amaxes, std::span<float const> c, std::span<float> q) {
+    for (std::size_t a = 0; a < amaxes.size(); ++a)
+      for (std::size_t k = 0; k < c.size(); ++k) {
+        float const scale = 7.0f / amaxes[a];
+        q[a * c.size() + k] = std::min(std::nearbyint(c[k] * scale), 7.0f) / scale;
+      }
   };
   for (unsigned seed = 0; seed < 30; ++seed) {
     counts const b = random_histogram(seed, 129 + 17 * seed);
@@ -145,7 +146,7 @@ TEST_CASE("mse: the first centre of the least squared error, by the definition")
     long double least = INFINITY;
     std::size_t expected = 0;
     for (std::size_t i = 128; i < b.size(); ++i) {
-      int4(centers[i], centers, rounded);
+      int4({&centers[i], 1}, centers, rounded);
       long double sum = 0;
       for (std::size_t k = 0; k < b.size(); ++k)
         sum += static_cast<long double>(b[k]) * std::pow(static_cast<long double>(rounded[k]) - centers[k], 2);
@@ -153,7 +154,9 @@ TEST_CASE("mse: the first centre of the least squared error, by the definition")
     }
     CHECK(mse_bin(b, centers, int4) == expected);
   }
-  auto const exact = [](float, std::span<float const> c, std::span<float> q) { std::ranges::copy(c, q.begin()); };
+  auto const exact = [](auto amaxes, auto c, std::span<float> q) {
+    for (std::size_t a = 0; a < amaxes.size(); ++a) std::ranges::copy(c, q.subspan(a * c.size()).begin());
+  };
   CHECK(mse_bin(counts(200, 1), std::vector<float>(200, 1.0f), exact) == 128);  // of equal candidates the first
 }
 
@@ -175,7 +178,7 @@ TEST_CASE("histograms that cannot be looked at are refused, and so are percentil
   auto const refused = [](error_id id, auto call) { return test::error_text(id, call); };
   auto const value = error_id::config_value, empty = error_id::state_not_calibrated;
   std::vector<float> const centers(200, 1.0f);
-  auto const copy = [](float, std::span<float const> c, std::span<float> q) { std::ranges::copy(c, q.begin()); };
+  auto const copy = [](auto, auto, auto) { FAIL("nothing is to be rounded"); };
   counts const some(200, 1), none(200), short_one(127, 1), least(128, 1);
   CHECK(test::says(refused(value, [&] { entropy_bin(short_one, 8); }), "entropy", "127 bins", "128"));
   CHECK(test::says(refused(value, [&] { mse_bin(short_one, centers, copy); }), "mse", "127 bins", "128"));

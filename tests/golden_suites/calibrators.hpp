@@ -6,7 +6,8 @@
 
 #include "golden_suites/quantizer_case.hpp"
 #include "golden_suites/suite.hpp"
-#include "mixbit/calib/histogram_calibrator.hpp"
+#include "mixbit/calib/histogram.hpp"
+#include "mixbit/calib/histogram_amax.hpp"
 #include "mixbit/reference/scalar.hpp"
 
 namespace golden {
@@ -54,14 +55,12 @@ class calibrators_suite {
   }
 
   void compare_amax(json const& c, mixbit::binned_counts const& h) {
-    mixbit::format how;
-    how.element = mixbit::integer_element(c.at("num_bits").get<int>(), c.at("unsigned").get<bool>());
     if (c.contains("entropy"))
-      check_amax("entropy", mixbit::histogram_amax(h, "histogram", how), c.at("entropy").get<float>());
-    for (auto const& [percent, expected] : c.at("percentile").items()) {
-      mixbit::calibrator_config const by{"histogram", {{"method", "percentile"}, {"percentile", std::stod(percent)}}};
-      check_amax("percentile " + percent, mixbit::histogram_amax(h, by, how), expected.get<float>());
-    }
+      check_amax("entropy", h.edge(mixbit::entropy_bin(h.counts, c.at("num_bits"), c.at("unsigned"))),
+                 c.at("entropy").get<float>());
+    for (auto const& [percent, expected] : c.at("percentile").items())
+      check_amax("percentile " + percent, h.edge(mixbit::percentile_bin(h.counts, std::stod(percent))),
+                 expected.get<float>());
   }
 
   void check_amax(std::string const& what, float ours, float expected) {

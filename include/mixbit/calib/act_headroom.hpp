@@ -73,8 +73,8 @@ inline headroom_amax headroom_of(block_amax_histogram const& h, double rho, doub
 /// Throws `format_value` naming `where` for a quantizer that is none of NVFP4 with an amax of the tensor alone.
 inline void check_headroom(quantizer_numerics const& numerics, std::string const& where) {
   if (!is_two_level(numerics.how.scaling) || !numerics.groups_from_data)
-    fail(error_id::format_value, where, ": calibrator: nvfp4_act_headroom is for dynamic NVFP4 blocks (num_bits [2,1], ",
-         "scale_bits [4,3], type dynamic), not for ", name_of(numerics.how));
+    fail(error_id::format_value, where, ": calibrator: nvfp4_act_headroom is for NVFP4 blocks of type dynamic ",
+         "(num_bits [2,1], scale_bits [4,3]), not for ", name_of(numerics.how));
 }
 
 template <backend B>

@@ -152,8 +152,9 @@ inline std::size_t entropy_bin(std::span<std::uint64_t const> counts, int bits, 
   return best;
 }
 
-/// Rounds `centers` as a quantizer with that amax does.
-using quantize_centers = function_ref<void(float amax, std::span<float const> centers, std::span<float> rounded)>;
+/// Rounds `centers` as a quantizer does, once for each of some amaxes: rounded[a · centers.size() + c].
+using quantize_centers =
+    function_ref<void(std::span<float const> amaxes, std::span<float const> centers, std::span<float> rounded)>;
 
 /// The first bin from `first_candidate` on whose centre, as amax, has the least Σ counts · (Q(c) - c)² over the centres
 /// of all bins. `centers` has one a bin.
@@ -163,7 +164,7 @@ inline std::size_t mse_bin(std::span<std::uint64_t const> counts, std::span<floa
   if (counts.size() == first_candidate)
     fail(error_id::config_value, "mse: a histogram of ", first_candidate, " bins has no candidate behind the first ",
          first_candidate);
-  std::vector<float> held, rounded;  // bins without mass add nothing
+  std::vector<float> held;  // bins without mass add nothing
   std::vector<double> weight;
   for (std::size_t k = 0; k < counts.size(); ++k) {
     if (counts[k] == 0) continue;
@@ -171,17 +172,23 @@ inline std::size_t mse_bin(std::span<std::uint64_t const> counts, std::span<floa
     weight.push_back(static_cast<double>(counts[k]));
   }
   if (held.empty()) detail::refuse_empty("mse");
-  rounded.resize(held.size());
+  constexpr std::size_t at_once = 32;  // candidates; bounds the memory
+  std::vector<float> rounded(std::min(at_once, counts.size() - first_candidate) * held.size());
   std::size_t best = first_candidate;
   double least = std::numeric_limits<double>::infinity();
-  for (std::size_t i = first_candidate; i < counts.size(); ++i) {
-    quantize(centers[i], held, rounded);
-    double sum = 0;
-    for (std::size_t k = 0; k < held.size(); ++k) {
-      double const off = static_cast<double>(rounded[k]) - static_cast<double>(held[k]);
-      sum += weight[k] * (off * off);
+  for (std::size_t first = first_candidate; first < counts.size(); first += at_once) {
+    auto const amaxes = centers.subspan(first, std::min(at_once, counts.size() - first));
+    auto const rows = std::span{rounded}.first(amaxes.size() * held.size());
+    quantize(amaxes, held, rows);
+    for (std::size_t i = 0; i < amaxes.size(); ++i) {
+      auto const row = rows.subspan(i * held.size(), held.size());
+      double sum = 0;
+      for (std::size_t k = 0; k < held.size(); ++k) {
+        double const off = static_cast<double>(row[k]) - static_cast<double>(held[k]);
+        sum += weight[k] * (off * off);
+      }
+      if (sum < least) least = sum, best = first + i;
     }
-    if (sum < least) least = sum, best = i;
   }
   return best;
 }

@@ -5,12 +5,13 @@
 // it is for integers; mse is for formats whose scale is amax over a constant.
 #pragma once
 
+#include <array>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "mixbit/calib/histogram.hpp"
 #include "mixbit/calib/histogram_amax.hpp"
-#include "mixbit/formats/rules.hpp"
 #include "mixbit/quantizer/calibrator.hpp"
 
 namespace mixbit {
@@ -27,20 +28,42 @@ inline void check_histogram(calibrator_config const& config, quantizer_numerics 
     refuse("method mse is for scales that are a ratio, not for ", name_of(numerics.how.scaling), "; use percentile");
 }
 
-/// The amax of one group by `config.method()`; 0 for a group of zeros.
-inline float histogram_amax(binned_counts const& h, calibrator_config const& config, format const& how) {
+/// The amax of one group by `config.method()`; 0 for a group of zeros. `quantize` is for mse alone.
+inline float histogram_amax(binned_counts const& h, calibrator_config const& config, format const& how,
+                            quantize_centers quantize) {
   if (h.width == 0) return 0;
   if (config.method() == "percentile") return h.edge(percentile_bin(h.counts, config.number("percentile")));
   if (config.method() == "entropy") return h.edge(entropy_bin(h.counts, how.element.bits, how.element.is_unsigned));
   std::vector<float> centers(h.counts.size());
   for (std::size_t b = 0; b < centers.size(); ++b) centers[b] = h.center(b);
-  return formats::visit_rule(how, {}, [&](auto const& rule) {
-    return centers[mse_bin(h.counts, centers, [&](float amax, std::span<float const> c, std::span<float> rounded) {
-      auto const scaling = rule.prepare(amax);
-      for (std::size_t k = 0; k < c.size(); ++k) rounded[k] = rule.fake_quantize(scaling, c[k]);
-    })];
-  });
+  return centers[mse_bin(h.counts, centers, quantize)];
 }
+
+/// Rounds centres as a format does, by the backend's own kernel.
+template <backend B>
+class center_kernel {
+ public:
+  center_kernel(B& device, format const& how) : device_{device}, how_{how} {}
+
+  void operator()(std::span<float const> amaxes, std::span<float const> centers, std::span<float> rounded) {
+    if (rounded.size() > y_.size()) x_ = {device_, rounded.size()}, y_ = {device_, rounded.size()};
+    if (amaxes.size() > amax_.size()) amax_ = {device_, amaxes.size()};
+    for (std::size_t row = 0; row < amaxes.size(); ++row)
+      device_.copy_from_host(x_.data() + row * centers.size(), centers.data(), centers.size_bytes());
+    device_.copy_from_host(amax_.data(), amaxes.data(), amaxes.size_bytes());
+    geometry const shape = dense_geometry(dtype::f32, std::array{static_cast<std::int64_t>(amaxes.size()),
+                                                                 static_cast<std::int64_t>(centers.size())});
+    int const rows[] = {0};
+    device_.fake_quantize({const_tensor_ref{shape, x_.data()}, tensor_ref{shape, y_.data()}, per_axes(shape, rows),
+                           amax_.data(), how_});
+    device_.copy_to_host(rounded.data(), y_.data(), rounded.size_bytes());
+  }
+
+ private:
+  B& device_;
+  format how_;
+  buffer<B, float> x_, y_, amax_;
+};
 
 template <backend B>
 class histogram_calibrator final : public calibrator<B> {
@@ -57,8 +80,9 @@ class histogram_calibrator final : public calibrator<B> {
     std::vector<float> amax(histogram_.ranges().size());
     note_.clear();
     std::size_t vanished = 0;
+    center_kernel<B> rounding{device, of.how};
     histogram_.for_each(device, [&](std::size_t g, binned_counts const& h) {
-      amax[g] = histogram_amax(h, config_, of.how);
+      amax[g] = histogram_amax(h, config_, of.how, rounding);
       if (amax[g] == 0 && h.width > 0) ++vanished;
     });
     if (vanished != 0)
