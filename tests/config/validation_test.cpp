@@ -49,7 +49,7 @@ TEST_CASE("attributes written in C++ are held to the same rules") {
   refuses(error_id::config_value, {.effective_bits = std::numeric_limits<double>::quiet_NaN()}, "w.effective_bits");
   refuses(error_id::config_value, {.effective_bits = 16.25}, "16.25");
   refuses(error_id::config_conflict, {.bias = bias_config{}}, "w.bias");
-  refuses(error_id::config_value, {.calibrator = "entropy"}, "w.calibrator: \"entropy\" is none of \"max\"");
+  refuses(error_id::config_value, {.calibrator = "entropy"}, "w.calibrator: 'entropy' is a method of");
   refuses(error_id::config_value, {.constant_amax = 0.0}, "w.constant_amax");
   refuses(error_id::config_conflict, {.use_constant_amax = true, .constant_amax = 1.0}, "w.constant_amax");
   refuses(error_id::config_value, {.learn_amax = true}, "w.learn_amax");

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "golden_suites/blocks.hpp"
+#include "golden_suites/calibrators.hpp"
 #include "golden_suites/export.hpp"
 #include "golden_suites/fake_quant.hpp"
 #include "golden_suites/lm.hpp"
@@ -40,6 +41,7 @@ std::vector<suite> suites() {
           {"fake_quant on simd", {"fake_quant.json", "fake_quant.safetensors"}, on(run_fake_quant, true)},
           {"blocks", {"blocks.json", "blocks.safetensors"}, on(run_blocks, false)},
           {"blocks on simd", {"blocks.json", "blocks.safetensors"}, on(run_blocks, true)},
+          {"calibrators", {"calibrators.json", "calibrators.safetensors"}, run_calibrators},
           {"pack", {"pack.json", "pack.safetensors"}, on(run_pack, false)},
           {"pack on simd", {"pack.json", "pack.safetensors"}, on(run_pack, true)},
           {"lm", {"lm.json", "lm.safetensors"}, [=](path const& dir) { return run_lm(dir, data); }},

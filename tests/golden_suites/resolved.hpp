@@ -24,7 +24,7 @@ inline mixbit::config_json shown(mixbit::quantizer_attribute_config const& a) {
                             "bias", "pass_through_bwd", "use_constant_amax"})
     leaf[field] = all[field];
   leaf["dynamic"] = a.type == mixbit::quantizer_type::dynamic_type;
-  leaf["calibrator"] = a.calibrator == "max" ? "MaxCalibrator" : "HistogramCalibrator";
+  leaf["calibrator"] = a.calibrator.is_max() ? "MaxCalibrator" : "HistogramCalibrator";
   leaf["rotate"] = a.rotate.enable;
   return leaf;
 }

@@ -105,6 +105,21 @@ TEST_CASE("allocation: none with quantizers on: static, dynamic, in blocks, in s
   }
 }
 
+TEST_CASE("allocation: none while calibrating, by the running max and by a histogram whose range fits") {
+  matrix const x = matrix::Random(32, 32);
+  matrix y(32, 32);
+  auto const into = [](auto const& a, auto const& b, auto&& out) { out.noalias() = a * b.transpose(); };
+  for (calibrator_config const& c : {calibrator_config{"max"}, calibrator_config{"histogram"}}) {
+    CAPTURE(c.name);
+    layer l;
+    model<cpu> m{l};
+    auto config = preset("INT8_DEFAULT_CFG");
+    for (auto& e : config.entries)
+      if (e.cfg) e.cfg->front().calibrator = c;
+    quantize(m, config, [&] { CHECK(in_ten_calls([&] { apply_into(l.slots, x, l.weight, y, into); }) == 0); });
+  }
+}
+
 TEST_CASE("thread_pool: memory that runs out is an error by name, whatever had been started") {
   for (long const allowed : {0, 1, 2}) {  // the list of threads, the first thread, the second
     CAPTURE(allowed);

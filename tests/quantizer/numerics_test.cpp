@@ -42,8 +42,6 @@ TEST_CASE("numerics: what is not computed is refused, naming quantizer and field
                a.rotate.block_size = 12;
              })),
              "fc.q: ", "rotate.block_size 12"));
-  CHECK(says(refusal(with([](auto& a) { a.calibrator = "histogram"; })), "fc.q: ", "calibrator 'histogram'",
-             "'max' is"));
   CHECK(says(refusal(with([](auto& a) { a.backend = "own"; })), "fc.q: ", "backend 'own'"));
   CHECK(says(refusal(with([](auto& a) { a.fake_quant = false; })), "fc.q: ", "fake_quant"));
   CHECK(says(refusal(with([](auto& a) { a.num_bits = {4, 1}; })), "fc.q: ", "(4,1)"));
@@ -93,6 +91,10 @@ TEST_CASE("numerics: element, policy and where amax comes from") {
   CHECK(constant.amax_from == amax_source::constant);
   CHECK(constant.constant_amax == 3.5f);
   CHECK(interpreted(with([](auto& a) { a.use_constant_amax = true; })).constant_amax == 448.0f);
+  auto const histogram = interpreted(with([](auto& a) { a.calibrator = "histogram"; }));
+  CHECK(histogram.calibrator == calibrator_config{"histogram"});
+  CHECK_FALSE(histogram.same_calibration(int8));
+  CHECK(histogram.same_calibration(interpreted(with([](auto& a) { a.num_bits = 4, a.calibrator = "histogram"; }))));
   for (double const none : {1e300, 1e-60})  // nothing that float32 holds
     CHECK(says(error_text(error_id::format_amax, [&] { interpreted(with([&](auto& a) { a.constant_amax = none; })); }),
                "fc.q: ", "constant_amax"));

@@ -21,6 +21,7 @@
 #include <utility>
 #include <vector>
 
+#include "mixbit/calib/calibrators.hpp"
 #include "mixbit/config/algorithm_config.hpp"
 #include "mixbit/quantizer/site.hpp"
 
@@ -51,6 +52,7 @@ struct calibration {
   std::vector<calibrated_layer<B>> layers;
   workspace<B>& home;
   numerics_options numerics;
+  calibrator_registry<B> const& calibrators;
   forward_loop const& loop;    ///< may be empty: nothing but weights can then be looked at
   bool every_recipe = false;   ///< are all recipes calibrated, not the active ones alone? Max can do so in one pass
   bool ran = false;            ///< has the loop been run?

@@ -1,13 +1,14 @@
-// Max calibration: amax is the largest |x| seen, over all batches.
+// The algorithm "max": every quantizer's calibrator sees the data once. Most keep the largest |x| over all batches; the
+// name is ModelOpt's, whose max calibration runs the quantizers' own calibrators too.
 //
 // One pass over the data serves every recipe of every site: while it is on, the host's op runs unquantized once a
 // call, and each static quantizer of each recipe observes the operand. Quantizers that divide the operand alike for
-// their amax share one observation. Weights are observed from the walk, so a layer that sees no data still gets its
-// weight's amax.
+// their amax and have the same calibrator share one observation. Weights are observed from the walk, so a layer that
+// sees no data still gets its weight's amax.
 //
 // Threads: a running max does not depend on the order of batches, so several threads may run them, each with a
-// workspace of its own. The bias of an affine quantizer, and its amax of what the bias so far leaves, do: one thread
-// shows such a quantizer all of a pass's data, and another is refused (`state_busy`).
+// workspace of its own. The range of a histogram does, and so do the bias of an affine quantizer and its amax of what
+// the bias so far leaves: one thread shows such quantizers all of a pass's data, and another is refused (`state_busy`).
 #pragma once
 
 #include <algorithm>
@@ -17,6 +18,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "mixbit/calib/calibrators.hpp"
 #include "mixbit/quantizer/score.hpp"
 
 namespace mixbit {
@@ -26,7 +28,9 @@ template <backend B>
 struct observer_group {
   sequential_quantizer<B> const* owner;  ///< of the first: its pre_quant_scale comes before what it sees
   std::vector<tensor_quantizer<B>*> members;
-  std::thread::id shown_by{};  ///< the thread whose order of batches a static bias has; none yet: no thread's id
+  std::unique_ptr<calibrator<B>> by = {};  ///< what the first observes with; null: its running max
+  bool shown = false;                      ///< has `by` been shown anything?
+  std::thread::id shown_by{};  ///< the thread whose order of batches decides; none yet: no thread's id
 
   bool takes(sequential_quantizer<B> const& q, tensor_quantizer<B> const& member) const {
     bool const same_scale = owner == &q || (!owner->has_pre_quant_scale() && !q.has_pre_quant_scale());
@@ -36,19 +40,22 @@ struct observer_group {
   /// Throws `state_busy` where the order of batches matters and another thread has shown one.
   void claim() {
     auto const* const bias = members.front()->bias();
-    if (bias == nullptr || !bias->is_static()) return;
+    bool const has_bias = bias != nullptr && bias->is_static();
+    if (!has_bias && !(by && by->order_matters())) return;
     auto const me = std::this_thread::get_id();
     if (shown_by != std::thread::id{} && shown_by != me)
-      fail(error_id::state_busy, members.front()->name(), ": its static bias is calibrated by two threads; it would ",
-           "depend on their order, so run the batches of this layer on one thread");
+      fail(error_id::state_busy, members.front()->name(), ": its ", has_bias ? "static bias" : "calibrator",
+           " is shown data by two threads; the result would depend on their order, so run the batches of this layer ",
+           "on one thread");
     shown_by = me;
   }
 };
 
 /// All quantizers that `selects` picks (by role, or by index for single tensors) and that need data, grouped: of the
-/// active recipe, or of every one.
+/// active recipe, or of every one. Throws what `known` says of the calibrators' names and of what they are asked for.
 template <backend B, class Select>
-std::vector<observer_group<B>> observers_of(site<B>& s, bool every_recipe, Select&& selects) {
+std::vector<observer_group<B>> observers_of(site<B>& s, bool every_recipe, calibrator_registry<B> const& known,
+                                            Select&& selects) {
   std::vector<observer_group<B>> groups;
   for (std::size_t r = 0; r < s.recipes.size(); ++r) {
     if (!every_recipe && static_cast<std::size_t>(s.active) != r) continue;
@@ -59,10 +66,13 @@ std::vector<observer_group<B>> observers_of(site<B>& s, bool every_recipe, Selec
       for (auto& member : q.members()) {
         if (!member.needs_calibration()) continue;
         auto const at = std::find_if(groups.begin(), groups.end(), [&](auto const& g) { return g.takes(q, member); });
-        if (at == groups.end())
-          groups.push_back({&q, {&member}, {}});
-        else
+        if (at != groups.end()) {
           at->members.push_back(&member);
+          continue;
+        }
+        groups.push_back({&q, {&member}});
+        if (member.needs_calibrator())
+          groups.back().by = known.make({member.numerics().calibrator, member.numerics(), member.name()});
       }
     }
   }
@@ -74,14 +84,24 @@ template <backend B>
 void observe_first(observer_group<B>& g, workspace<B>& ws, const_tensor_ref x) {
   require_compute(x.type, g.members.front()->name());
   arena_scope const borrowed{ws.scratch};
-  g.members.front()->observe(ws.device, ws.scratch, g.owner->scaled(ws.device, ws.scratch, x));
+  g.members.front()->observe(ws.device, ws.scratch, g.owner->scaled(ws.device, ws.scratch, x), g.by.get());
+  g.shown = g.shown || x.size() != 0;
 }
 
-/// Ends the calibration of the first of a group and hands what it has observed to the others.
+/// Ends the calibration of a group: what the first has observed serves all. Notes of calibrators are added to `notes`.
 template <backend B>
-void adopt_first(observer_group<B>& g, B& device) {
-  g.members.front()->finish(device);
-  for (std::size_t i = 1; i < g.members.size(); ++i) g.members[i]->adopt(device, *g.members.front());
+void finish_group(observer_group<B>& g, B& device, std::vector<std::string>& notes) {
+  auto& first = *g.members.front();
+  if (!g.by) {
+    first.finish(device);
+    for (std::size_t i = 1; i < g.members.size(); ++i) g.members[i]->adopt(device, first);
+    return;
+  }
+  for (std::size_t i = g.shown ? g.members.size() : 0; i-- > 0;) {
+    g.members[i]->finish(device, *g.by, first);
+    std::string note = g.by->note();
+    if (!note.empty()) notes.push_back(g.members[i]->name() + ": " + std::move(note));
+  }
 }
 
 /// What one site observes during a max calibration pass.
@@ -90,12 +110,12 @@ struct max_observers {
   std::vector<observer_group<B>> input, output;
   std::vector<std::vector<observer_group<B>>> tensors;  ///< by quantizer index
 
-  max_observers(site<B>& s, bool every_recipe) {
-    input = observers_of(s, every_recipe, [](auto& q, std::size_t) { return q.role() == quantizer_role::input; });
-    output = observers_of(s, every_recipe, [](auto& q, std::size_t) { return q.role() == quantizer_role::output; });
+  max_observers(site<B>& s, bool every, calibrator_registry<B> const& known) {
+    input = observers_of(s, every, known, [](auto& q, std::size_t) { return q.role() == quantizer_role::input; });
+    output = observers_of(s, every, known, [](auto& q, std::size_t) { return q.role() == quantizer_role::output; });
     std::size_t const count = s.recipes.empty() ? 0 : s.recipes.front().quantizers.size();
     for (std::size_t index = 0; index < count; ++index)
-      tensors.push_back(observers_of(s, every_recipe, [index](auto&, std::size_t i) { return i == index; }));
+      tensors.push_back(observers_of(s, every, known, [index](auto&, std::size_t i) { return i == index; }));
   }
 };
 
@@ -104,10 +124,11 @@ template <backend B>
 class max_calibration final : public apply_hook<B> {
  public:
   /// Of the active recipe of each site, or of every recipe.
-  explicit max_calibration(std::vector<std::shared_ptr<site<B>>> sites, bool every_recipe = true)
+  explicit max_calibration(std::vector<std::shared_ptr<site<B>>> sites, bool every_recipe = true,
+                           calibrator_registry<B> const& known = {})
       : sites_{std::move(sites)} {
     for (auto& s : sites_) {
-      observers_.emplace_back(*s, every_recipe);
+      observers_.emplace_back(*s, every_recipe, known);
       index_[s.get()] = observers_.size() - 1;
     }
     for (auto& s : sites_) {  // nothing throws from here on
@@ -147,14 +168,16 @@ class max_calibration final : public apply_hook<B> {
   }
   bool runs_active_recipe() const override { return false; }
 
-  /// Ends the calibration: hands what the first of each group has observed to the others.
-  void share(workspace<B>& ws) {
+  /// Ends the calibration: what the first of each group has observed serves all of them. Returns calibrators' notes.
+  std::vector<std::string> share(workspace<B>& ws) {
+    std::vector<std::string> notes;
     for (auto& o : observers_) {
       for (auto* groups : {&o.input, &o.output})
-        for (auto& g : *groups) adopt_first(g, ws.device);
+        for (auto& g : *groups) finish_group(g, ws.device, notes);
       for (auto& groups : o.tensors)
-        for (auto& g : groups) adopt_first(g, ws.device);
+        for (auto& g : groups) finish_group(g, ws.device, notes);
     }
+    return notes;
   }
 
  private:
@@ -168,13 +191,17 @@ class max_calibration final : public apply_hook<B> {
   std::mutex mutex_;
 };
 
-/// Observes a weight with every weight quantizer of a site: of its active recipe, or of every one.
+/// Observes a weight with every weight quantizer of a site: of its active recipe, or of every one. Calibrators' notes are
+/// added to `notes`.
 template <backend B>
-void observe_weight(site<B>& s, workspace<B>& ws, const_tensor_ref canonical, bool every_recipe) {
-  auto groups = observers_of(s, every_recipe, [](auto& q, std::size_t) { return q.role() == quantizer_role::weight; });
+void observe_weight(site<B>& s, workspace<B>& ws, const_tensor_ref canonical, bool every_recipe,
+                    calibrator_registry<B> const& known, std::vector<std::string>& notes) {
+  auto groups = observers_of(s, every_recipe, known,
+                             [](auto& q, std::size_t) { return q.role() == quantizer_role::weight; });
   for (auto& g : groups) {
     observe_first<B>(g, ws, canonical);
-    adopt_first(g, ws.device);
+    finish_group(g, ws.device, notes);
+    g.by.reset();
   }
 }
 

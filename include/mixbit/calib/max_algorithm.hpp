@@ -28,6 +28,16 @@ bool needs_data(calibration<B> const& c) {
   return needed;
 }
 
+/// Throws, before any data is looked at, what is wrong with the calibrators that the configs ask for.
+template <backend B>
+void require_calibrators(calibration<B> const& c) {
+  for_each_calibrated(c, [&](auto& q) {
+    for (auto const& member : q.members())
+      if (member.needs_calibrator())
+        (void)c.calibrators.make({member.numerics().calibrator, member.numerics(), member.name()});
+  });
+}
+
 }  // namespace detail
 
 /// Shows every weight to its quantizers.
@@ -36,19 +46,22 @@ void calibrate_weights(calibration<B>& c) {
   for (auto const& layer : c.layers) {
     if (layer.weight.data == nullptr) continue;
     workspace_lock<B> const held{c.home};
-    observe_weight(*layer.where, c.home, c.every_recipe ? layer.weight : layer.source(), c.every_recipe);
+    const_tensor_ref const w = c.every_recipe ? layer.weight : layer.source();
+    observe_weight(*layer.where, c.home, w, c.every_recipe, c.calibrators, c.notes);
   }
 }
 
-/// amax is the largest |x| of all that each quantizer sees. The loop runs only where something other than a weight
-/// needs data.
+/// Each quantizer's own calibrator sees all of its data once; most keep the largest |x|. The loop runs only where
+/// something other than a weight needs data. Throws what is wrong with calibrators before anything is shown to any.
 template <backend B>
 void calibrate_max(calibration<B>& c) {
+  detail::require_calibrators(c);
   calibrate_weights(c);
   if (!c.loop || !detail::needs_data(c)) return;
-  max_calibration<B> pass{c.sites(), c.every_recipe};
+  max_calibration<B> pass{c.sites(), c.every_recipe, c.calibrators};
   c.run("max calibration");
-  pass.share(c.home);
+  auto const notes = pass.share(c.home);
+  c.notes.insert(c.notes.end(), notes.begin(), notes.end());
 }
 
 }  // namespace mixbit

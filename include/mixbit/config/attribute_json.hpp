@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "mixbit/config/closest.hpp"
@@ -188,6 +189,32 @@ inline rotate_config read_rotate(config_json const& j, std::string const& where)
   return rotate;
 }
 
+inline algorithm_value read_algorithm_value(config_json const& j, std::string const& where) {
+  if (j.is_boolean()) return j.get<bool>();
+  if (j.is_number_integer()) return read_integer(j, where);
+  if (j.is_number()) return j.get<double>();
+  return read_string(j, where);
+}
+
+/// The name of one of the library's own alone, as in ModelOpt, or {"name": ..., its parameters}.
+inline calibrator_config read_calibrator(config_json const& j, std::string const& where) {
+  if (j.is_string()) {
+    calibrator_config const c{j.get<std::string>()};
+    c.validate(where);
+    if (find_calibrator(c.name) == nullptr)
+      fail(error_id::config_value, where, ": '", c.name, "' is none of the library's own",
+           close_names(c.name, built_in_calibrators()), "; one registered by name is written {\"name\": \"", c.name,
+           "\"}");
+    return c;
+  }
+  if (!j.is_object() || !j.contains("name")) wrong(where, "a name or an object with \"name\"", j);
+  calibrator_config c{read_string(j["name"], child(where, "name"))};
+  for (auto const& [key, value] : j.items())
+    if (key != "name" && !value.is_null())  // null keeps the default
+      c.parameters.emplace_back(key, read_algorithm_value(value, child(where, key)));
+  return c;
+}
+
 template <class T, class Read>
 std::optional<T> read_optional(config_json const& j, std::string const& where, Read read) {
   if (j.is_null()) return std::nullopt;
@@ -213,7 +240,7 @@ inline void read_field(quantizer_attribute_config& c, attribute_field f, config_
     case attribute_field::block_sizes: c.block_sizes = read_optional<block_config>(j, at, read_blocks); break;
     case attribute_field::bias: c.bias = read_optional<bias_config>(j, at, read_bias); break;
     case attribute_field::trt_high_precision_dtype: c.trt_high_precision_dtype = read_string(j, at); break;
-    case attribute_field::calibrator: c.calibrator = read_string(j, at); break;
+    case attribute_field::calibrator: c.calibrator = read_calibrator(j, at); break;
     case attribute_field::rotate: c.rotate = read_rotate(j, at); break;
     case attribute_field::pass_through_bwd: c.pass_through_bwd = read_bool(j, at); break;
     case attribute_field::backend: c.backend = read_optional<std::string>(j, at, read_string); break;
@@ -260,6 +287,17 @@ inline config_json rotate_to_json(rotate_config const& r) {
           {"block_size", r.block_size ? config_json(*r.block_size) : config_json()}};
 }
 
+inline config_json algorithm_value_to_json(algorithm_value const& value) {
+  return std::visit([](auto const& v) { return config_json(v); }, value);
+}
+
+inline config_json calibrator_to_json(calibrator_config const& c) {
+  if (c.parameters.empty() && find_calibrator(c.name)) return c.name;
+  config_json j{{"name", c.name}};
+  for (auto const& [key, value] : c.parameters) j[key] = algorithm_value_to_json(value);
+  return j;
+}
+
 template <class T>
 config_json optional_to_json(std::optional<T> const& value) {
   return value ? config_json(*value) : config_json();
@@ -281,7 +319,7 @@ inline config_json field_to_json(quantizer_attribute_config const& c, attribute_
     case attribute_field::block_sizes: return c.block_sizes ? blocks_to_json(*c.block_sizes) : config_json();
     case attribute_field::bias: return c.bias ? bias_to_json(*c.bias) : config_json();
     case attribute_field::trt_high_precision_dtype: return c.trt_high_precision_dtype;
-    case attribute_field::calibrator: return c.calibrator;
+    case attribute_field::calibrator: return calibrator_to_json(c.calibrator);
     case attribute_field::rotate: return rotate_to_json(c.rotate);
     case attribute_field::pass_through_bwd: return c.pass_through_bwd;
     case attribute_field::backend: return optional_to_json(c.backend);

@@ -96,13 +96,6 @@ inline void read_keyed(std::string const& key, config_json const& value, std::st
   }
 }
 
-inline algorithm_value read_algorithm_value(config_json const& j, std::string const& where) {
-  if (j.is_boolean()) return j.get<bool>();
-  if (j.is_number_integer()) return read_integer(j, where);
-  if (j.is_number()) return j.get<double>();
-  return read_string(j, where);
-}
-
 /// "max" or {"method": "max", ...}; a parameter that is null keeps its default.
 inline algorithm_step read_algorithm_step(config_json const& j, std::string const& where) {
   algorithm_step step;
@@ -125,7 +118,7 @@ inline config_json algorithm_step_to_json(algorithm_step const& step) {
   if (!step.as_object.value && step.parameters.empty()) return step.method;
   config_json j{{"method", step.method}};
   for (auto const& [key, value] : step.parameters)
-    j[key] = std::visit([](auto const& v) { return config_json(v); }, value);
+    j[key] = algorithm_value_to_json(value);
   return j;
 }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "mixbit/config/attribute_types.hpp"
+#include "mixbit/config/calibrator_config.hpp"
 #include "mixbit/core/error.hpp"
 
 namespace mixbit {
@@ -46,7 +47,7 @@ struct quantizer_attribute_config {
   std::optional<block_config> block_sizes = std::nullopt;
   std::optional<bias_config> bias = std::nullopt;
   std::string trt_high_precision_dtype = "Float";
-  std::string calibrator = "max";
+  calibrator_config calibrator = {};  ///< of static quantizers: how calibration finds the amax
   rotate_config rotate = {};
   bool pass_through_bwd = true;
   std::optional<std::string> backend = std::nullopt;             ///< a cast of the user's own, by name
@@ -137,7 +138,7 @@ inline void quantizer_attribute_config::validate(std::string_view where) const {
     detail::check_axes_differ(bias->axes, at(field::bias));
   }
   detail::check_one_of(trt_high_precision_dtype, {"Float", "Half", "BFloat16"}, at(field::trt_high_precision_dtype));
-  detail::check_one_of(calibrator, {"max", "histogram"}, at(field::calibrator));
+  calibrator.validate(at(field::calibrator));
   if (rotate.block_size && *rotate.block_size <= 0)
     fail(error_id::config_value, at(field::rotate), ".block_size: must be positive, got ", *rotate.block_size);
   if (constant_amax && !(*constant_amax > 0))

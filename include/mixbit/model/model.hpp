@@ -13,9 +13,11 @@
 #include <vector>
 
 #include "mixbit/calib/algorithm.hpp"
+#include "mixbit/calib/calibrators.hpp"
 #include "mixbit/config/module_classes.hpp"
 #include "mixbit/config/resolve.hpp"
 #include "mixbit/model/module.hpp"
+#include "mixbit/model/unseen.hpp"
 
 namespace mixbit {
 
@@ -27,6 +29,8 @@ struct model_options {
   algorithm_registry<B> algorithms = default_algorithms<B>();  ///< what a config's "algorithm" may name
   bool strict = true;              ///< is a user's entry that matches nothing an error, or a line in the plan?
   std::size_t scratch_limit = 0;   ///< bytes of scratch memory; 0: no limit
+  calibrator_registry<B> calibrators = {};  ///< the library's own, and what the user adds
+  unseen_quantizers unseen = {};            ///< what static quantizers without data become: by default an error
 };
 
 template <backend B>

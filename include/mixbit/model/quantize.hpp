@@ -59,7 +59,8 @@ void refuse_folded(module_ref<B> const& m) {
     fail(error_id::state_folded, m.name, ": fold_weight has replaced this weight by its quantized values");
 }
 
-/// What calibration saw: a line for each quantizer that met NaN or infinities, with counts.
+/// What calibration saw: what calibrators say of their amax, a line for each quantizer that saw no data where that is
+/// no error (model_options::unseen), and for each that met NaN or infinities, with counts.
 struct calibration_report {
   std::vector<std::string> notes;
 };
@@ -97,11 +98,23 @@ void report_nonfinite(calibration<B>& c) {
 
 template <backend B>
 calibration<B> calibration_of(model<B>& m, std::vector<module_ref<B>> const& modules, forward_loop const& loop) {
-  calibration<B> c{{}, m.scratch(), m.options().numerics, loop};
+  calibration<B> c{{}, m.scratch(), m.options().numerics, m.options().calibrators, loop};
   for (auto const& module : modules)
     c.layers.push_back({module.slots->shared_site(),
                         module.weight.data ? const_tensor_ref{canonical_weight(module)} : const_tensor_ref{}});
   return c;
+}
+
+/// What ends a calibration: quantizers that saw no data become what the model's options say, or are refused; what was
+/// left out of it is said.
+template <backend B>
+calibration_report concluded(model<B>& m, calibration<B>& c) {
+  if (c.ran)
+    for (auto& note : settle_unseen(c.sites(), m.options().unseen, m.options().numerics))
+      c.notes.push_back(std::move(note));
+  require_calibrated(c);
+  report_nonfinite(c);
+  return {std::move(c.notes)};
 }
 
 /// Every method has to be registered before anything is calibrated.
@@ -112,16 +125,15 @@ void require_known_algorithm(model<B> const& m, algorithm_config const& algorith
 
 }  // namespace detail
 
-/// Max calibration of all recipes of these modules in one pass: weights from the walk, the rest from the loop.
-/// Throws `state_not_calibrated` naming static quantizers that saw no data.
+/// Calibrates all recipes of these modules in one pass, each quantizer by its own calibrator: weights from the walk,
+/// the rest from the loop. Throws what is wrong with calibrators, then `state_not_calibrated` naming static quantizers
+/// that saw no data, unless model_options::unseen says what they become.
 template <backend B>
 calibration_report max_calibrate(model<B>& m, std::vector<module_ref<B>> const& modules, forward_loop const& loop) {
   auto c = detail::calibration_of(m, modules, loop);
   c.every_recipe = true;
   calibrate_max(c);
-  detail::require_calibrated(c);
-  detail::report_nonfinite(c);
-  return {std::move(c.notes)};
+  return detail::concluded(m, c);
 }
 
 /// Runs the steps of an algorithm, in order, on the active recipe of each of these modules. Where the config says
@@ -133,9 +145,7 @@ calibration_report run_algorithm(model<B>& m, std::vector<module_ref<B>> const& 
   auto steps = algorithm.steps();
   if (steps.empty()) steps.emplace_back();
   for (auto const& step : steps) m.options().algorithms.find(step.method, "algorithm")(c, step);
-  detail::require_calibrated(c);
-  detail::report_nonfinite(c);
-  return {std::move(c.notes)};
+  return detail::concluded(m, c);
 }
 
 namespace detail {
@@ -151,8 +161,8 @@ recipe_quantizers<B> uncalibrated_copy(recipe_quantizers<B> const& from, B& devi
   recipe_quantizers<B> to{from.recipe, {}};
   for (auto const& q : from.quantizers) {
     bool const keeps = !q.enabled() && !q.members().empty();
-    auto& copy =
-        to.quantizers.emplace_back(q.leaf(), q.path(), q.role(), q.enabled() || keeps, q.attributes(), numerics);
+    auto const& attributes = keeps ? q.attributes() : q.configured();
+    auto& copy = to.quantizers.emplace_back(q.leaf(), q.path(), q.role(), q.enabled() || keeps, attributes, numerics);
     copy.set_pre_quant_scale(device, q.pre_quant_scale(device));
     if (!keeps) continue;
     for (std::size_t i = 0; i < q.members().size(); ++i) copy.members()[i].adopt(device, q.members()[i]);

@@ -52,6 +52,7 @@ struct quantizer_numerics {
   float constant_amax = 0;
   std::optional<rotation> rotate;   ///< before everything else
   std::optional<bias_config> bias;  ///< taken off before the cast and added after it
+  calibrator_config calibrator;     ///< of an amax that is calibrated
 
   /// The partition of a tensor of this shape. Errors name the quantizer.
   partition groups_of(geometry const& x, std::string const& where) const {
@@ -68,11 +69,12 @@ struct quantizer_numerics {
 
   /// What has an amax of its own: the groups, or the whole tensor where its groups take theirs from the data.
   grouping_scheme calibrated() const { return groups_from_data ? grouping_scheme{} : grouping; }
-  /// Do both see the same of a tensor while they are calibrated?
+  /// Do both see the same of a tensor while they are calibrated, and keep the same of it?
   bool same_calibration(quantizer_numerics const& other) const {
     bool const same_rotation = rotate.has_value() == other.rotate.has_value() &&
                                (!rotate || rotate->block == other.rotate->block);
-    return same_rotation && bias == other.bias && amax_from == other.amax_from && calibrated() == other.calibrated();
+    return same_rotation && bias == other.bias && amax_from == other.amax_from &&
+           calibrated() == other.calibrated() && calibrator == other.calibrator;
   }
 
  private:
@@ -152,8 +154,8 @@ inline void set_scales(quantizer_numerics& n, block_config const& blocks, numeri
 }
 
 inline void refuse_what_is_not_computed(quantizer_attribute_config const& a, std::string const& where) {
-  auto const refuse = [&](std::string const& field, char const* instead = "") {
-    fail(error_id::format_value, where, ": ", field, " is not computed by this version", instead);
+  auto const refuse = [&](std::string const& field) {
+    fail(error_id::format_value, where, ": ", field, " is not computed by this version");
   };
   if (a.block_sizes && !a.block_sizes->scale_block_sizes.empty() && !a.block_sizes->scale_bits)
     refuse("block_sizes.scale_block_sizes without scale_bits");
@@ -162,7 +164,6 @@ inline void refuse_what_is_not_computed(quantizer_attribute_config const& a, std
   if (a.bias && reshaped) refuse("bias together with calibrated blocks, whose axes are not the tensor's,");
   if (a.backend) refuse("backend " + in_quotes(*a.backend));
   if (!a.fake_quant) refuse("fake_quant: false (weights are packed by the exporter)");
-  if (a.calibrator != "max") refuse("calibrator " + in_quotes(a.calibrator), "; 'max' is");
 }
 
 }  // namespace detail
@@ -177,6 +178,7 @@ inline quantizer_numerics interpret(quantizer_attribute_config const& a, numeric
   n.grouping = detail::grouping_of(a);
   n.rotate = rotation_of(a, where);
   n.bias = a.bias;
+  n.calibrator = a.calibrator;
   if (a.block_sizes && a.block_sizes->scale_bits) detail::set_scales(n, *a.block_sizes, options, where);
   check_format(n.how, where);
   if (a.use_constant_amax || a.constant_amax) {

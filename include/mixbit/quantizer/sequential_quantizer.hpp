@@ -34,6 +34,31 @@ class sequential_quantizer {
 
   /// Attributes of all, also of those that are off.
   std::vector<quantizer_attribute_config> const& attributes() const { return attributes_; }
+  /// The same as the config said them, before `change_unready`.
+  std::vector<quantizer_attribute_config> const& configured() const {
+    return configured_.empty() ? attributes_ : configured_;
+  }
+
+  /// The members that cannot quantize yet are made anew, of what change(attributes) makes of theirs. Throws what
+  /// interpreting those throws; nothing is changed then.
+  template <class F>
+  void change_unready(F&& change, numerics_options const& numerics) {
+    auto next = attributes_;
+    std::vector<tensor_quantizer<B>> made;
+    std::vector<std::size_t> places;
+    std::size_t place = 0;
+    for (auto& a : next) {
+      if (!a.enable) continue;
+      if (std::size_t const here = place++; !members_[here].ready()) {
+        change(a);
+        made.emplace_back(members_[here].name(), a, numerics);
+        places.push_back(here);
+      }
+    }
+    for (std::size_t i = 0; i < made.size(); ++i) members_[places[i]] = std::move(made[i]);
+    configured_ = std::move(attributes_);
+    attributes_ = std::move(next);
+  }
 
   bool needs_calibration() const {
     if (enabled_)
@@ -185,6 +210,7 @@ class sequential_quantizer {
   quantizer_role role_;
   bool enabled_ = false;
   std::vector<quantizer_attribute_config> attributes_;
+  std::vector<quantizer_attribute_config> configured_;  ///< empty: as attributes_
   std::vector<tensor_quantizer<B>> members_;
   std::optional<rotation> off_rotation_;  ///< the one that stays while it is off; one that goes back is then none
   buffer<B, float> scale_;

@@ -1,9 +1,9 @@
 // One quantizer of one tensor: its attributes, its amax and what it does to data.
 //
-// Life: made from attributes (already validated); a static quantizer observes data (running max of |x| a group) until
-// `finish`, or is given an amax; then it quantizes. Dynamic quantizers take amax from the data of each call. NVFP4 has
-// both: blocks that look at the data, and a scale of the tensor that is calibrated. Source of the rules:
-// docs/numerics.md; ModelOpt's TensorQuantizer is the model for names and life cycle.
+// Life: made from attributes (already validated); a static quantizer observes data (running max of |x| a group, or what
+// its calibrator makes of them) until `finish`, or is given an amax; then it quantizes. Dynamic quantizers take amax
+// from the data of each call. NVFP4 has both: blocks that look at the data, and a scale of the tensor that is
+// calibrated. Source of the rules: docs/numerics.md; ModelOpt's TensorQuantizer is the model for names and life cycle.
 #pragma once
 
 #include <array>
@@ -13,6 +13,7 @@
 #include "mixbit/formats/check.hpp"
 #include "mixbit/formats/double_quantization.hpp"
 #include "mixbit/quantizer/affine_bias.hpp"
+#include "mixbit/quantizer/calibrator.hpp"
 #include "mixbit/quantizer/numerics.hpp"
 #include "mixbit/quantizer/workspace.hpp"
 
@@ -42,13 +43,18 @@ class tensor_quantizer {
            (!bias_ || !bias_->is_static() || bias_->has_value());
   }
 
-  /// Running max over what it is shown, rotated and less the bias so far; a tensor without elements (an expert without
-  /// tokens) shows nothing. Throws `tensor_shape` where a batch has another number of groups.
-  void observe(B& device, arena& scratch, const_tensor_ref x) {
+  /// Does a calibrator find its amax, rather than the running max?
+  bool needs_calibrator() const { return calibrates_amax() && !numerics_.calibrator.is_max(); }
+
+  /// Shows it one batch, rotated and less the bias so far: to the running max, or to a calibrator, which then also ends
+  /// the calibration. A tensor without elements (an expert without tokens) shows nothing. Throws `tensor_shape` where a
+  /// batch has another number of groups.
+  void observe(B& device, arena& scratch, const_tensor_ref x, calibrator<B>* by = nullptr) {
     if (x.size() == 0) return;
     arena_scope const borrowed{scratch};
     partition const groups = calibrated_grouping(x);
-    if (calibrates_amax()) hold(device, groups);
+    if (calibrates_amax() && by == nullptr) hold(device, groups);
+    else if (calibrates_amax()) hold_shown(device, groups);
     seen_type_ = x.type;
     const_tensor_ref seen = rotated(device, scratch, x);
     if (bias_ && bias_->is_static()) {
@@ -57,8 +63,17 @@ class tensor_quantizer {
       bias_->observe(device, scratch, seen, calibrates_amax() ? nullptr : flags_.data());
       seen = shifted(device, scratch, seen);
     }
-    if (calibrates_amax()) device.amax({seen, groups, amax_.data(), flags_.data()});
+    if (calibrates_amax() && by == nullptr) device.amax({seen, groups, amax_.data(), flags_.data()});
+    else if (calibrates_amax()) by->observe(device, scratch, seen, groups, flags_.data());
     file_amax_ = {};  // of the amax before
+  }
+
+  /// Ends the calibration that `by` made of what `first`, this one or another with the same calibration, has shown it.
+  /// The others come before the first. Throws what is wrong with the calibrator's amax, naming the quantizer.
+  void finish(B& device, calibrator<B>& by, tensor_quantizer const& first) {
+    if (this != &first) adopt(device, first);
+    seen_type_ = first.seen_type_;
+    set_amax(device, first.groups_, detail::named(name_, [&] { return by.result(device, numerics_); }));
   }
 
   /// Ends a calibration, whose running max then has what follows from it: the scales of double quantization, which go
@@ -221,6 +236,13 @@ class tensor_quantizer {
     hold_flags(device);  // an amax that was set comes without
     require_fit(groups);
   }
+  /// The groups that a calibrator is shown, which has no amax yet.
+  void hold_shown(B& device, partition const& groups) {
+    hold_flags(device);
+    if (shown_ && !same_groups(groups, groups_)) refuse_groups(groups);
+    if (!shown_) groups_ = groups;
+    shown_ = true;
+  }
   void hold_flags(B& device) {
     if (flags_.empty()) flags_ = buffer<B, data_flags>{device, 1};
   }
@@ -254,9 +276,11 @@ class tensor_quantizer {
       fail(error_id::state_not_calibrated, name_,
            ": a static quantizer that saw no data cannot quantize; calibrate it ",
            "with a forward_loop or set its amax");
-    if (!same_groups(groups, groups_))
-      fail(error_id::tensor_shape, name_, ": calibrated on ", text_of(groups_), " groups, but this tensor has ",
-           text_of(groups));
+    if (!same_groups(groups, groups_)) refuse_groups(groups);
+  }
+  [[noreturn]] void refuse_groups(partition const& groups) const {
+    fail(error_id::tensor_shape, name_, ": calibrated on ", text_of(groups_), " groups, but this tensor has ",
+         text_of(groups));
   }
 
   /// One amax for each group that has one: of the calibration, the data or the attributes.
@@ -314,6 +338,7 @@ class tensor_quantizer {
   buffer<B, float> file_amax_;  ///< of double quantization; none while the calibration runs
   buffer<B, data_flags> flags_;
   partition groups_;
+  bool shown_ = false;            ///< has a calibrator been shown anything for it?
   dtype seen_type_ = dtype::f32;  ///< of the tensors that it was calibrated on
 };
 

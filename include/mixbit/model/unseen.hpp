@@ -1,0 +1,88 @@
+// What becomes of a static quantizer that calibration showed no data, such as that of an expert without tokens.
+//
+// By default that is an error that lists them. A user who expects it says what they become instead:
+//
+//   options.unseen = mixbit::unseen_quantizers::take_from_data();   // dynamic: each call's own amax
+//   options.unseen = mixbit::unseen_quantizers::take(6.0f);         // this amax
+//
+// It is for quantizers that a loop passed by while it reached others. A loop that reached none is a mistake and stays
+// an error, and so does a weight without elements. `calibrate` starts from what the config said, so a quantizer that
+// data reach later is calibrated then.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "mixbit/core/fp.hpp"
+#include "mixbit/quantizer/site.hpp"
+
+namespace mixbit {
+
+class unseen_quantizers {
+ public:
+  enum class become : std::uint8_t { refused, dynamic, constant };
+
+  constexpr unseen_quantizers() = default;
+  static constexpr unseen_quantizers refuse() { return {}; }
+  static constexpr unseen_quantizers take_from_data() { return {become::dynamic, 0}; }
+  /// Throws `format_amax` for an amax that is not positive and finite.
+  static unseen_quantizers take(float amax) {
+    if (!(amax > 0) || !fp::is_finite(amax))
+      fail(error_id::format_amax, "unseen: ", amax, " is no amax; it must be positive and finite");
+    return {become::constant, amax};
+  }
+
+  constexpr become what() const { return what_; }
+  constexpr float amax() const { return amax_; }
+
+  /// What the attributes become. A static bias saw no data either, so it becomes that of each call.
+  void change(quantizer_attribute_config& a) const {
+    if (what_ == become::dynamic) a.type = quantizer_type::dynamic_type;
+    else a.constant_amax = amax_;
+    if (a.bias) a.bias->type = quantizer_type::dynamic_type;
+  }
+  /// "it takes its amax from each call's data"
+  std::string sentence() const {
+    if (what_ == become::dynamic) return "it takes its amax from each call's data";
+    return detail::concat("its amax is ", amax_);
+  }
+
+ private:
+  constexpr unseen_quantizers(become what, float amax) : what_{what}, amax_{amax} {}
+
+  become what_ = become::refused;
+  float amax_ = 0;
+};
+
+namespace detail {
+
+/// Changes the quantizers that saw no data, where others did; a line for each. Throws `format_value` naming one whose
+/// format cannot be what `unseen` says.
+template <backend B>
+std::vector<std::string> settle_unseen(std::vector<std::shared_ptr<site<B>>> const& sites, unseen_quantizers unseen,
+                                       numerics_options const& numerics) {
+  std::vector<sequential_quantizer<B>*> missed;
+  bool reached = false;
+  for (auto const& s : sites)
+    for (auto& recipe : s->recipes)
+      for (auto& q : recipe.quantizers) {
+        if (!q.enabled() || q.role() == quantizer_role::weight || !q.needs_calibration()) continue;
+        reached = reached || q.ready();
+        if (!q.ready()) missed.push_back(&q);
+      }
+  std::vector<std::string> notes;
+  if (!reached || unseen.what() == unseen_quantizers::become::refused) return notes;
+  for (auto* const q : missed) {
+    q->change_unready([&](quantizer_attribute_config& a) { unseen.change(a); }, numerics);
+    auto note = q->path() + ": saw no data while others did; " + unseen.sentence();
+    if (std::ranges::find(notes, note) == notes.end()) notes.push_back(std::move(note));  // several recipes
+  }
+  return notes;
+}
+
+}  // namespace detail
+
+}  // namespace mixbit
