@@ -7,6 +7,7 @@
 // rows are summed over all slabs first.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -51,12 +52,35 @@ struct cast_slab {
 };
 using cast_error = function_ref<void(cast_slab const&, double* sum)>;
 
-/// Σ (w - Q(w))² of each group, by the backend's kernels.
+namespace detail {
+
+/// Σ (w - q)² over `width` neighbours, in four sums.
+inline double squared_distance(float const* w, float const* q, std::int64_t width) {
+  double sums[4] = {};
+  std::int64_t k = 0;
+  for (; k + 4 <= width; k += 4)
+    for (int i = 0; i < 4; ++i) {
+      double const d = w[k + i] - q[k + i];
+      sums[i] += d * d;
+    }
+  for (; k < width; ++k) {
+    double const d = w[k] - q[k];
+    sums[0] += d * d;
+  }
+  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+}
+
+}  // namespace detail
+
+/// Σ (w - Q(w))² of each group, by the backend's kernels; on a CPU in place where groups are short blocks of a row, for
+/// which the kernel's 32 lanes cost more than the sum.
 template <backend B>
 class squared_error {
  public:
   explicit squared_error(workspace<B>& ws) : ws_{ws} {}
   void operator()(cast_slab const& s, double* sum) {
+    if constexpr (B::place == device::cpu)
+      if (has_short_blocks(s)) return add_blocks(s, sum);
     arena_scope const borrowed{ws_.scratch};
     tensor_ref const difference{s.cast, ws_.scratch.allocate(static_cast<std::size_t>(s.cast.bytes()))};
     ws_.device.subtract({s.weight, s.cast, difference});
@@ -64,6 +88,17 @@ class squared_error {
   }
 
  private:
+  static bool has_short_blocks(cast_slab const& s) {
+    return s.weight.rank == 2 && s.groups.block[0] == 1 && s.groups.block[1] <= 64;
+  }
+  static void add_blocks(cast_slab const& s, double* sum) {
+    std::int64_t const rows = s.weight.shape[0], width = s.weight.shape[1], block = s.groups.block[1];
+    float const *w = s.weight.as<float>(), *q = s.cast.as<float>();
+    for (std::int64_t row = 0; row < rows; ++row, w += width, q += width)
+      for (std::int64_t at = 0; at < width; at += block)
+        *sum++ += detail::squared_distance(w + at, q + at, std::min(block, width - at));
+  }
+
   workspace<B>& ws_;
 };
 

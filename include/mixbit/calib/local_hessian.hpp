@@ -7,6 +7,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "mixbit/calib/amax_search.hpp"
@@ -51,19 +52,35 @@ class block_grams {
 
 namespace detail {
 
-/// dᵀ H d for d = w - q. `Size` is the block where it is known while compiling, else 0.
-template <std::int64_t Size>
-float quadratic_error(float const* w, float const* q, float const* h, std::int64_t block, float* scratch) {
-  std::int64_t const n = Size == 0 ? block : Size;
-  float own[Size == 0 ? 1 : 2 * Size];
-  float* const d = Size == 0 ? scratch : own;
-  float* const product = d + n;
-  for (std::int64_t i = 0; i < n; ++i) d[i] = w[i] - q[i], product[i] = 0.0f;
-  for (std::int64_t i = 0; i < n; ++i)
-    for (std::int64_t k = 0; k < n; ++k) product[k] += d[i] * h[i * n + k];
+/// dᵀ H d for d = w - q, for any block. `scratch` holds 2 · block.
+inline float quadratic_error(float const* w, float const* q, float const* h, std::int64_t block, float* scratch) {
+  float* const d = scratch;
+  float* const product = scratch + block;
+  for (std::int64_t i = 0; i < block; ++i) d[i] = w[i] - q[i], product[i] = 0.0f;
+  for (std::int64_t i = 0; i < block; ++i)
+    for (std::int64_t k = 0; k < block; ++k) product[k] += d[i] * h[i * block + k];
   float error = 0;
-  for (std::int64_t i = 0; i < n; ++i) error += product[i] * d[i];
+  for (std::int64_t i = 0; i < block; ++i) error += product[i] * d[i];
   return error;
+}
+
+/// The same for blocks of 16, ModelOpt's default: in vectors that stay in registers, which compilers do not make of the
+/// loops above (measured: 6 ns an element against 1.2).
+inline float quadratic_error_of_16(float const* w, float const* q, float const* h) {
+  using four = float __attribute__((vector_size(16)));
+  float d[16];
+  for (int i = 0; i < 16; ++i) d[i] = w[i] - q[i];
+  four product[4] = {}, part, error = {};
+  for (int i = 0; i < 16; ++i)
+    for (int k = 0; k < 4; ++k) {
+      std::memcpy(&part, h + i * 16 + 4 * k, sizeof part);
+      product[k] += part * d[i];
+    }
+  for (int k = 0; k < 4; ++k) {
+    std::memcpy(&part, d + 4 * k, sizeof part);
+    error += part * product[k];
+  }
+  return (error[0] + error[1]) + (error[2] + error[3]);
 }
 
 }  // namespace detail
@@ -95,16 +112,16 @@ class local_hessian_error {
       std::int64_t const first = g * s.groups.block[0], last = std::min(first + s.groups.block[0], s.weight.shape[0]);
       double* const sums = sum + g * s.groups.groups[1];
       for (std::int64_t row = first; row < last; ++row)
-        if (h_.block() == 16) add_row<16>(s, w + row * h_.channels(), q + row * h_.channels(), scratch, sums);
-        else add_row<0>(s, w + row * h_.channels(), q + row * h_.channels(), scratch, sums);
+        add_row(s, w + row * h_.channels(), q + row * h_.channels(), scratch.data(), sums);
     });
   }
 
-  template <std::int64_t Size>
-  void add_row(cast_slab const& s, float const* w, float const* q, std::vector<float>& scratch, double* sums) {
+  void add_row(cast_slab const& s, float const* w, float const* q, float* scratch, double* sums) {
     std::int64_t const block = h_.block(), width = s.groups.block[1];
     for (std::int64_t at = 0; at < h_.channels(); at += block) {
-      double const error = detail::quadratic_error<Size>(w + at, q + at, h_.of(at / block), block, scratch.data());
+      float const* const h = h_.of(at / block);
+      double const error = block == 16 ? detail::quadratic_error_of_16(w + at, q + at, h)
+                                       : detail::quadratic_error(w + at, q + at, h, block, scratch);
       for (std::int64_t k = at; k < at + block;) {
         std::int64_t const group = k / width, next = std::min(at + block, (group + 1) * width);
         sums[group] += error * static_cast<double>(next - k);
