@@ -21,11 +21,24 @@ class weight_columns {
   /// under: scales of each call's data, several candidate scales a block, a bias, a rotation.
   weight_columns(B& device, sequential_quantizer<B> const& q, geometry const& weight) : device_{device} {
     for (auto const& member : q.members()) {
-      refuse(member);
+      require_possible(member);
       auto const amax = member.cast_amax(device, weight);
       float const whole = member.tensor_amax(device, weight);
       casts_.push_back({member.numerics().how, member.grouping(weight), amax, upload(whole)});
     }
+  }
+
+  /// Throws, with or without an amax, what making one throws.
+  static void require_possible(tensor_quantizer<B> const& member) {
+    auto const& n = member.numerics();
+    char const* const what = n.groups_from_data || n.amax_from == amax_source::data ? "scales of each call's data"
+                             : n.how.scaling == scale_rule::four_over_six           ? "four_over_six"
+                             : n.bias                                               ? "a bias"
+                             : n.rotate                                             ? "a rotation"
+                                                                                    : nullptr;
+    if (what != nullptr)
+      fail(error_id::format_value, member.name(), ": gptq quantizes a weight column by column, with calibrated scales, ",
+           "and cannot under ", what);
   }
 
   /// q = Q(x) for n rows of a column, the first of which is `row`.
@@ -57,18 +70,6 @@ class weight_columns {
         to[i] = amax[static_cast<std::size_t>((row + i) / groups.block[0] * groups.groups[1] + group)];
     }
   };
-
-  static void refuse(tensor_quantizer<B> const& member) {
-    auto const& n = member.numerics();
-    char const* const what = n.groups_from_data || n.amax_from == amax_source::data ? "scales of each call's data"
-                             : n.how.scaling == scale_rule::four_over_six           ? "four_over_six"
-                             : n.bias                                               ? "a bias"
-                             : n.rotate                                             ? "a rotation"
-                                                                                    : nullptr;
-    if (what != nullptr)
-      fail(error_id::format_value, member.name(), ": gptq quantizes a weight column by column, with calibrated scales, ",
-           "and cannot under ", what);
-  }
 
   buffer<B, float> upload(float value) {
     buffer<B, float> one{device_, 1};
