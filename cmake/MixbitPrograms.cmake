@@ -31,8 +31,9 @@ target_compile_definitions(mixbit_program_flags INTERFACE MIXBIT_SEPARATE_COMPIL
 
 set(MIXBIT_KERNEL_FLAGS "" CACHE STRING "Further flags for kernels and their tests: -O1 where the rest is not optimised")
 
-# The kernels, compiled once instead of in each program and test.
-add_library(mixbit_kernels STATIC EXCLUDE_FROM_ALL ${PROJECT_SOURCE_DIR}/reference/kernels.cpp)
+# The kernels and the calibration algorithms, compiled once instead of in each program and test.
+add_library(mixbit_kernels STATIC EXCLUDE_FROM_ALL
+  ${PROJECT_SOURCE_DIR}/reference/kernels.cpp ${PROJECT_SOURCE_DIR}/examples/algorithms.cpp)
 target_link_libraries(mixbit_kernels PUBLIC mixbit_program_flags)
 target_compile_options(mixbit_kernels PRIVATE ${MIXBIT_KERNEL_FLAGS})
 

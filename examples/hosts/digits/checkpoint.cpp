@@ -129,7 +129,7 @@ void write_checkpoint(std::filesystem::path const& path, quantized_model& model,
     auto* const weight = s.recipes.empty() ? nullptr : s.quantizers().find(mixbit::quantizer_role::weight);
     auto* const input = s.recipes.empty() ? nullptr : s.quantizers().find(mixbit::quantizer_role::input);
     if (!s.recipes.empty()) checkpoint::require_form(s.quantizers());
-    if (weight != nullptr) file.add_encoded(module.name + ".weight", canonical_weight(module), *weight);
+    if (weight != nullptr) file.add_encoded(module.name + ".weight", source_weight(module), *weight);
     else file.add(module.name + ".weight", canonical_weight(module));
     if (input != nullptr) file.add_scale(module.name + ".input_scale", *input);
   }

@@ -14,11 +14,6 @@
 
 namespace mixbit {
 
-/// One input of a layer, in PyTorch's axis order: as the host gives it, and as the op gets it.
-struct seen_input {
-  const_tensor_ref given, quantized;
-};
-
 /// Set as hook on every site, taken off when it ends, also by an exception.
 template <backend B>
 class input_pass final : public apply_hook<B> {

@@ -45,11 +45,14 @@ struct observer_group {
   }
 };
 
-/// All quantizers in `role` (or with that index, for single tensors) over all recipes that need data, grouped.
+/// All quantizers that `selects` picks (by role, or by index for single tensors) and that need data, grouped: of the
+/// active recipe, or of every one.
 template <backend B, class Select>
-std::vector<observer_group<B>> observers_of(site<B>& s, Select&& selects) {
+std::vector<observer_group<B>> observers_of(site<B>& s, bool every_recipe, Select&& selects) {
   std::vector<observer_group<B>> groups;
-  for (auto& recipe : s.recipes)
+  for (std::size_t r = 0; r < s.recipes.size(); ++r) {
+    if (!every_recipe && static_cast<std::size_t>(s.active) != r) continue;
+    auto& recipe = s.recipes[r];
     for (std::size_t i = 0; i < recipe.quantizers.size(); ++i) {
       auto& q = recipe.quantizers[i];
       if (!q.enabled() || !selects(q, i)) continue;
@@ -62,6 +65,7 @@ std::vector<observer_group<B>> observers_of(site<B>& s, Select&& selects) {
           at->members.push_back(&member);
       }
     }
+  }
   return groups;
 }
 
@@ -86,12 +90,12 @@ struct max_observers {
   std::vector<observer_group<B>> input, output;
   std::vector<std::vector<observer_group<B>>> tensors;  ///< by quantizer index
 
-  explicit max_observers(site<B>& s) {
-    input = observers_of(s, [](auto& q, std::size_t) { return q.role() == quantizer_role::input; });
-    output = observers_of(s, [](auto& q, std::size_t) { return q.role() == quantizer_role::output; });
+  max_observers(site<B>& s, bool every_recipe) {
+    input = observers_of(s, every_recipe, [](auto& q, std::size_t) { return q.role() == quantizer_role::input; });
+    output = observers_of(s, every_recipe, [](auto& q, std::size_t) { return q.role() == quantizer_role::output; });
     std::size_t const count = s.recipes.empty() ? 0 : s.recipes.front().quantizers.size();
     for (std::size_t index = 0; index < count; ++index)
-      tensors.push_back(observers_of(s, [index](auto&, std::size_t i) { return i == index; }));
+      tensors.push_back(observers_of(s, every_recipe, [index](auto&, std::size_t i) { return i == index; }));
   }
 };
 
@@ -99,9 +103,11 @@ struct max_observers {
 template <backend B>
 class max_calibration final : public apply_hook<B> {
  public:
-  explicit max_calibration(std::vector<std::shared_ptr<site<B>>> sites) : sites_{std::move(sites)} {
+  /// Of the active recipe of each site, or of every recipe.
+  max_calibration(std::vector<std::shared_ptr<site<B>>> sites, bool every_recipe)
+      : sites_{std::move(sites)} {
     for (auto& s : sites_) {
-      observers_.emplace_back(*s);
+      observers_.emplace_back(*s, every_recipe);
       index_[s.get()] = observers_.size() - 1;
     }
     for (auto& s : sites_) {  // nothing throws from here on
@@ -162,10 +168,10 @@ class max_calibration final : public apply_hook<B> {
   std::mutex mutex_;
 };
 
-/// Observes a weight with every weight quantizer of a site.
+/// Observes a weight with every weight quantizer of a site: of its active recipe, or of every one.
 template <backend B>
-void observe_weight(site<B>& s, workspace<B>& ws, const_tensor_ref canonical) {
-  auto groups = observers_of(s, [](auto& q, std::size_t) { return q.role() == quantizer_role::weight; });
+void observe_weight(site<B>& s, workspace<B>& ws, const_tensor_ref canonical, bool every_recipe) {
+  auto groups = observers_of(s, every_recipe, [](auto& q, std::size_t) { return q.role() == quantizer_role::weight; });
   for (auto& g : groups) {
     observe_first<B>(g, ws, canonical);
     adopt_first(g, ws.device);

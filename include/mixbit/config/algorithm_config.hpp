@@ -152,6 +152,9 @@ inline void check_parameter(parameter_rule const& rule, algorithm_value const& v
 
 }  // namespace detail
 
+/// A user's own method has a dot in its name; its parameters are its own business.
+inline bool is_own_method(std::string_view name) { return name.find('.') != name.npos; }
+
 /// One method with the parameters that differ from its defaults, in the order in which they were given.
 struct algorithm_step {
   std::string method = "max";
@@ -160,10 +163,10 @@ struct algorithm_step {
 
   /// Throws `error` (config_unknown_field, config_value, config_conflict): `where`, the parameter and its value.
   void validate(std::string const& where) const {
-    detail::method_rule const& rule = detail::find_method(method, where);
+    detail::method_rule const* const rule = is_own_method(method) ? nullptr : &detail::find_method(method, where);
     for (std::size_t i = 0; i < parameters.size(); ++i) {
       auto const& [name, value] = parameters[i];
-      detail::check_parameter(detail::find_parameter(rule, name, where), value, where + '.' + name);
+      if (rule) detail::check_parameter(detail::find_parameter(*rule, name, where), value, where + '.' + name);
       for (std::size_t k = 0; k < i; ++k)
         if (parameters[k].first == name) fail(error_id::config_conflict, where, '.', name, ": is given twice");
     }
@@ -171,7 +174,8 @@ struct algorithm_step {
       fail(error_id::config_conflict, where, ".layerwise_checkpoint_dir: needs layerwise = true");
   }
 
-  /// A parameter's value, else its default. The name must be one that the method has.
+  /// A parameter's value, else its default. The name must be one that the method has; an own method's parameters have
+  /// no defaults, so `given` comes first.
   double number(std::string_view name) const {
     if (algorithm_value const* v = given(name))
       if (std::optional<double> const n = detail::as_number(*v)) return *n;
@@ -196,7 +200,11 @@ struct algorithm_step {
 
  private:
   detail::parameter_rule const& rule_of(std::string_view name) const {
-    return detail::find_parameter(detail::find_method(method, "algorithm"), name, "algorithm");
+    if (!is_own_method(method))
+      return detail::find_parameter(detail::find_method(method, "algorithm"), name, "algorithm");
+    for (detail::parameter_rule const& p : detail::common_rules)
+      if (p.name == name) return p;
+    fail(error_id::config_value, "algorithm: ", method, " needs a parameter \"", name, '"');
   }
 };
 

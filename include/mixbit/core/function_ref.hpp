@@ -22,6 +22,8 @@ class function_ref<R(Args...)> {
         }} {
     static_assert(!std::is_function_v<std::remove_reference_t<F>>, "pass a lambda, not a function");
   }
+  /// call(object, args...): for callers that erase many types and have the function at hand.
+  function_ref(void* object, R (*call)(void*, Args...)) noexcept : object_{object}, call_{call} {}
   R operator()(Args... args) const { return call_(object_, std::forward<Args>(args)...); }
 
  private:

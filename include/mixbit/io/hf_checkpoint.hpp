@@ -179,7 +179,7 @@ class hf_export {
 
   void add_quantized(module_ref<B> const& module, recipe_quantizers<B>& recipe) {
     auto const form = hf_form_of(module, recipe);
-    const_tensor_ref const view = canonical_weight(module);
+    const_tensor_ref const view = source_weight(module);
     require_source(module);
     hf_layer layer{module.name, form.format, view, form.weight->grouping(view), module.layout.kind};
     format const how = file_format_of(form.weight->numerics());

@@ -174,14 +174,14 @@ int fold_weight(model<B>& m) {
   arena& scratch = m.scratch().scratch;
   for (auto const& f : folding) {  // a trial: a weight that cannot be quantized must leave all others as they are
     arena_scope const scope{scratch};
-    tensor_ref const w = canonical_weight(f.owner);
+    const_tensor_ref const w = source_weight(f.owner);
     f.quantizer->quantize(m.device(), scratch, w, detail::allocate_like(w, scratch));
   }
   std::set<void const*> written;  // a tied weight is quantized once
   for (auto const& f : folding) {
     arena_scope const scope{scratch};
     tensor_ref const w = canonical_weight(f.owner);
-    if (written.insert(w.data).second) f.quantizer->quantize(m.device(), scratch, w, w);
+    if (written.insert(w.data).second) f.quantizer->quantize(m.device(), scratch, source_weight(f.owner), w);
     f.quantizer->enable(false, m.options().numerics);
     f.where().folded = true;
   }

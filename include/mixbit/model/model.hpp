@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "mixbit/calib/algorithm.hpp"
 #include "mixbit/config/module_classes.hpp"
 #include "mixbit/config/resolve.hpp"
 #include "mixbit/model/module.hpp"
@@ -23,12 +24,11 @@ struct model_options {
   B device{};
   numerics_options numerics = {};  ///< what fake quantization computes
   module_class_registry classes = default_module_classes();
+  algorithm_registry<B> algorithms = default_algorithms<B>();  ///< what a config's "algorithm" may name
+  any_linalg linalg = {};          ///< for gptq and svdquant; eigen_linalg of adapters/eigen_linalg.hpp is one
   bool strict = true;              ///< is a user's entry that matches nothing an error, or a line in the plan?
   std::size_t scratch_limit = 0;   ///< bytes of scratch memory; 0: no limit
 };
-
-/// A forward over calibration data, written by the host: any number of forward passes.
-using forward_loop = std::function<void()>;
 
 template <backend B>
 class model {
@@ -92,6 +92,14 @@ class model {
 template <backend B>
 tensor_ref canonical_weight(module_ref<B> const& m) {
   return detail::named(m.name, [&] { return weight_view(m.layout, m.weight); });
+}
+
+/// What the active recipe quantizes: the host's weight, or what an algorithm has put in its place.
+template <backend B>
+const_tensor_ref source_weight(module_ref<B> const& m) {
+  auto const& s = *m.slots->shared_site();
+  auto const* const held = s.rewritten(s.active);
+  return held ? held->view() : const_tensor_ref{canonical_weight(m)};
 }
 
 }  // namespace mixbit

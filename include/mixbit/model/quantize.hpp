@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "mixbit/calib/max.hpp"
+#include "mixbit/calib/max_algorithm.hpp"
 #include "mixbit/core/arithmetic.hpp"
 #include "mixbit/model/model.hpp"
 #include "mixbit/model/transaction.hpp"
@@ -67,37 +67,10 @@ struct calibration_report {
 namespace detail {
 
 template <backend B>
-void observe_weights(model<B>& m, std::vector<module_ref<B>> const& modules) {
-  for (auto const& module : modules) {
-    if (module.weight.data == nullptr) continue;
-    workspace_lock<B> const held{m.scratch()};
-    observe_weight(*module.slots->shared_site(), m.scratch(), canonical_weight(module));
-  }
-}
-
-/// Every quantizer of every recipe of the sites.
-template <backend B, class F>
-void for_each_quantizer(std::vector<std::shared_ptr<site<B>>> const& sites, F&& f) {
-  for (auto const& s : sites)
-    for (auto& recipe : s->recipes)
-      for (auto& q : recipe.quantizers)
-        if (q.enabled()) f(q);
-}
-
-template <backend B>
-bool needs_data(std::vector<std::shared_ptr<site<B>>> const& sites) {
-  bool needed = false;
-  for_each_quantizer(sites, [&](auto& q) {
-    needed = needed || (q.role() != quantizer_role::weight && q.needs_calibration());
-  });
-  return needed;
-}
-
-template <backend B>
-void require_calibrated(std::vector<std::shared_ptr<site<B>>> const& sites, bool ran) {
+void require_calibrated(calibration<B> const& c) {
   std::string missing;
   int count = 0;
-  for_each_quantizer(sites, [&](auto& q) {
+  for_each_calibrated(c, [&](auto& q) {
     if (q.ready()) return;
     if (q.role() == quantizer_role::weight)  // no loop shows it anything: its data is the walk's
       fail(error_id::state_not_calibrated, q.path(), ": the walk gives a weight without elements or without data ",
@@ -106,22 +79,35 @@ void require_calibrated(std::vector<std::shared_ptr<site<B>>> const& sites, bool
   });
   if (count == 0) return;
   fail(error_id::state_not_calibrated, count, " static quantizer(s) saw no data: ", missing, count > 5 ? ", ..." : "",
-       ran ? "; the forward_loop reached no such layer" : "; give a forward_loop that runs calibration batches");
+       c.ran ? "; the forward_loop reached no such layer" : "; give a forward_loop that runs calibration batches");
 }
 
 template <backend B>
-calibration_report report_nonfinite(model<B>& m, std::vector<std::shared_ptr<site<B>>> const& sites) {
-  calibration_report report;
+void report_nonfinite(calibration<B>& c) {
   std::set<std::string> said;  // the recipes of a search saw the same data
-  for_each_quantizer(sites, [&](auto& q) {
+  for_each_calibrated(c, [&](auto& q) {
     for (auto const& member : q.members()) {
-      auto const n = member.nonfinite(m.device());
+      auto const n = member.nonfinite(c.home.device);
       if (n == 0) continue;
       auto note = concat(member.name(), ": ", n, " NaN or infinite value(s) were left out of the calibration");
-      if (said.insert(note).second) report.notes.push_back(std::move(note));
+      if (said.insert(note).second) c.notes.push_back(std::move(note));
     }
   });
-  return report;
+}
+
+template <backend B>
+calibration<B> calibration_of(model<B>& m, std::vector<module_ref<B>> const& modules, forward_loop const& loop) {
+  calibration<B> c{{}, m.scratch(), m.options().numerics, loop, m.options().linalg};
+  for (auto const& module : modules)
+    c.layers.push_back({module.slots->shared_site(),
+                        module.weight.data ? const_tensor_ref{canonical_weight(module)} : const_tensor_ref{}});
+  return c;
+}
+
+/// Every method has to be registered before anything is calibrated.
+template <backend B>
+void require_known_algorithm(model<B> const& m, algorithm_config const& algorithm, std::string const& where) {
+  for (auto const& step : algorithm.steps()) m.options().algorithms.find(step.method, where);
 }
 
 }  // namespace detail
@@ -130,26 +116,33 @@ calibration_report report_nonfinite(model<B>& m, std::vector<std::shared_ptr<sit
 /// Throws `state_not_calibrated` naming static quantizers that saw no data.
 template <backend B>
 calibration_report max_calibrate(model<B>& m, std::vector<module_ref<B>> const& modules, forward_loop const& loop) {
-  auto const sites = sites_of(modules);
-  detail::observe_weights(m, modules);
-  bool const runs = loop && detail::needs_data(sites);
-  if (runs) {
-    max_calibration<B> pass{sites};
-    loop();
-    pass.share(m.scratch());
-  }
-  detail::require_calibrated(sites, runs);
-  return detail::report_nonfinite(m, sites);
+  auto c = detail::calibration_of(m, modules, loop);
+  c.every_recipe = true;
+  calibrate_max(c);
+  detail::require_calibrated(c);
+  detail::report_nonfinite(c);
+  return {std::move(c.notes)};
+}
+
+/// Runs the steps of an algorithm, in order, on the active recipe of each of these modules. Where the config says
+/// "none" static quantizers are calibrated by max: they could not quantize otherwise.
+template <backend B>
+calibration_report run_algorithm(model<B>& m, std::vector<module_ref<B>> const& modules,
+                                 algorithm_config const& algorithm, forward_loop const& loop) {
+  auto c = detail::calibration_of(m, modules, loop);
+  auto steps = algorithm.steps();
+  if (steps.empty()) steps.emplace_back();
+  for (auto const& step : steps) m.options().algorithms.find(step.method, "algorithm")(c, step);
+  detail::require_calibrated(c);
+  detail::report_nonfinite(c);
+  return {std::move(c.notes)};
 }
 
 namespace detail {
 
-/// Which algorithms this version runs; a null algorithm only observes weights it needs.
-inline void require_known_algorithm(algorithm_config const& algorithm, std::string const& where) {
-  for (auto const& step : algorithm.steps())
-    if (step.method != "max")
-      fail(error_id::config_value, where, ": the calibration algorithm '", step.method,
-           "' is not computed by this version; 'max' is");
+inline bool is_max(algorithm_config const& algorithm) {
+  auto const steps = algorithm.steps();
+  return std::all_of(steps.begin(), steps.end(), [](auto const& step) { return step.method == "max"; });
 }
 
 /// The same quantizers without what they observed; those that are off keep it, since they are not calibrated.
@@ -180,7 +173,7 @@ struct configured_recipes {
 /// Throws config_* and format_* errors; calibrates nothing and changes nothing.
 template <backend B>
 configured_recipes<B> configure(model<B>& m, std::vector<module_ref<B>> const& modules, quantize_config const& config) {
-  detail::require_known_algorithm(config.algorithm, config.name.empty() ? "algorithm" : config.name);
+  detail::require_known_algorithm(m, config.algorithm, config.name.empty() ? "algorithm" : config.name);
   configured_recipes<B> made{
       resolve(detail::placements_of(m, modules), config, m.options().strict, m.options().classes), {}};
   made.recipes.resize(modules.size());
@@ -218,19 +211,19 @@ resolution quantize(model<B>& m, quantize_config const& config, forward_loop con
     s.recipes.push_back(std::move(made.recipes[i]));
     s.refresh();
   }
-  auto const report = max_calibrate(m, modules, loop);
+  auto const report = run_algorithm(m, modules, config.algorithm, loop);
   auto& notes = made.resolved.notes;
   notes.insert(notes.end(), report.notes.begin(), report.notes.end());
   change.commit();
   return std::move(made.resolved);
 }
 
-/// Calibrates the quantizers that are there anew, all recipes in one pass. A module that has joined the walk since
-/// stays unquantized.
+/// Calibrates the quantizers that are there anew: all recipes by max, in one pass, and the active ones by the
+/// algorithm. A module that has joined the walk since stays unquantized.
 template <backend B>
 calibration_report calibrate(model<B>& m, algorithm_config const& algorithm, forward_loop const& loop = {}) {
   auto const modules = m.modules();
-  detail::require_known_algorithm(algorithm, "calibrate");
+  detail::require_known_algorithm(m, algorithm, "calibrate");
   auto const sites = sites_of(modules);
   std::vector<int> active;
   for (auto const& s : sites) active.push_back(s->active);
@@ -243,6 +236,7 @@ calibration_report calibrate(model<B>& m, algorithm_config const& algorithm, for
     sites[i]->refresh();
   }
   auto report = max_calibrate(m, modules, loop);
+  if (!detail::is_max(algorithm)) report = run_algorithm(m, modules, algorithm, loop);
   change.commit();
   return report;
 }
@@ -283,7 +277,9 @@ std::vector<std::string> check_search_entries(model<B>& m, std::vector<module_re
 /// ones ("*lm_head*") do not apply, and output quantizers stay off - as in ModelOpt's search.
 template <backend B>
 recipe_quantizers<B> search_recipe(model<B>& m, quantize_config const& config, module_ref<B> const& module) {
-  detail::require_known_algorithm(config.algorithm, config.name);
+  if (!detail::is_max(config.algorithm))
+    fail(error_id::config_value, config.name, ": a search calibrates by max, in one pass for all its formats; '",
+         config.algorithm.steps().front().method, "' is for quantize and calibrate");
   std::vector<module_quantizers> bare{m.options().classes.module("", module.class_name)};
   recipe_quantizers<B> recipe;
   for (auto& q : apply_entries(bare, config, m.options().classes).quantizers) {

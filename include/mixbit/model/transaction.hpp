@@ -48,7 +48,10 @@ class recipe_transaction {
 
   void commit() {
     committed_ = true;
-    for (auto& s : sites_) s->refresh();
+    for (auto& s : sites_) {
+      s->cache.valid = false;  // of a weight that calibration may have rewritten since
+      s->refresh();
+    }
   }
 
  private:

@@ -21,8 +21,8 @@ namespace mixbit {
 namespace detail {
 
 template <class Op, class... Operands>
-decltype(auto) invoke_op(Op& op, pass p, Operands&&... operands) {
-  if constexpr (std::is_invocable_v<Op&, Operands..., pass>)
+decltype(auto) invoke_op(Op& op, [[maybe_unused]] pass p, Operands&&... operands) {
+  if constexpr (requires { op(std::forward<Operands>(operands)..., p); })
     return op(std::forward<Operands>(operands)..., p);
   else
     return op(std::forward<Operands>(operands)...);
@@ -63,52 +63,54 @@ void run_site(site<B>& s, workspace<B>& ws, operands o, erased_op& op, pending<B
 
 namespace detail {
 
-/// What apply does when quantizers are on. Nothing here depends on the type of the op, so that a further call site
-/// costs its own lambda and little else to compile.
+/// `apply` and its lookup; a null workspace stands for the model's own. Nothing here depends on the type of the op, so
+/// that a further call site costs its own lambda and little else to compile.
 template <class Y, backend B, operand_host X, operand_host W>
-Y apply_live(workspace<B>* ws, quantizer_slots<B> const& slots, X const& x, W const& w,
-             function_ref<typename bound_op<X, W, Y>::signature> op, pending<B>* kept) {
+Y apply_erased(workspace<B>* ws, quantizer_slots<B> const& slots, X const& x, W const& w,
+               function_ref<typename bound_op<X, W, Y>::signature> op, pending<B>* kept) {
+  if (slots.in_trial()) kept = nullptr;  // what a layer saves belongs to the result
+  if (kept != nullptr) *kept = {};
+  if (!slots.live()) return op(host_operand(x), host_operand(w), told(slots, pass::result));
+  auto told_op = [&](operand_t<X> xq, operand_t<W> wq, pass p) -> Y { return op(xq, wq, told(slots, p)); };
   std::shared_ptr<site<B>> const s = slots.shared_site();
   workspace<B>& used = ws ? *ws : *s->home;
   workspace_lock<B> const held{used};
-  bound_op<X, W, Y> bound{x, w, op};
+  bound_op<X, W, Y> bound{x, w, told_op};
   run_site(*s, used, {read_view(x), read_view(w)}, bound, kept);
   return bound.take();
 }
 
 template <class Y, backend B, operand_host W>
-Y apply_live(workspace<B>* ws, quantizer_slots<B> const& slots, W const& w,
-             function_ref<typename bound_lookup<W, Y>::signature> op) {
+Y apply_erased(workspace<B>* ws, quantizer_slots<B> const& slots, W const& w,
+               function_ref<typename bound_lookup<W, Y>::signature> op) {
+  if (!slots.live()) return op(host_operand(w), told(slots, pass::result));
+  auto told_op = [&](operand_t<W> wq, pass p) -> Y { return op(wq, told(slots, p)); };
   std::shared_ptr<site<B>> const s = slots.shared_site();
   workspace<B>& used = ws ? *ws : *s->home;
   workspace_lock<B> const held{used};
-  bound_lookup<W, Y> bound{w, op};
+  bound_lookup<W, Y> bound{w, told_op};
   run_site(*s, used, {{}, read_view(w)}, bound, static_cast<pending<B>*>(nullptr));
   return bound.take();
 }
 
-/// `apply`; a null workspace stands for the model's own.
-template <backend B, class X, class W, class Op>
-auto apply_op(workspace<B>* ws, quantizer_slots<B> const& slots, X const& x, W const& w, Op& op, pending<B>* kept) {
-  using Y = result_of<Op, operand_t<X>, operand_t<W>>;
-  static_assert(writable_host_tensor<Y>,
+/// The op of a call site, erased, and what it returns.
+template <class Op, class... Operands>
+struct erased_call {
+  using result = result_of<Op, Operands...>;
+  static_assert(writable_host_tensor<result>,
                 "mixbit: op must return a tensor that owns its elements and has tensor_traits, not a lazy expression");
-  auto erased = [&](operand_t<X> xq, operand_t<W> wq, pass p) -> Y { return invoke_op(op, told(slots, p), xq, wq); };
-  if (slots.in_trial()) kept = nullptr;  // what a layer saves belongs to the result
-  if (kept != nullptr) *kept = {};
-  if (!slots.live()) return erased(host_operand(x), host_operand(w), pass::result);
-  return apply_live<Y>(ws, slots, x, w, erased, kept);
-}
+  static function_ref<result(Operands..., pass)> of(Op& op) {
+    if constexpr (std::is_function_v<Op>)
+      return {reinterpret_cast<void*>(&op), &call};
+    else
+      return {const_cast<void*>(static_cast<void const*>(std::addressof(op))), &call};
+  }
 
-template <backend B, class W, class Op>
-auto apply_lookup(workspace<B>* ws, quantizer_slots<B> const& slots, W const& w, Op& op) {
-  using Y = result_of<Op, operand_t<W>>;
-  static_assert(writable_host_tensor<Y>,
-                "mixbit: op must return a tensor that owns its elements and has tensor_traits, not a lazy expression");
-  auto erased = [&](operand_t<W> wq, pass p) -> Y { return invoke_op(op, told(slots, p), wq); };
-  if (!slots.live()) return erased(host_operand(w), pass::result);
-  return apply_live<Y>(ws, slots, w, erased);
-}
+ private:
+  static result call(void* op, Operands... operands, pass p) {
+    return invoke_op(*reinterpret_cast<Op*>(op), p, operands...);
+  }
+};
 
 }  // namespace detail
 
@@ -117,25 +119,31 @@ auto apply_lookup(workspace<B>* ws, quantizer_slots<B> const& slots, W const& w,
 template <backend B, operand_host X, operand_host W, class Op>
 auto apply(workspace<B>& ws, quantizer_slots<B> const& slots, X const& x, W const& w, Op&& op,
            pending<B>* kept = nullptr) {
-  return detail::apply_op(&ws, slots, x, w, op, kept);
+  using call = detail::erased_call<std::remove_reference_t<Op>, operand_t<X>, operand_t<W>>;
+  return detail::apply_erased<typename call::result>(&ws, slots, x, w, call::of(op), kept);
 }
 
 template <backend B, operand_host X, operand_host W, class Op>
 auto apply(quantizer_slots<B> const& slots, X const& x, W const& w, Op&& op, pending<B>* kept = nullptr) {
-  return detail::apply_op(static_cast<workspace<B>*>(nullptr), slots, x, w, op, kept);
+  using call = detail::erased_call<std::remove_reference_t<Op>, operand_t<X>, operand_t<W>>;
+  constexpr workspace<B>* own = nullptr;
+  return detail::apply_erased<typename call::result>(own, slots, x, w, call::of(op), kept);
 }
 
 /// A lookup (embedding): y = op(Q(w)).
 template <backend B, operand_host W, class Op>
   requires std::is_invocable_v<Op&, operand_t<W>> || std::is_invocable_v<Op&, operand_t<W>, pass>
 auto apply(workspace<B>& ws, quantizer_slots<B> const& slots, W const& w, Op&& op) {
-  return detail::apply_lookup(&ws, slots, w, op);
+  using call = detail::erased_call<std::remove_reference_t<Op>, operand_t<W>>;
+  return detail::apply_erased<typename call::result>(&ws, slots, w, call::of(op));
 }
 
 template <backend B, operand_host W, class Op>
   requires std::is_invocable_v<Op&, operand_t<W>> || std::is_invocable_v<Op&, operand_t<W>, pass>
 auto apply(quantizer_slots<B> const& slots, W const& w, Op&& op) {
-  return detail::apply_lookup(static_cast<workspace<B>*>(nullptr), slots, w, op);
+  using call = detail::erased_call<std::remove_reference_t<Op>, operand_t<W>>;
+  constexpr workspace<B>* own = nullptr;
+  return detail::apply_erased<typename call::result>(own, slots, w, call::of(op));
 }
 
 /// op(Q(x), Q(w), y) into a tensor the host has allocated; op's third argument is wrap(tensor_ref) of Y.
@@ -225,6 +233,9 @@ void refuse_training_folded(quantizer_slots<B> const& slots) {
   if (s && s->folded)
     fail(error_id::state_folded, s->name, ": fold_weight has replaced this weight by its quantized values; it can no ",
          "longer be trained");
+  if (s && s->rewritten(s->active))
+    fail(error_id::state_folded, s->name, ": calibration has rewritten this weight for its recipe (GPTQ and the like); ",
+         "training the host's would change nothing");
 }
 }  // namespace detail
 

@@ -20,6 +20,8 @@ template <backend B>
 struct recipe_quantizers {
   std::string recipe;  ///< label, as in candidate_stats; empty outside a search
   std::vector<sequential_quantizer<B>> quantizers;
+  /// Stands for the host's weight where an algorithm has rewritten it (GPTQ, SVDQuant); in PyTorch's axis order.
+  std::optional<held_tensor<B>> weight = {};
 
   /// The enabled quantizer in that role, or null.
   sequential_quantizer<B>* find(quantizer_role role) {
@@ -34,6 +36,7 @@ struct recipe_quantizers {
     return nullptr;
   }
   bool any_acts() const {
+    if (weight) return true;
     for (auto const& q : quantizers)
       if (q.acts()) return true;
     return false;
@@ -50,6 +53,11 @@ struct score_state;
 /// The operands of one call as the host holds them; `x.data` is null for a lookup.
 struct operands {
   const_tensor_ref x, w;
+};
+
+/// One input of a layer, in PyTorch's axis order: as the host gives it, and as the op gets it.
+struct seen_input {
+  const_tensor_ref given, quantized;
 };
 
 /// What a pass over the model does at each site instead of quantizing: calibration, scoring, and later AWQ and the
@@ -116,7 +124,7 @@ struct site : std::enable_shared_from_this<site<B>> {
     auto& q = recipes[static_cast<std::size_t>(index)];
     const_tensor_ref const x =
         o.x.data ? quantized(ws, op, operand_role::input, o.x, q.acting(quantizer_role::input), p) : o.x;
-    return call(ws, op, x, quantized_weight(ws, op, o.w, acting_on_weight(q), index, p), p);
+    return call(ws, op, x, quantized_weight(ws, op, o.w, index, p), p);
   }
 
   /// Runs the op as a calibration does: quantization is off, but operands are scaled and rotated as under the active
@@ -127,9 +135,26 @@ struct site : std::enable_shared_from_this<site<B>> {
         o.x.data ? transformed(ws, op, operand_role::input, o.x, q.acting(quantizer_role::input)) : o.x;
     return call(ws, op, x, transformed(ws, op, operand_role::weight, o.w, acting_on_weight(q)), pass::result);
   }
+  /// Runs the op as algorithms do that look at inputs: they are quantized under the active recipe, the weight is not.
+  /// Returns the input, in PyTorch's order: as it came, and as the op got it.
+  seen_input run_with_plain_weight(workspace<B>& ws, operands o, erased_op& op) {
+    auto& q = quantizers();
+    const_tensor_ref const x =
+        o.x.data ? quantized(ws, op, operand_role::input, o.x, q.acting(quantizer_role::input), pass::result) : o.x;
+    tensor_ref const y =
+        call(ws, op, x, transformed(ws, op, operand_role::weight, o.w, acting_on_weight(q)), pass::result);
+    quantize_output(ws, y, active);
+    return o.x.data ? seen_input{canonical(operand_role::input, o.x), canonical(operand_role::input, x)} : seen_input{};
+  }
+  /// What recipe `index` quantizes in place of the host's weight, or null: nothing once that is folded.
+  held_tensor<B> const* rewritten(int index) const {
+    auto const at = static_cast<std::size_t>(index);
+    return folded || at >= recipes.size() || !recipes[at].weight ? nullptr : &*recipes[at].weight;
+  }
   /// Do operands that are not quantized differ from the host's?
   bool transforms() {
     if (recipes.empty()) return false;
+    if (rewritten(active)) return true;
     auto const& all = quantizers().quantizers;
     return std::any_of(all.begin(), all.end(), [](auto const& q) { return q.transforms(); });
   }
@@ -162,6 +187,19 @@ struct site : std::enable_shared_from_this<site<B>> {
     if (p == pass::result && op.links(role)) link(op, role, host);
     return copy;
   }
+  /// The same for a weight that recipe `index` holds in place of the host's. No gradient flows to the host's.
+  const_tensor_ref quantized_copy(workspace<B>& ws, tensor_ref copy, held_tensor<B> const& held,
+                                  sequential_quantizer<B>* q) {
+    tensor_ref const y = canonical(operand_role::weight, copy);
+    if (!y.same_shape(held.view()))
+      fail(error_id::tensor_shape, name, ": an algorithm has rewritten a weight of shape ", to_string(held.view()),
+           ", and the host's is now ", to_string(y), "; calibrate again");
+    if (q != nullptr)
+      q->quantize(ws.device, ws.scratch, held.view(), y);
+    else
+      copy_elements(ws.device, ws.scratch, held.view(), y);
+    return copy;
+  }
 
   /// grad of a quantized operand -> grad of the host's operand, in place (both in the host's axis order). Nothing
   /// while a pass runs the op on unquantized operands.
@@ -191,18 +229,24 @@ struct site : std::enable_shared_from_this<site<B>> {
 
   const_tensor_ref transformed(workspace<B>& ws, erased_op& op, operand_role role, const_tensor_ref host,
                                sequential_quantizer<B>* q) {
-    if (q == nullptr || !q->transforms()) return host;
+    auto const* const held = role == operand_role::weight ? rewritten(active) : nullptr;
+    bool const transforms = q != nullptr && q->transforms();
+    if (!held && !transforms) return host;
     tensor_ref const copy = op.scratch(role, ws.scratch);
-    q->transform(ws.device, canonical(role, host), canonical(role, copy));
+    if (!transforms) return quantized_copy(ws, copy, *held, nullptr);
+    q->transform(ws.device, held ? held->view() : canonical(role, host), canonical(role, copy));
     return copy;
   }
 
-  const_tensor_ref quantized_weight(workspace<B>& ws, erased_op& op, const_tensor_ref w, sequential_quantizer<B>* q,
-                                    int index, pass p) {
+  const_tensor_ref quantized_weight(workspace<B>& ws, erased_op& op, const_tensor_ref w, int index, pass p) {
+    auto* const q = acting_on_weight(recipes[static_cast<std::size_t>(index)]);
+    auto const* const held = rewritten(index);
+    if (q == nullptr && held == nullptr) return w;
     // A tape needs a copy of its own for each call. Candidates of a scoring pass leave the cache alone: it holds one
     // recipe, and another thread may be reading the active one's.
-    if (q == nullptr || !cache.enabled || index != active || op.links(operand_role::weight))
-      return quantized(ws, op, operand_role::weight, w, q, p);
+    if (!cache.enabled || index != active || op.links(operand_role::weight))
+      return held ? quantized_copy(ws, op.scratch(operand_role::weight, ws.scratch), *held, q)
+                  : quantized(ws, op, operand_role::weight, w, q, p);
     std::lock_guard const filling{cache_mutex};
     bool const fresh = cache.valid && cache.recipe == index && cache.source == w.data && same_view(cache.shape, w) &&
                        cache.made_for == op.weight_type();
@@ -212,7 +256,10 @@ struct site : std::enable_shared_from_this<site<B>> {
     }
     tensor_ref const kept = op.cached(operand_role::weight, cache.holder, B::memory());
     if (!fresh) {
-      q->quantize(ws.device, ws.scratch, canonical(operand_role::weight, w), canonical(operand_role::weight, kept));
+      if (held)
+        quantized_copy(ws, kept, *held, q);
+      else
+        q->quantize(ws.device, ws.scratch, canonical(operand_role::weight, w), canonical(operand_role::weight, kept));
       cache.valid = true;
       cache.recipe = index;
       cache.source = w.data;

@@ -67,14 +67,10 @@ class tensor_quantizer {
   /// through the host. Due before it quantizes, after the last `observe`; `adopt` and `set_amax` include it. Throws
   /// `format_amax` for an amax whose scale overflows the type that holds it, naming quantizer and value.
   void finish(B& device) {
-    format const& how = numerics_.how;
-    if (!has_amax() || (!double_quantized() && !formats::scale_may_overflow(how))) return;
-    std::vector<float> const scales = amax(device);
-    check_amax(scales, how, seen_type_, name_);
-    if (!double_quantized()) return;
-    auto const values = scale_values(quantize_scales(scales, how, dtype::f32), how, dtype::f32, scales.size());
-    file_amax_ = buffer<B, float>{device, values.size()};
-    device.copy_from_host(file_amax_.data(), values.data(), values.size() * sizeof(float));
+    if (!has_amax() || (!double_quantized() && !formats::scale_may_overflow(numerics_.how))) return;
+    std::vector<float> const values = amax(device);
+    check_amax(values, numerics_.how, seen_type_, name_);
+    hold_file_amax(device, values);
   }
 
   /// Takes over what another quantizer with the same calibration has observed: its running max, what it left out, and
@@ -85,12 +81,13 @@ class tensor_quantizer {
     data_flags const seen = other.flags(device);
     if (!flags_.empty()) device.copy_from_host(flags_.data(), &seen, sizeof seen);
     if (!other.has_amax()) return;
+    std::vector<float> const values = other.amax(device);
+    seen_type_ = other.seen_type_;
+    check_amax(values, numerics_.how, seen_type_, name_);
     hold(device, other.groups_);
     if (!other.tensor_amax_.empty()) hold_tensor_amax(device, other.tensor_amax(device, {}));
-    seen_type_ = other.seen_type_;
-    std::vector<float> const values = other.amax(device);
     device.copy_from_host(amax_.data(), values.data(), values.size() * sizeof(float));
-    finish(device);
+    hold_file_amax(device, values);
   }
 
   /// y = Q(x): rotated, less the bias, cast, plus the bias and, where the rotation goes back, rotated; each step in x's
@@ -153,7 +150,7 @@ class tensor_quantizer {
     device.copy_from_host(next.data(), values.data(), values.size() * sizeof(float));
     amax_ = std::move(next);
     groups_ = groups;
-    finish(device);
+    hold_file_amax(device, values);
   }
   partition const& groups() const { return groups_; }
   float const* device_amax() const { return amax_.data(); }
@@ -203,6 +200,14 @@ class tensor_quantizer {
 
   /// Are elements cast with the scales that a file's codes stand for?
   bool double_quantized() const { return numerics_.how.scale_block > 0 && calibrates_amax(); }
+  /// What double quantization makes of an amax.
+  void hold_file_amax(B& device, std::vector<float> const& amax) {
+    if (!double_quantized()) return;
+    format const& how = numerics_.how;
+    auto const values = scale_values(quantize_scales(amax, how, dtype::f32), how, dtype::f32, amax.size());
+    file_amax_ = buffer<B, float>{device, values.size()};
+    device.copy_from_host(file_amax_.data(), values.data(), values.size() * sizeof(float));
+  }
   bool finished() const { return !double_quantized() || !file_amax_.empty(); }
 
   /// Throws, before anything is written, what x would make the steps of `quantize` throw.

@@ -59,4 +59,28 @@ class workspace_lock {
   arena_scope scope_;
 };
 
+/// A dense tensor in a backend's memory.
+template <backend B>
+class held_tensor {
+ public:
+  /// Zeroed, of that type and shape.
+  held_tensor(B& device, geometry const& like)
+      : shape_{dense_like(like)}, memory_{device, static_cast<std::size_t>(shape_.bytes())} {}
+  tensor_ref view() { return {shape_, memory_.data()}; }
+  const_tensor_ref view() const { return {shape_, memory_.data()}; }
+
+ private:
+  geometry shape_;
+  buffer<B, std::byte> memory_;
+};
+
+/// to = from, element by element, whatever their strides. Takes scratch memory.
+template <backend B>
+void copy_elements(B& device, arena& scratch, const_tensor_ref from, tensor_ref to) {
+  auto* const one = static_cast<float*>(scratch.allocate(sizeof(float)));
+  float const value = 1.0f;
+  device.copy_from_host(one, &value, sizeof value);
+  device.scale_channels({from, to, 0, 1, one});
+}
+
 }  // namespace mixbit

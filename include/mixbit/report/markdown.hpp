@@ -2,8 +2,8 @@
 // the unquantized candidate is left out of the columns, as its score is zero by definition.
 #pragma once
 
+#include <charconv>
 #include <cmath>
-#include <iomanip>
 #include <locale>
 #include <optional>
 #include <sstream>
@@ -20,13 +20,12 @@ struct measured_loss {
 
 namespace detail {
 
-inline std::string scientific(double value) {
-  return concat(std::scientific, std::setprecision(3), value);
+inline std::string written(double value, std::chars_format how, int places) {
+  char digits[350];  // the largest double has 309 digits before the point
+  return {digits, std::to_chars(digits, digits + sizeof digits, value, how, places).ptr};
 }
-
-inline std::string decimals(double value, int places) {
-  return concat(std::fixed, std::setprecision(places), value);
-}
+inline std::string scientific(double value) { return written(value, std::chars_format::scientific, 3); }
+inline std::string decimals(double value, int places) { return written(value, std::chars_format::fixed, places); }
 
 inline std::string group_name(group_stats const& g) {
   constexpr std::string_view suffix = ".quant_recipe";

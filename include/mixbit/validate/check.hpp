@@ -47,22 +47,29 @@ sample sample_of(B& b, test_vector const& v, format const& how, partition const&
   return make_sample(b, results{x, x}, expectation{how, groups}, v.name + " " + to_string(v.shape));
 }
 
+/// Compares what f(sample, vector, its groups) puts into the sample of each input.
+template <backend B, class Grouping, class F>
+report compare_vectors(B& b, format const& how, dtype type, Grouping const& groups, F&& f) {
+  std::vector<sample> samples;
+  for_vectors(how, type, groups, [&](test_vector const& v, partition const& p) {
+    samples.push_back(sample_of(b, v, how, p));
+    f(samples.back(), v, p);
+  });
+  return compare(b, samples, how);
+}
+
 }  // namespace detail
 
 /// Checks a function that quantizes and restores. `type` is of its tensors. `user(fake_quantize_args const&)` writes y.
 template <backend B, std::invocable<fake_quantize_args const&> F, grouping Grouping>
 report check_fake_quantize(B& b, F&& user, format const& how, Grouping const& groups, dtype type = dtype::f32) {
-  std::vector<sample> samples;
-  for_vectors(how, type, groups, [&](test_vector const& v, partition const& p) {
-    sample s = detail::sample_of(b, v, how, p);
+  return detail::compare_vectors(b, how, type, groups, [&](sample& s, test_vector const& v, partition const& p) {
     auto const x = typed(v.x, type);
     std::vector<std::byte> y(x.size(), std::byte{0xee});  // what is not written is seen
     user(fake_quantize_args{{v.shape, x.data()}, {{v.shape}, y.data()}, p, s.amax.data(), how, nullptr,
                             &s.tensor_amax});
     s.values = detail::as_floats(y, type);
-    samples.push_back(std::move(s));
   });
-  return compare(b, samples, how);
 }
 
 /// Checks a function that encodes: `user(encode_args const&)` writes codes in the format's layout, which are zero
@@ -70,9 +77,7 @@ report check_fake_quantize(B& b, F&& user, format const& how, Grouping const& gr
 template <backend B, std::invocable<encode_args const&> F, grouping Grouping>
 report check_encode(B& b, F&& user, format const& how, Grouping const& groups, dtype type = dtype::f32) {
   check_encodable(how, "check_encode");
-  std::vector<sample> samples;
-  for_vectors(how, type, groups, [&](test_vector const& v, partition const& p) {
-    sample s = detail::sample_of(b, v, how, p);
+  return detail::compare_vectors(b, how, type, groups, [&](sample& s, test_vector const& v, partition const& p) {
     s.values.reset();
     auto const x = typed(v.x, type);
     auto const size = storage_size_of(how, v.shape, p);
@@ -84,18 +89,14 @@ report check_encode(B& b, F&& user, format const& how, Grouping const& groups, d
     s.codes = found_codes{std::move(codes), {}};
     s.scales = detail::as_floats(scales, how.scale_type);
     if (is_two_level(how.scaling)) s.tensor_scale = tensor_scale;
-    samples.push_back(std::move(s));
   });
-  return compare(b, samples, how);
 }
 
 /// Checks a function that decodes what the reference has encoded: `user(decode_args const&)` writes y.
 template <backend B, std::invocable<decode_args const&> F, grouping Grouping>
 report check_decode(B& b, F&& user, format const& how, Grouping const& groups, dtype type = dtype::f32) {
   check_encodable(how, "check_decode");
-  std::vector<sample> samples;
-  for_vectors(how, type, groups, [&](test_vector const& v, partition const& p) {
-    sample s = detail::sample_of(b, v, how, p);
+  return detail::compare_vectors(b, how, type, groups, [&](sample& s, test_vector const& v, partition const& p) {
     geometry device = v.shape;
     device.where = B::place;
     auto const size = storage_size_of(how, v.shape, p);
@@ -116,9 +117,7 @@ report check_decode(B& b, F&& user, format const& how, Grouping const& groups, d
     std::vector<std::byte> y(v.x.size() * size_of(type), std::byte{0xee});
     user(decode_args{first, host_scales.data(), p, how, {{v.shape}, y.data()}, &s.given_tensor_scale});
     s.values = detail::as_floats(y, type);
-    samples.push_back(std::move(s));
   });
-  return compare(b, samples, how);
 }
 
 }  // namespace mixbit::validate
