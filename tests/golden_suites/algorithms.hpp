@@ -1,6 +1,6 @@
-// Suite algorithms: what each calibration algorithm makes of a two-layer network, through quantize(), against ModelOpt's
-// - amax values and rewritten weights within 1e-5. One function a kind of result; a method that is not in the table of
-// `run` is skipped.
+// Suite algorithms: what each calibration algorithm makes of a two-layer network, through quantize(), against what
+// ModelOpt made of it: amax values and rewritten weights within 1e-5. One function a kind of result; a method that is
+// not in the table of `run` is skipped.
 #pragma once
 
 #include <map>
@@ -52,7 +52,8 @@ class algorithms_suite {
     std::string id;
     mixbit::algorithm_step step;
 
-    one(mixbit::test::golden_file const& file, mixbit::json_document const& c, mixbit::algorithm_config const& algorithm)
+    one(mixbit::test::golden_file const& file, mixbit::json_document const& c,
+        mixbit::algorithm_config const& algorithm)
         : net{file}, model{net, options()}, golden{c}, id{c.at("id")}, step{algorithm.given_steps.front()} {
       mixbit::quantize_config config;
       config.entries = mixbit::quant_cfg_from_json(mixbit::config_json::parse(c.at("quant_cfg").dump()));
@@ -99,10 +100,11 @@ class algorithms_suite {
     result_.check(enabled > 0, c.id + ": no quantizer is on");
   }
 
-  /// What the quantized network computes: the same weights, and inputs whose roundings float noise flips here and there.
+  /// What the quantized network computes. Where inputs are quantized, float noise flips a rounding here and there.
   void output(one const& c) {
     matrix const theirs = algorithms_net::matrix_of(file_, c.golden.at("output").get<std::string>());
-    matrix const test = algorithms_net::matrix_of(file_, "test"), plain = algorithms_net::matrix_of(file_, "test_output");
+    matrix const test = algorithms_net::matrix_of(file_, "test");
+    matrix const plain = algorithms_net::matrix_of(file_, "test_output");
     matrix const difference = c.net.forward(test) - theirs;
     bool const activations = c.golden.at("state").contains("fc1.input_quantizer");
     close(difference.norm() / theirs.norm(), activations ? 2e-3 : 1e-5, c.id + ": output");
@@ -111,17 +113,17 @@ class algorithms_suite {
     close(std::abs(error - golden_error) / golden_error, 5e-2, c.id + ": output error");
   }
 
-  /// Rows are independent. Where one differs, its first different column must be a near tie: of 32768 roundings some lie
-  /// where float noise decides, and what follows in that row follows from it.
+  /// Rows are independent. Where one differs, its first different column must be a near tie: of 32768 roundings some
+  /// lie where float noise decides, and what follows in that row follows from it.
   void gptq_weights(one const& c) {
     for (std::string const name : {"fc1", "fc2"}) {
       auto const& s = *c.layer(name).slots.shared_site();
       auto const* const held = s.rewritten(s.active);
       result_.check(held != nullptr, c.id + ": " + name + " has no rewritten weight");
       if (held == nullptr) continue;
-      matrix const theirs = algorithms_net::matrix_of(file_, c.golden.at("state").at(name + ".weight").get<std::string>());
-      matrix const ours =
-          Eigen::Map<matrix const>(held->view().template as<float>(), theirs.rows(), theirs.cols());
+      std::string const golden_weight = c.golden.at("state").at(name + ".weight");
+      matrix const theirs = algorithms_net::matrix_of(file_, golden_weight);
+      matrix const ours = Eigen::Map<matrix const>(held->view().as<float>(), theirs.rows(), theirs.cols());
       std::vector<Eigen::Index> different;
       for (Eigen::Index row = 0; row < ours.rows(); ++row)
         if (!same_row(ours.row(row), theirs.row(row))) different.push_back(row);
@@ -129,8 +131,8 @@ class algorithms_suite {
                                                                   " differ"));
       for (Eigen::Index const row : different) {
         double const margin = tie_margin(c, name, row, ours.row(row), theirs.row(row));
-        result_.check(margin < 1e-4, mixbit::detail::concat(c.id, ": ", name, " row ", row, " differs where the value is ",
-                                                            margin, " of a step away from a tie"));
+        result_.check(margin < 1e-4, mixbit::detail::concat(c.id, ": ", name, " row ", row, " differs where the value ",
+                                                            "is ", margin, " of a step away from a tie"));
       }
     }
   }
@@ -140,7 +142,7 @@ class algorithms_suite {
     return true;
   }
 
-  /// How far from a tie the first value was that was rounded to different codes, by GPTQ in float64.
+  /// How far from a tie the first value was that was rounded to different codes, by GPTQ in float64: in steps.
   double tie_margin(one const& c, std::string const& name, Eigen::Index row, Eigen::RowVectorXf const& ours,
                     Eigen::RowVectorXf const& theirs) {
     Eigen::Index first = 0;

@@ -168,11 +168,13 @@ class max_calibration final : public apply_hook<B> {
   std::mutex mutex_;
 };
 
-/// Observes a weight with every weight quantizer of a site: of its active recipe, or of every one.
+/// Observes a weight with every weight quantizer of a site: of its active recipe, or of every one. What they knew, of
+/// another weight or by another algorithm, is forgotten.
 template <backend B>
 void observe_weight(site<B>& s, workspace<B>& ws, const_tensor_ref canonical, bool every_recipe) {
   auto groups = observers_of(s, every_recipe, [](auto& q, std::size_t) { return q.role() == quantizer_role::weight; });
   for (auto& g : groups) {
+    for (auto* const member : g.members) member->forget();
     observe_first<B>(g, ws, canonical);
     adopt_first(g, ws.device);
   }

@@ -37,8 +37,8 @@ class weight_columns {
                              : n.rotate                                             ? "a rotation"
                                                                                     : nullptr;
     if (what != nullptr)
-      fail(error_id::format_value, member.name(), ": gptq quantizes a weight column by column, with calibrated scales, ",
-           "and cannot under ", what);
+      fail(error_id::format_value, member.name(), ": gptq quantizes a weight column by column, with calibrated ",
+           "scales, and cannot under ", what);
   }
 
   /// q = Q(x) for n rows of a column, the first of which is `row`.

@@ -63,6 +63,13 @@ class tensor_quantizer {
     tensor_amax_ = {};
   }
 
+  /// Forgets its amax, so that what it observes next is all it knows. NaN and infinities stay counted.
+  void forget() {
+    amax_ = {};
+    file_amax_ = {};
+    tensor_amax_ = {};
+  }
+
   /// Ends a calibration, whose running max then has what follows from it: the scales of double quantization, which go
   /// through the host. Due before it quantizes, after the last `observe`; `adopt` and `set_amax` include it. Throws
   /// `format_amax` for an amax whose scale overflows the type that holds it, naming quantizer and value.
