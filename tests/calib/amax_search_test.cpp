@@ -108,6 +108,16 @@ TEST_CASE("amax_search: equal to trying every candidate on every group") {
     }
 }
 
+TEST_CASE("amax_search: short blocks of any width, ragged ones too") {
+  matrix const w = test::random_matrix(9, 33, 11);
+  auto const c = amax_multipliers(0.25, 4.0, 0.1);
+  for (std::int64_t const width : {1, 3, 5, 7, 16}) {
+    std::vector<axis_block> const last{{-1, width}};
+    auto const p = blocks_of(shape_of(w), last);
+    CHECK(searched(w, p, int_format(3), c) == brute_force(w, p, int_format(3), c, squares));
+  }
+}
+
 TEST_CASE("amax_search: groups that cross slabs of rows") {
   matrix const w = test::random_matrix(700, 130, 4);  // more than one slab of 65536 elements
   auto const g = shape_of(w);
