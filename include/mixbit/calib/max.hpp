@@ -104,7 +104,7 @@ template <backend B>
 class max_calibration final : public apply_hook<B> {
  public:
   /// Of the active recipe of each site, or of every recipe.
-  max_calibration(std::vector<std::shared_ptr<site<B>>> sites, bool every_recipe)
+  explicit max_calibration(std::vector<std::shared_ptr<site<B>>> sites, bool every_recipe = true)
       : sites_{std::move(sites)} {
     for (auto& s : sites_) {
       observers_.emplace_back(*s, every_recipe);
