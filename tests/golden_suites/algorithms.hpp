@@ -9,6 +9,7 @@
 #include "golden_suites/algorithms_net.hpp"
 #include "golden_suites/gptq_tie.hpp"
 #include "golden_suites/suite.hpp"
+#include "mixbit/calib/svdquant_algorithm.hpp"
 #include "mixbit/config/json.hpp"
 
 namespace golden {
@@ -25,7 +26,8 @@ class algorithms_suite {
         {"max", {&algorithms_suite::amaxes, &algorithms_suite::output}},
         {"mse", {&algorithms_suite::amaxes, &algorithms_suite::output}},
         {"local_hessian", {&algorithms_suite::amaxes, &algorithms_suite::output}},
-        {"gptq", {&algorithms_suite::amaxes, &algorithms_suite::gptq_weights}}};
+        {"gptq", {&algorithms_suite::amaxes, &algorithms_suite::gptq_weights}},
+        {"svdquant", {&algorithms_suite::amaxes, &algorithms_suite::branches, &algorithms_suite::output}}};
     for (auto const& c : file_.cases().at("cases")) {
       auto const algorithm = mixbit::algorithm_from_json(mixbit::config_json::parse(c.at("algorithm").dump()));
       auto const& method = algorithm.given_steps.front().method;
@@ -54,7 +56,7 @@ class algorithms_suite {
 
     one(mixbit::test::golden_file const& file, mixbit::json_document const& c,
         mixbit::algorithm_config const& algorithm)
-        : net{file}, model{net, options()}, golden{c}, id{c.at("id")}, step{algorithm.given_steps.front()} {
+        : net{file}, model{net, options(file, c)}, golden{c}, id{c.at("id")}, step{algorithm.given_steps.front()} {
       mixbit::quantize_config config;
       config.entries = mixbit::quant_cfg_from_json(mixbit::config_json::parse(c.at("quant_cfg").dump()));
       config.algorithm = algorithm;
@@ -62,11 +64,26 @@ class algorithms_suite {
         for (auto const& x : net.batches) (void)net.forward(x);
       });
     }
-    static mixbit::model_options<backend> options() {
+    static mixbit::model_options<backend> options(mixbit::test::golden_file const& file,
+                                                  mixbit::json_document const& c) {
       mixbit::model_options<backend> o;
       o.numerics = mixbit::policy::modelopt;
       o.linalg = mixbit::eigen_linalg{};
+      o.algorithms.add("svdquant", [&](mixbit::calibration<backend>& run, mixbit::algorithm_step const& step) {
+        for (auto& layer : run.layers) set_scales(run, layer, file, c);
+        mixbit::split_weights(run, step.integer("lowrank"));
+      });
       return o;
+    }
+    /// The golden's scales: awq_lite finds them before the weights are split.
+    static void set_scales(mixbit::calibration<backend>& run, mixbit::calibrated_layer<backend> const& layer,
+                           mixbit::test::golden_file const& file, mixbit::json_document const& c) {
+      auto const& input = c.at("state").at(layer.name() + ".input_quantizer");
+      auto scale = file.floats(input.at("pre_quant_scale").get<std::string>());
+      for (auto& q : layer.quantizers().quantizers)
+        if (q.role() == mixbit::quantizer_role::input) q.set_pre_quant_scale(run.home.device, scale);
+      for (float& s : scale) s = 1.0f / s;
+      layer.quantizers().find(mixbit::quantizer_role::weight)->set_pre_quant_scale(run.home.device, scale);
     }
     algorithms_net::layer const& layer(std::string const& name) const { return name == "fc1" ? net.fc1 : net.fc2; }
   };
@@ -136,6 +153,27 @@ class algorithms_suite {
       }
     }
   }
+  /// What is left of the weights, and the branches: signs of singular vectors are free, so their product.
+  void branches(one const& c) {
+    for (std::string const name : {"fc1", "fc2"}) {
+      auto& s = *c.layer(name).slots.shared_site();
+      auto const& recipe = s.quantizers();
+      result_.check(recipe.branch.has_value(), c.id + ": " + name + " has no branch");
+      if (!recipe.branch) continue;
+      auto const golden = [&](std::string const& key) {
+        return algorithms_net::matrix_of(file_, c.golden.at("state").at(name + key).get<std::string>());
+      };
+      matrix const weight = golden(".weight"), product = golden(".svdquant_lora_b") * golden(".svdquant_lora_a");
+      auto const& b = *recipe.branch;
+      result_.check(b.down.view().shape[0] == c.step.integer("lowrank"), c.id + ": rank of " + name);
+      matrix const ours = map(b.up.view()) * map(b.down.view());
+      close((map(recipe.weight->view()) - weight).cwiseAbs().maxCoeff() / weight.cwiseAbs().maxCoeff(), 1e-5,
+            c.id + ": " + name + " weight");
+      close((ours - product).cwiseAbs().maxCoeff() / product.cwiseAbs().maxCoeff(), 1e-5, c.id + ": " + name + " branch");
+    }
+  }
+  static Eigen::Map<matrix const> map(mixbit::const_tensor_ref t) { return {t.as<float>(), t.shape[0], t.shape[1]}; }
+
   static bool same_row(Eigen::RowVectorXf const& a, Eigen::RowVectorXf const& b) {
     for (Eigen::Index k = 0; k < a.size(); ++k)
       if (std::abs(a[k] - b[k]) > 1e-5f * std::abs(b[k])) return false;
