@@ -58,7 +58,8 @@ TEST_CASE("mse algorithm: no multiplier errs less on any group, and its range is
   squared_error<cpu_backend> error{ws};
   CHECK(searched == search.best(amax_multipliers(0.25, 4, 0.1), error));
 
-  quantize(m, weights(int4, R"({"method": "mse", "start_multiplier": 0.9, "stop_multiplier": 1.0, "step_size": 0.05})"));
+  std::string const few = R"({"method": "mse", "start_multiplier": 0.9, "stop_multiplier": 1.0, "step_size": 0.05})";
+  quantize(m, weights(int4, few));
   auto const narrow = amax(net.first);
   CHECK(narrow != searched);
   for (std::size_t i = 0; i < top.size(); ++i) CHECK(narrow[i] >= 0.89f * top[i]);

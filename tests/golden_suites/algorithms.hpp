@@ -169,7 +169,8 @@ class algorithms_suite {
       matrix const ours = map(b.up.view()) * map(b.down.view());
       close((map(recipe.weight->view()) - weight).cwiseAbs().maxCoeff() / weight.cwiseAbs().maxCoeff(), 1e-5,
             c.id + ": " + name + " weight");
-      close((ours - product).cwiseAbs().maxCoeff() / product.cwiseAbs().maxCoeff(), 1e-5, c.id + ": " + name + " branch");
+      close((ours - product).cwiseAbs().maxCoeff() / product.cwiseAbs().maxCoeff(), 1e-5,
+            c.id + ": " + name + " branch");
     }
   }
   static Eigen::Map<matrix const> map(mixbit::const_tensor_ref t) { return {t.as<float>(), t.shape[0], t.shape[1]}; }
