@@ -44,10 +44,14 @@ target_link_libraries(mixbit_simd PUBLIC mixbit_program_flags hwy::hwy)
 target_compile_options(mixbit_simd PRIVATE ${MIXBIT_KERNEL_FLAGS}
   $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized;-Wno-uninitialized>)
 
+# Eigen's products behind the linalg of calibration algorithms: most of a minute to compile.
+add_library(mixbit_linalg STATIC EXCLUDE_FROM_ALL ${PROJECT_SOURCE_DIR}/adapters/eigen_linalg.cpp)
+target_link_libraries(mixbit_linalg PUBLIC mixbit_program_flags)
+
 # `programs` builds what a user runs: examples, benchmarks and mixbit_goldens, but not the unit tests.
 add_custom_target(programs)
 
 function(mixbit_program name)
   add_executable(${name} ${ARGN})
-  target_link_libraries(${name} PRIVATE mixbit_kernels)
+  target_link_libraries(${name} PRIVATE mixbit_kernels mixbit_linalg)
 endfunction()

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "golden_suites/algorithms.hpp"
 #include "golden_suites/blocks.hpp"
 #include "golden_suites/calibrators.hpp"
 #include "golden_suites/export.hpp"
@@ -44,6 +45,7 @@ std::vector<suite> suites() {
           {"calibrators", {"calibrators.json", "calibrators.safetensors"}, run_calibrators},
           {"pack", {"pack.json", "pack.safetensors"}, on(run_pack, false)},
           {"pack on simd", {"pack.json", "pack.safetensors"}, on(run_pack, true)},
+          {"algorithms", {"algorithms.json", "algorithms.safetensors"}, run_algorithms},
           {"lm", {"lm.json", "lm.safetensors"}, [=](path const& dir) { return run_lm(dir, data); }},
           {"lm_autoquant", {"lm_autoquant.json", "lm.json", "lm.safetensors"},
            [=](path const& dir) { return run_lm_autoquant(dir, data); }},

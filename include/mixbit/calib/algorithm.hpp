@@ -23,6 +23,7 @@
 
 #include "mixbit/calib/calibrators.hpp"
 #include "mixbit/config/algorithm_config.hpp"
+#include "mixbit/core/linalg.hpp"
 #include "mixbit/quantizer/site.hpp"
 
 namespace mixbit {
@@ -54,6 +55,7 @@ struct calibration {
   numerics_options numerics;
   calibrator_registry<B> const& calibrators;
   forward_loop const& loop;    ///< may be empty: nothing but weights can then be looked at
+  any_linalg linalg = {};      ///< of the model; an algorithm that needs it calls require_linalg first
   bool every_recipe = false;   ///< are all recipes calibrated, not the active ones alone? Max can do so in one pass
   bool ran = false;            ///< has the loop been run?
   std::vector<std::string> notes = {};

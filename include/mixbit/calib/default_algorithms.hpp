@@ -2,6 +2,8 @@
 // MIXBIT_SEPARATE_COMPILATION this header is what one source file of a program includes (calib/algorithm.hpp).
 #pragma once
 
+#include "mixbit/calib/amax_search_algorithm.hpp"
+#include "mixbit/calib/gptq_algorithm.hpp"
 #include "mixbit/calib/max_algorithm.hpp"
 
 namespace mixbit {
@@ -10,6 +12,9 @@ template <backend B>
 algorithm_registry<B> default_algorithms() {
   algorithm_registry<B> all;
   all.add("max", [](calibration<B>& c, algorithm_step const&) { calibrate_max(c); });
+  all.add("mse", calibrate_mse<B>);
+  all.add("local_hessian", calibrate_local_hessian<B>);
+  all.add("gptq", calibrate_gptq<B>);
   return all;
 }
 

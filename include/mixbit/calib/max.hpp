@@ -191,14 +191,15 @@ class max_calibration final : public apply_hook<B> {
   std::mutex mutex_;
 };
 
-/// Observes a weight with every weight quantizer of a site: of its active recipe, or of every one. Calibrators' notes are
-/// added to `notes`.
+/// Observes a weight with every weight quantizer of a site: of its active recipe, or of every one. What they knew, of
+/// another weight or by another algorithm, is forgotten. Calibrators' notes are added to `notes`.
 template <backend B>
 void observe_weight(site<B>& s, workspace<B>& ws, const_tensor_ref canonical, bool every_recipe,
                     calibrator_registry<B> const& known, std::vector<std::string>& notes) {
   auto groups = observers_of(s, every_recipe, known,
                              [](auto& q, std::size_t) { return q.role() == quantizer_role::weight; });
   for (auto& g : groups) {
+    for (auto* const member : g.members) member->forget();
     observe_first<B>(g, ws, canonical);
     finish_group(g, ws.device, notes);
     g.by.reset();

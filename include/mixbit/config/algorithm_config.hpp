@@ -83,6 +83,7 @@ inline constexpr parameter_rule gptq_rules[] = {
     {"perc_damp", parameter_kind::number, 0.01, 0, 1, true},
     {"block_size", parameter_kind::integer, 128, 1},
     {"fused", parameter_kind::flag, 0},
+    {"activation_order", parameter_kind::flag, 0},  // not ModelOpt's: columns of large inputs first
 };
 inline constexpr parameter_rule act_headroom_rules[] = {
     {"rho", parameter_kind::number, 16384, 0, no_limit, true},

@@ -179,6 +179,9 @@ class hf_export {
 
   void add_quantized(module_ref<B> const& module, recipe_quantizers<B>& recipe) {
     auto const form = hf_form_of(module, recipe);
+    if (recipe.branch)
+      fail(error_id::format_value, module.name, ": svdquant computes a branch beside this weight, and these ",
+           "checkpoints have no place for it");
     const_tensor_ref const view = source_weight(module);
     require_source(module);
     hf_layer layer{module.name, form.format, view, form.weight->grouping(view), module.layout.kind};

@@ -155,6 +155,9 @@ std::vector<matched_quantizer<B>> weights_to_fold(model<B>& m) {
     auto const [first, is_first] = users.try_emplace(module.weight.data, matched_quantizer<B>{module, q});
     if (!is_first) require_agreement<B>({module, q}, first->second);
     if (q == nullptr) continue;
+    if (s.quantizers().branch)
+      fail(error_id::state_folded, module.name, ": svdquant computes a branch beside this weight, which the quantized ",
+           "weight does not hold; it cannot be folded");
     if (!q->ready()) fail(error_id::state_not_calibrated, q->path(), ": cannot be folded before it is calibrated");
     folding.push_back({module, q});
   }

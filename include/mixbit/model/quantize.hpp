@@ -98,7 +98,7 @@ void report_nonfinite(calibration<B>& c) {
 
 template <backend B>
 calibration<B> calibration_of(model<B>& m, std::vector<module_ref<B>> const& modules, forward_loop const& loop) {
-  calibration<B> c{{}, m.scratch(), m.options().numerics, m.options().calibrators, loop};
+  calibration<B> c{{}, m.scratch(), m.options().numerics, m.options().calibrators, loop, m.options().linalg};
   for (auto const& module : modules)
     c.layers.push_back({module.slots->shared_site(),
                         module.weight.data ? const_tensor_ref{canonical_weight(module)} : const_tensor_ref{}});

@@ -15,6 +15,14 @@
 
 namespace mixbit {
 
+/// What an algorithm computes beside a quantized weight (SVDQuant): y += up · down · x, x as its pre_quant_scale leaves
+/// it, unquantized. In PyTorch's axis order.
+template <backend B>
+struct low_rank_branch {
+  held_tensor<B> down, up;  ///< [rank, in] and [out, rank]
+  held_tensor<B> negative;  ///< -(up · down), [out, in]: the branch runs through the host's op, and is subtracted
+};
+
 /// The quantizers of one module under one recipe.
 template <backend B>
 struct recipe_quantizers {
@@ -22,6 +30,7 @@ struct recipe_quantizers {
   std::vector<sequential_quantizer<B>> quantizers;
   /// Stands for the host's weight where an algorithm has rewritten it (GPTQ, SVDQuant); in PyTorch's axis order.
   std::optional<held_tensor<B>> weight = {};
+  std::optional<low_rank_branch<B>> branch = {};
 
   /// The enabled quantizer in that role, or null.
   sequential_quantizer<B>* find(quantizer_role role) {
@@ -36,7 +45,7 @@ struct recipe_quantizers {
     return nullptr;
   }
   bool any_acts() const {
-    if (weight) return true;
+    if (weight || branch) return true;
     for (auto const& q : quantizers)
       if (q.acts()) return true;
     return false;
@@ -53,6 +62,11 @@ struct score_state;
 /// The operands of one call as the host holds them; `x.data` is null for a lookup.
 struct operands {
   const_tensor_ref x, w;
+};
+
+/// One input of a layer, in PyTorch's axis order: as the host gives it, and as the op gets it.
+struct seen_input {
+  const_tensor_ref given, quantized;
 };
 
 /// What a pass over the model does at each site instead of quantizing: calibration, scoring, and later AWQ and the
@@ -119,7 +133,7 @@ struct site : std::enable_shared_from_this<site<B>> {
     auto& q = recipes[static_cast<std::size_t>(index)];
     const_tensor_ref const x =
         o.x.data ? quantized(ws, op, operand_role::input, o.x, q.acting(quantizer_role::input), p) : o.x;
-    return call(ws, op, x, quantized_weight(ws, op, o.w, index, p), p);
+    return with_branch(ws, o, op, q, call(ws, op, x, quantized_weight(ws, op, o.w, index, p), p), p);
   }
 
   /// Runs the op as a calibration does: quantization is off, but operands are scaled and rotated as under the active
@@ -128,7 +142,17 @@ struct site : std::enable_shared_from_this<site<B>> {
     auto& q = quantizers();
     const_tensor_ref const x =
         o.x.data ? transformed(ws, op, operand_role::input, o.x, q.acting(quantizer_role::input)) : o.x;
-    return call(ws, op, x, transformed(ws, op, operand_role::weight, o.w, acting_on_weight(q)), pass::result);
+    return call(ws, op, x, plain_weight(ws, op, o.w, q, q.branch.has_value()), pass::result);
+  }
+  /// Runs the op as algorithms do that look at inputs: they are quantized under the active recipe, the weight is not.
+  /// Returns the input, in PyTorch's order: as it came, and as the op got it.
+  seen_input run_with_plain_weight(workspace<B>& ws, operands o, erased_op& op) {
+    auto& q = quantizers();
+    const_tensor_ref const x =
+        o.x.data ? quantized(ws, op, operand_role::input, o.x, q.acting(quantizer_role::input), pass::result) : o.x;
+    const_tensor_ref const w = plain_weight(ws, op, o.w, q, joins_weight(q));
+    quantize_output(ws, with_branch(ws, o, op, q, call(ws, op, x, w, pass::result), pass::result), active);
+    return o.x.data ? seen_input{canonical(operand_role::input, o.x), canonical(operand_role::input, x)} : seen_input{};
   }
   /// What recipe `index` quantizes in place of the host's weight, or null: nothing once that is folded.
   held_tensor<B> const* rewritten(int index) const {
@@ -138,7 +162,7 @@ struct site : std::enable_shared_from_this<site<B>> {
   /// Do operands that are not quantized differ from the host's?
   bool transforms() {
     if (recipes.empty()) return false;
-    if (rewritten(active)) return true;
+    if (rewritten(active) || quantizers().branch) return true;
     auto const& all = quantizers().quantizers;
     return std::any_of(all.begin(), all.end(), [](auto const& q) { return q.transforms(); });
   }
@@ -222,15 +246,61 @@ struct site : std::enable_shared_from_this<site<B>> {
     return copy;
   }
 
+  // A branch whose input is the op's own needs no call of its own: it is added to the weight.
+  bool joins_weight(recipe_quantizers<B>& q) const {
+    return q.branch.has_value() && q.find(quantizer_role::input) == nullptr;
+  }
+  void join(workspace<B>& ws, tensor_ref copy, low_rank_branch<B> const& b) const {
+    tensor_ref const w = canonical(operand_role::weight, copy);
+    ws.device.subtract({w, b.negative.view(), w});
+  }
+  /// The weight while it is not quantized, with the branch or without. Who has a branch has rewritten the weight too, so
+  /// that it comes as a copy.
+  const_tensor_ref plain_weight(workspace<B>& ws, erased_op& op, const_tensor_ref host, recipe_quantizers<B>& q,
+                                bool with_branch) {
+    const_tensor_ref const w = transformed(ws, op, operand_role::weight, host, acting_on_weight(q));
+    if (with_branch) join(ws, {w, const_cast<void*>(w.data)}, *q.branch);
+    return w;
+  }
+  /// y plus the branch, through the op: what it gives for x, less what it gives for zeros, which is its bias. A trial's
+  /// result comes back in scratch memory.
+  tensor_ref with_branch(workspace<B>& ws, operands o, erased_op& op, recipe_quantizers<B>& q, tensor_ref y, pass p) {
+    if (!q.branch || joins_weight(q)) return y;
+    if (y.data == nullptr)
+      fail(error_id::state_missing, name, ": svdquant's branch is computed beside the operands that are lent; a ",
+           "backward through lend would miss it");
+    auto const copy_of = [&](const_tensor_ref t) {
+      tensor_ref const copy = detail::allocate_like(t, ws.scratch);
+      copy_elements(ws.device, ws.scratch, t, copy);
+      return copy;
+    };
+    if (p == pass::trial) y = copy_of(y);
+    tensor_ref const x = op.scratch(operand_role::input, ws.scratch), w = op.scratch(operand_role::weight, ws.scratch);
+    const_tensor_ref const given = canonical(operand_role::input, o.x);
+    auto const& input = *q.find(quantizer_role::input);
+    copy_elements(ws.device, ws.scratch, input.scaled(ws.device, ws.scratch, given), canonical(operand_role::input, x));
+    copy_elements(ws.device, ws.scratch, q.branch->negative.view(), canonical(operand_role::weight, w));
+    tensor_ref const less = copy_of(call(ws, op, x, w, pass::trial));
+    ws.device.subtract({x, x, x});
+    ws.device.subtract({less, call(ws, op, x, w, pass::trial), less});
+    ws.device.subtract({y, less, y});
+    return y;
+  }
+
   const_tensor_ref quantized_weight(workspace<B>& ws, erased_op& op, const_tensor_ref w, int index, pass p) {
-    auto* const q = acting_on_weight(recipes[static_cast<std::size_t>(index)]);
+    auto& recipe = recipes[static_cast<std::size_t>(index)];
+    auto* const q = acting_on_weight(recipe);
     auto const* const held = rewritten(index);
     if (q == nullptr && held == nullptr) return w;
     // A tape needs a copy of its own for each call. Candidates of a scoring pass leave the cache alone: it holds one
     // recipe, and another thread may be reading the active one's.
-    if (!cache.enabled || index != active || op.links(operand_role::weight))
-      return held ? quantized_copy(ws, op.scratch(operand_role::weight, ws.scratch), *held, q)
-                  : quantized(ws, op, operand_role::weight, w, q, p);
+    if (!cache.enabled || index != active || op.links(operand_role::weight)) {
+      if (held == nullptr) return quantized(ws, op, operand_role::weight, w, q, p);
+      tensor_ref const copy = op.scratch(operand_role::weight, ws.scratch);
+      quantized_copy(ws, copy, *held, q);
+      if (joins_weight(recipe)) join(ws, copy, *recipe.branch);
+      return copy;
+    }
     std::lock_guard const filling{cache_mutex};
     bool const fresh = cache.valid && cache.recipe == index && cache.source == w.data && same_view(cache.shape, w) &&
                        cache.made_for == op.weight_type();
@@ -240,10 +310,9 @@ struct site : std::enable_shared_from_this<site<B>> {
     }
     tensor_ref const kept = op.cached(operand_role::weight, cache.holder, B::memory());
     if (!fresh) {
-      if (held)
-        quantized_copy(ws, kept, *held, q);
-      else
-        q->quantize(ws.device, ws.scratch, canonical(operand_role::weight, w), canonical(operand_role::weight, kept));
+      if (held) quantized_copy(ws, kept, *held, q);
+      else q->quantize(ws.device, ws.scratch, canonical(operand_role::weight, w), canonical(operand_role::weight, kept));
+      if (joins_weight(recipe)) join(ws, kept, *recipe.branch);
       cache.valid = true;
       cache.recipe = index;
       cache.source = w.data;

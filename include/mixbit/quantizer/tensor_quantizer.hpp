@@ -6,6 +6,7 @@
 // calibrated. Source of the rules: docs/numerics.md; ModelOpt's TensorQuantizer is the model for names and life cycle.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <string>
 #include <vector>
@@ -66,6 +67,14 @@ class tensor_quantizer {
     if (calibrates_amax() && by == nullptr) device.amax({seen, groups, amax_.data(), flags_.data()});
     else if (calibrates_amax()) by->observe(device, scratch, seen, groups, flags_.data());
     file_amax_ = {};  // of the amax before
+    tensor_amax_ = {};
+  }
+
+  /// Forgets its amax, so that what it observes next is all it knows. NaN and infinities stay counted.
+  void forget() {
+    amax_ = {};
+    file_amax_ = {};
+    tensor_amax_ = {};
   }
 
   /// Ends the calibration that `by` made of what `first`, this one or another with the same calibration, has shown it.
@@ -98,6 +107,7 @@ class tensor_quantizer {
     seen_type_ = other.seen_type_;
     check_amax(values, numerics_.how, seen_type_, name_);
     hold(device, other.groups_);
+    if (!other.tensor_amax_.empty()) hold_tensor_amax(device, other.tensor_amax(device, {}));
     device.copy_from_host(amax_.data(), values.data(), values.size() * sizeof(float));
     hold_file_amax(device, values);
   }
@@ -166,6 +176,32 @@ class tensor_quantizer {
   }
   partition const& groups() const { return groups_; }
   float const* device_amax() const { return amax_.data(); }
+
+  /// The amax that each group of x is cast with, on the host: double quantization casts with what its file holds.
+  /// Throws `state_not_calibrated` and `tensor_shape`; not for amaxes of each call's data.
+  std::vector<float> cast_amax(B& device, geometry const& x) const {
+    auto const groups = static_cast<std::size_t>(calibrated_grouping(x).group_count());
+    if (!calibrates_amax()) return std::vector<float>(groups, numerics_.constant_amax);
+    require_state_for({x, nullptr});
+    std::vector<float> values(groups);
+    device.copy_to_host(values.data(), (double_quantized() ? file_amax_ : amax_).data(), groups * sizeof(float));
+    return values;
+  }
+  /// The amax of the whole tensor, for two-level scales.
+  float tensor_amax(B& device, geometry const& x) const {
+    float value = 0;
+    if (tensor_amax_.empty())
+      for (float const amax : cast_amax(device, x)) value = std::max(value, amax);
+    else
+      device.copy_to_host(&value, tensor_amax_.data(), sizeof value);
+    return value;
+  }
+  /// Keeps it where it is, whatever becomes of the groups' amaxes: a search changes those alone. Until the next
+  /// `observe`.
+  void hold_tensor_amax(B& device, float value) {
+    tensor_amax_ = buffer<B, float>{device, 1};
+    device.copy_from_host(tensor_amax_.data(), &value, sizeof value);
+  }
 
   /// Of an affine quantizer; null for others.
   affine_bias<B>* bias() { return bias_ ? &*bias_ : nullptr; }
@@ -295,6 +331,7 @@ class tensor_quantizer {
 
   /// The amax of the whole tensor: the largest of its groups' where they have their own.
   float const* tensor_amax_of(B& device, arena& scratch, const_tensor_ref x) {
+    if (!tensor_amax_.empty()) return tensor_amax_.data();
     float const* const amax = calibrated_amax(device, scratch, x);
     if (numerics_.groups_from_data) return amax;
     std::int64_t const count = calibrated_grouping(x).group_count();
@@ -336,6 +373,7 @@ class tensor_quantizer {
   std::optional<affine_bias<B>> bias_;
   buffer<B, float> amax_;
   buffer<B, float> file_amax_;  ///< of double quantization; none while the calibration runs
+  buffer<B, float> tensor_amax_;  ///< where it is not the largest of the groups'
   buffer<B, data_flags> flags_;
   partition groups_;
   bool shown_ = false;            ///< has a calibrator been shown anything for it?

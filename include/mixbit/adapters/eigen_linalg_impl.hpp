@@ -1,0 +1,158 @@
+// What eigen_linalg computes. With MIXBIT_SEPARATE_COMPILATION this header is what one source file of a program
+// includes.
+#pragma once
+
+#include <Eigen/Cholesky>
+#include <Eigen/Core>
+#include <Eigen/SVD>
+#include <algorithm>
+
+#include "mixbit/adapters/eigen_linalg.hpp"
+
+#if defined(MIXBIT_SEPARATE_COMPILATION)
+#define MIXBIT_EIGEN_INLINE
+#else
+#define MIXBIT_EIGEN_INLINE inline
+#endif
+
+namespace mixbit {
+namespace eigen_products {
+
+template <class T>
+using matrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+inline constexpr std::int64_t tile = 256, wide_tile = 1024;  // of results: what one thread computes at a time
+inline constexpr std::int64_t panel = 128;                   // columns that a factorisation finishes at a time
+
+template <class T>
+auto map(matrix_ref<T> m) {
+  using plain = std::conditional_t<std::is_const_v<T>, matrix<std::remove_const_t<T>> const, matrix<T>>;
+  return Eigen::Map<plain, Eigen::Unaligned, Eigen::OuterStride<>>{m.data, m.rows, m.columns,
+                                                                   Eigen::OuterStride<>{m.stride}};
+}
+
+constexpr std::int64_t tiles_of(std::int64_t n, std::int64_t size) { return (n + size - 1) / size; }
+
+/// Eigen on one thread while it lives.
+class single_threaded {
+ public:
+#if defined(_OPENMP)
+  single_threaded() : before_{Eigen::nbThreads()} { Eigen::setNbThreads(1); }
+  ~single_threaded() { Eigen::setNbThreads(before_); }
+#else
+  single_threaded() {}  // not trivial, so that it counts as used
+  ~single_threaded() {}
+#endif
+  single_threaded(single_threaded const&) = delete;
+  single_threaded& operator=(single_threaded const&) = delete;
+
+ private:
+  [[maybe_unused]] int before_ = 1;
+};
+
+/// g = L Lᵀ in place, of which the lower triangle is read and written: right-looking, a panel at a time. What is above
+/// the diagonal is scratch. False where g is not positive definite or not finite.
+inline bool lower_cholesky(executor_ref threads, matrix<double>& g) {
+  std::int64_t const n = g.rows();
+  for (std::int64_t k = 0; k < n; k += panel) {
+    std::int64_t const width = std::min(panel, n - k), rest = n - k - width, blocks = tiles_of(rest, tile);
+    Eigen::LLT<Eigen::MatrixXd> const pivot{g.block(k, k, width, width)};
+    matrix<double> const factor = pivot.matrixL();
+    if (pivot.info() != Eigen::Success || !factor.allFinite()) return false;
+    g.block(k, k, width, width) = factor;
+    auto const rows_of = [&](std::int64_t b) { return std::min(tile, rest - b * tile); };
+    auto const panel_of = [&](std::int64_t b) { return g.block(k + width + b * tile, k, rows_of(b), width); };
+    threads.parallel_for(blocks, [&](std::int64_t b) {
+      auto rows = panel_of(b);
+      factor.template triangularView<Eigen::Lower>().transpose().template solveInPlace<Eigen::OnTheRight>(rows);
+    });
+    threads.parallel_for(blocks * (blocks + 1) / 2, [&](std::int64_t pair) {
+      std::int64_t i = 0;
+      while (pair > i) pair -= ++i;  // row i of the triangle has i + 1 tiles
+      g.block(k + width + i * tile, k + width + pair * tile, rows_of(i), rows_of(pair)).noalias() -=
+          panel_of(i) * panel_of(pair).transpose();
+    });
+  }
+  return true;
+}
+
+}  // namespace eigen_products
+
+MIXBIT_EIGEN_INLINE void eigen_linalg::accumulate_gram(float alpha, matrix_ref<float const> x,
+                                                       matrix_ref<float> h) const {
+  using namespace eigen_products;
+  single_threaded const guard;
+  auto const all = map(x);
+  auto sum = map(h);
+  std::int64_t const n = x.columns, blocks = tiles_of(n, tile);
+  auto const size = [&](std::int64_t b) { return std::min(tile, n - b * tile); };
+  threads_.parallel_for(blocks * (blocks + 1) / 2, [&](std::int64_t i) {
+    std::int64_t k = 0;
+    while (i > k) i -= ++k;
+    auto const left = all.middleCols(i * tile, size(i)), right = all.middleCols(k * tile, size(k));
+    auto to = sum.block(i * tile, k * tile, size(i), size(k));
+    if (i != k) {
+      to.noalias() += alpha * (left.transpose() * right);
+      return;
+    }
+    matrix<float> const square = alpha * (left.transpose() * right);
+    to.template triangularView<Eigen::Upper>() += square;
+  });
+}
+
+MIXBIT_EIGEN_INLINE void eigen_linalg::multiply_add(float alpha, matrix_ref<float const> a, matrix_ref<float const> b,
+                                                    factor f, matrix_ref<float> c) const {
+  using namespace eigen_products;
+  single_threaded const guard;
+  auto const left = map(a), right = map(b);
+  auto sum = map(c);
+  std::int64_t const across = tiles_of(c.columns, wide_tile);
+  threads_.parallel_for(tiles_of(c.rows, tile) * across, [&](std::int64_t t) {
+    std::int64_t const i = t / across * tile, k = t % across * wide_tile;
+    std::int64_t const rows = std::min(tile, c.rows - i), columns = std::min(wide_tile, c.columns - k);
+    auto to = sum.block(i, k, rows, columns);
+    if (f == factor::as_is)
+      to.noalias() += alpha * (left.middleRows(i, rows) * right.middleCols(k, columns));
+    else
+      to.noalias() += alpha * (left.middleRows(i, rows) * right.middleRows(k, columns).transpose());
+  });
+}
+
+// With J the reversal of indices, J h J = L Lᵀ gives h = (J L J)(J L J)ᵀ, where J L J is upper triangular: so the upper
+// triangular U of Uᵀ U = h⁻¹ is J L⁻¹ J. One factorisation and one triangular inverse, instead of two and an inverse.
+MIXBIT_EIGEN_INLINE bool eigen_linalg::inverse_factor(matrix_ref<float> h) const {
+  using namespace eigen_products;
+  single_threaded const guard;
+  std::int64_t const n = h.rows, last = n - 1;
+  matrix<double> g(n, n);
+  threads_.parallel_for(n, [&](std::int64_t i) {
+    for (std::int64_t k = 0; k <= i; ++k) g(i, k) = h(last - i, last - k);  // k <= i: the upper triangle of h
+  });
+  if (!lower_cholesky(threads_, g)) return false;
+  threads_.parallel_for(tiles_of(n, panel), [&](std::int64_t b) {
+    std::int64_t const k = b * panel, width = std::min(panel, n - k), below = n - k;
+    matrix<double> columns = matrix<double>::Identity(below, width);
+    g.bottomRightCorner(below, below).template triangularView<Eigen::Lower>().solveInPlace(columns);
+    for (std::int64_t i = 0; i < n; ++i)
+      for (std::int64_t c = 0; c < width; ++c)
+        h(last - i, last - k - c) = i < k + c ? 0.0f : static_cast<float>(columns(i - k, c));
+  });
+  return true;
+}
+
+MIXBIT_EIGEN_INLINE low_rank_factors eigen_linalg::low_rank(matrix_ref<double const> a, std::int64_t rank) const {
+  using namespace eigen_products;
+  single_threaded const guard;
+  Eigen::BDCSVD<Eigen::MatrixXd> const svd{map(a), Eigen::ComputeThinU | Eigen::ComputeThinV};
+  low_rank_factors found;
+  found.left.resize(static_cast<std::size_t>(a.rows * rank));
+  found.right.resize(static_cast<std::size_t>(rank * a.columns));
+  map(dense_matrix(found.left.data(), a.rows, rank)) =
+      svd.matrixU().leftCols(rank) * svd.singularValues().head(rank).asDiagonal();
+  map(dense_matrix(found.right.data(), rank, a.columns)) = svd.matrixV().leftCols(rank).transpose();
+  return found;
+}
+
+}  // namespace mixbit
+
+#undef MIXBIT_EIGEN_INLINE

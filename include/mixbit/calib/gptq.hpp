@@ -1,0 +1,225 @@
+// GPTQ: quantizes a weight column by column and spreads each column's error over those that follow, by the inverse of
+// the Hessian of the layer's squared output error (Frantar et al., 2023: "GPTQ", Algorithm 1; ModelOpt's order of
+// operations, which is that of FP-Quant).
+//
+// H = 2/n Σ x xᵀ over the layer's inputs, U the upper Cholesky factor of H⁻¹. Column j: q = Q(w_j), e = (w_j - q) /
+// U_jj, and w_k -= e U_jk for every k > j. Within a block of columns that is done column by column, on pieces of rows
+// that stay in cache; behind the block it is one product. Rows do not depend on each other, so pieces of them run on
+// the threads of `linalg`, cut by shape: the bits do not depend on how many there are.
+//
+// Only the column's own values are quantized. Amaxes are those of the calibration before it and are never recomputed,
+// so any order of columns leaves each with the scale of its group.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "mixbit/core/function_ref.hpp"
+#include "mixbit/core/linalg.hpp"
+
+namespace mixbit {
+
+struct gptq_options {
+  double damping = 0.01;          ///< added to the diagonal of H, as a part of its mean
+  std::int64_t block = 128;       ///< columns whose errors reach those behind them by one product
+  bool activation_order = false;  ///< columns of large inputs first (by the diagonal of H), instead of left to right
+};
+
+/// What was done about a Hessian that GPTQ cannot use as it is.
+struct gptq_outcome {
+  double damping = 0;             ///< the part of the mean that was added; 0 where H was replaced by the identity
+  std::int64_t dead_columns = 0;  ///< of the weight, all zero: they take no part
+  std::vector<std::string> notes;
+};
+
+/// q[i] = Q(x[i]) for n rows of one column, the first of which is `row`. Several threads may call it, for other rows.
+using column_quantizer =
+    function_ref<void(std::int64_t column, std::int64_t row, std::int64_t n, float const* x, float* q)>;
+
+/// Σ x xᵀ of what a layer is shown, for one layer: 4 · columns² bytes.
+class input_gram {
+ public:
+  explicit input_gram(std::int64_t columns)
+      : columns_{columns}, sum_(static_cast<std::size_t>(columns * columns), 0.0f) {}
+
+  std::int64_t tokens() const { return tokens_; }
+  std::int64_t columns() const { return columns_; }
+  void add(any_linalg const& l, matrix_ref<float const> x) {
+    if (x.rows == 0) return;
+    l.accumulate_gram(1.0f, x, dense_matrix(sum_.data(), columns_, columns_));
+    tokens_ += x.rows;
+  }
+  /// H = 2/n Σ x xᵀ: its upper triangle. Ends the accumulation, whose memory it is.
+  matrix_ref<float> hessian() {
+    float const scale = tokens_ == 0 ? 0.0f : static_cast<float>(2.0 / static_cast<double>(tokens_));
+    for (float& v : sum_) v *= scale;
+    return dense_matrix(sum_.data(), columns_, columns_);
+  }
+
+ private:
+  std::int64_t columns_, tokens_ = 0;
+  std::vector<float> sum_;
+};
+
+namespace detail {
+
+inline constexpr std::int64_t gptq_rows = 128;  // a piece: with a block of 128 columns 64 KiB
+inline constexpr int gptq_raises = 3;           // of the damping, tenfold each
+
+/// Columns of the weight that are zero do not bear on others: their rows and columns of H are those of the identity.
+inline std::int64_t detach_dead_columns(matrix_ref<float const> w, matrix_ref<float> h) {
+  std::vector<char> alive(static_cast<std::size_t>(w.columns), 0);
+  for (std::int64_t i = 0; i < w.rows; ++i)
+    for (std::int64_t k = 0; k < w.columns; ++k) alive[static_cast<std::size_t>(k)] |= w(i, k) != 0.0f;
+  std::int64_t dead = 0;
+  for (std::int64_t k = 0; k < w.columns; ++k) {
+    if (alive[static_cast<std::size_t>(k)]) continue;
+    ++dead;
+    for (std::int64_t i = 0; i < k; ++i) h(i, k) = 0.0f;
+    for (std::int64_t i = k + 1; i < w.columns; ++i) h(k, i) = 0.0f;
+    h(k, k) = 1.0f;
+  }
+  return dead;
+}
+
+/// Damps H and replaces it by U. Where it is not positive definite the damping is raised, and in the end H is the
+/// identity: columns are then rounded each on its own.
+inline void factorize_damped(any_linalg const& l, matrix_ref<float> h, double damping, gptq_outcome& outcome) {
+  std::int64_t const n = h.rows;
+  double mean = 0;
+  for (std::int64_t k = 0; k < n; ++k) mean += static_cast<double>(h(k, k)) / static_cast<double>(n);
+  double added = 0, part = damping;
+  for (int raises = 0; mean > 0 && std::isfinite(mean) && raises <= gptq_raises; ++raises, part *= 10) {
+    for (std::int64_t k = 0; k < n; ++k) h(k, k) += static_cast<float>(part * mean - added);
+    added = part * mean;
+    if (!l.inverse_factor(h)) continue;
+    outcome.damping = part;
+    if (raises > 0)
+      outcome.notes.push_back(concat("the Hessian is not positive definite with a damping of ", damping,
+                                     "; it was raised to ", part));
+    return;
+  }
+  outcome.notes.push_back("the Hessian is not positive definite, however damped: each column is rounded on its own");
+  for (std::int64_t i = 0; i < n; ++i)
+    for (std::int64_t k = 0; k < n; ++k) h(i, k) = i == k ? 1.0f : 0.0f;
+}
+
+/// One piece of rows through one block of columns. `errors` are what the columns behind the block get.
+class gptq_piece {
+ public:
+  gptq_piece(matrix_ref<float> w, matrix_ref<float const> u, matrix_ref<float> errors, std::int64_t row)
+      : w_{w.block(row, 0, std::min(gptq_rows, w.rows - row), w.columns)},
+        u_{u},
+        errors_{errors.block(row, 0, w_.rows, u.columns)},
+        row_{row},
+        columns_(static_cast<std::size_t>(u.columns * gptq_rows)) {}
+
+  /// `names` says which column of the weight each is.
+  void run(std::span<std::int64_t const> names, column_quantizer const& quantize) {
+    float q[gptq_rows], error[gptq_rows] = {};
+    for (std::int64_t i = 0; i < w_.rows; ++i)
+      for (std::int64_t k = 0; k < w_.columns; ++k) column(k)[i] = w_(i, k);
+    for (std::int64_t k = 0; k < w_.columns; ++k) {
+      quantize(names[static_cast<std::size_t>(k)], row_, w_.rows, column(k), q);
+      float const diagonal = u_(k, k);
+      for (std::int64_t i = 0; i < w_.rows; ++i) error[i] = (column(k)[i] - q[i]) / diagonal;
+      for (std::int64_t later = k + 1; later < w_.columns; ++later) spread(error, u_(k, later), column(later));
+      for (std::int64_t i = 0; i < w_.rows; ++i) {
+        w_(i, k) = q[i];
+        errors_(i, k) = error[i];
+      }
+    }
+  }
+
+ private:
+  float* column(std::int64_t k) { return columns_.data() + k * gptq_rows; }
+  static void spread(float const* __restrict error, float factor, float* __restrict later) {
+    for (std::int64_t i = 0; i < gptq_rows; ++i) later[i] -= error[i] * factor;  // all of a piece: a fixed length
+  }
+
+  matrix_ref<float> w_;
+  matrix_ref<float const> u_;
+  matrix_ref<float> errors_;
+  std::int64_t row_;
+  std::vector<float> columns_;  ///< the block, columns one behind the other
+};
+
+/// Quantizes all columns, from left to right. `names` says which column of the weight each is.
+inline void gptq_columns(any_linalg const& l, matrix_ref<float> w, matrix_ref<float const> u, std::int64_t block,
+                         std::span<std::int64_t const> names, column_quantizer const& quantize) {
+  std::vector<float> errors(static_cast<std::size_t>(w.rows * std::min(block, w.columns)));
+  for (std::int64_t first = 0; first < w.columns; first += block) {
+    std::int64_t const width = std::min(block, w.columns - first), rest = w.columns - first - width;
+    auto const here = w.block(0, first, w.rows, width);
+    auto const spread = dense_matrix(errors.data(), w.rows, width);
+    l.threads().parallel_for((w.rows + gptq_rows - 1) / gptq_rows, [&](std::int64_t piece) {
+      gptq_piece{here, u.block(first, first, width, width), spread, piece * gptq_rows}.run(
+          names.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(width)), quantize);
+    });
+    if (rest > 0)
+      l.multiply_add(-1.0f, spread, u.block(first, first + width, width, rest), factor::as_is,
+                     w.block(0, first + width, w.rows, rest));
+  }
+}
+
+/// Columns by falling diagonal of H; equal ones keep their order.
+inline std::vector<std::int64_t> activation_order(matrix_ref<float const> h) {
+  std::vector<std::int64_t> order(static_cast<std::size_t>(h.rows));
+  std::iota(order.begin(), order.end(), std::int64_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return h(a, a) > h(b, b); });
+  return order;
+}
+
+/// The upper triangle of h with rows and columns in that order, as a copy.
+inline std::vector<float> reordered(matrix_ref<float const> h, std::span<std::int64_t const> order) {
+  std::vector<float> copy(static_cast<std::size_t>(h.rows * h.rows));
+  auto const to = dense_matrix(copy.data(), h.rows, h.rows);
+  for (std::int64_t i = 0; i < h.rows; ++i)
+    for (std::int64_t k = i; k < h.rows; ++k) {
+      auto const [a, b] = std::minmax(order[static_cast<std::size_t>(i)], order[static_cast<std::size_t>(k)]);
+      to(i, k) = h(a, b);
+    }
+  return copy;
+}
+
+/// w's columns in that order, or back from it, through a copy of one row.
+inline void reorder_columns(matrix_ref<float> w, std::span<std::int64_t const> order, bool back) {
+  std::vector<float> row(static_cast<std::size_t>(w.columns));
+  for (std::int64_t i = 0; i < w.rows; ++i) {
+    std::copy_n(w.row(i), w.columns, row.begin());
+    for (std::size_t k = 0; k < row.size(); ++k) {
+      if (back) w(i, order[k]) = row[k];
+      else w(i, static_cast<std::int64_t>(k)) = row[static_cast<std::size_t>(order[k])];
+    }
+  }
+}
+
+}  // namespace detail
+
+/// Replaces w by quantized values that together err less on the layer's outputs. `hessian` [columns, columns], of which
+/// the upper triangle is read, is overwritten. In activation order the Hessian is copied, and U is that of the new
+/// order; groups and their scales stay those of the old.
+inline gptq_outcome gptq(any_linalg const& l, matrix_ref<float> w, matrix_ref<float> hessian,
+                         gptq_options const& options, column_quantizer quantize) {
+  gptq_outcome outcome;
+  outcome.dead_columns = detail::detach_dead_columns(w, hessian);
+  std::vector<std::int64_t> order(static_cast<std::size_t>(w.columns));
+  std::iota(order.begin(), order.end(), std::int64_t{0});
+  std::vector<float> copy;
+  if (options.activation_order) {
+    order = detail::activation_order(hessian);
+    copy = detail::reordered(hessian, order);
+    hessian = dense_matrix(copy.data(), w.columns, w.columns);
+    detail::reorder_columns(w, order, false);
+  }
+  detail::factorize_damped(l, hessian, options.damping, outcome);
+  detail::gptq_columns(l, w, hessian, options.block, order, quantize);
+  if (options.activation_order) detail::reorder_columns(w, order, true);
+  return outcome;
+}
+
+}  // namespace mixbit
