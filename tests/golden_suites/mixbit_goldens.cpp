@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "golden_suites/algorithms.hpp"
 #include "golden_suites/blocks.hpp"
 #include "golden_suites/export.hpp"
 #include "golden_suites/fake_quant.hpp"
@@ -36,6 +37,7 @@ std::vector<suite> suites() {
           {"fake_quant", {"fake_quant.json", "fake_quant.safetensors"}, run_fake_quant},
           {"blocks", {"blocks.json", "blocks.safetensors"}, run_blocks},
           {"pack", {"pack.json", "pack.safetensors"}, run_pack},
+          {"algorithms", {"algorithms.json", "algorithms.safetensors"}, run_algorithms},
           {"lm", {"lm.json", "lm.safetensors"}, [=](path const& dir) { return run_lm(dir, data); }},
           {"lm_autoquant", {"lm_autoquant.json", "lm.json", "lm.safetensors"},
            [=](path const& dir) { return run_lm_autoquant(dir, data); }},

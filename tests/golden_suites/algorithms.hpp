@@ -1,0 +1,241 @@
+// Suite algorithms: every calibration algorithm through quantize() on fc2(gelu(fc1(x))) with outlier channels, against
+// ModelOpt's amax, pre_quant_scale, rewritten weights and output. To add a method: register it
+// (calib/default_algorithms.hpp); its cases then run. What it keeps beside these four is compared in `method_state`.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "golden_suites/suite.hpp"
+#include "mixbit/adapters/eigen.hpp"
+#include "mixbit/config/json.hpp"
+#include "mixbit/mixbit.hpp"
+#include "mixbit/reference/scalar.hpp"
+#include "support/golden_file.hpp"
+
+namespace golden {
+
+/// fc2(gelu(fc1(x))), with the exact gelu.
+struct outlier_net {
+  using backend = mixbit::reference::scalar;
+  using matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+  struct layer {
+    matrix weight;
+    Eigen::RowVectorXf bias;
+    mixbit::quantizer_slots<backend> slots = {};
+
+    matrix forward(matrix const& x) {
+      return mixbit::apply(slots, x, weight, [](auto const& xq, auto const& wq) -> matrix {
+               return xq * wq.transpose();
+             }).rowwise() + bias;
+    }
+  };
+  layer fc1, fc2;
+
+  matrix forward(matrix const& x) {
+    return fc2.forward(fc1.forward(x).unaryExpr([](float v) {
+      return v * 0.5f * (1.0f + std::erf(v * 0.70710678f));
+    }));
+  }
+  template <class Visit>
+  void walk(Visit&& visit) {
+    visit(mixbit::linear("fc1", fc1.slots, fc1.weight));
+    visit(mixbit::linear("fc2", fc2.slots, fc2.weight));
+  }
+};
+
+class algorithms_suite {
+  using backend = outlier_net::backend;
+  using matrix = outlier_net::matrix;
+  using quantizer = mixbit::sequential_quantizer<backend>;
+
+ public:
+  explicit algorithms_suite(std::filesystem::path const& dir) : file_{dir, "algorithms"} {
+    result_.name = "algorithms";
+    for (int i = 0; i < 4; ++i) batches_.push_back(golden_matrix("batch" + std::to_string(i)));
+    test_ = golden_matrix("test");
+    unquantized_ = golden_matrix("test_output");
+  }
+
+  suite_result run() {
+    auto plain = net();
+    close(plain.forward(test_), unquantized_, "unquantized output", 1e-5);
+    for (auto const& c : file_.cases().at("cases")) {
+      auto const algorithm = mixbit::algorithm_from_json(mixbit::config_json::parse(c.at("algorithm").dump()));
+      std::string const method = algorithm.steps().front().method, id = c.at("id");
+      if (!is_registered(method))
+        result_.skip(1, id + ": " + method + " is not registered");
+      else
+        compare(id, c, algorithm);
+    }
+    order();
+    return result_;
+  }
+
+ private:
+  struct outcome {
+    double ours, theirs;
+  };
+
+  static bool is_registered(std::string const& method) {
+    try {
+      mixbit::default_algorithms<backend>().find(method, "algorithms");
+      return true;
+    } catch (mixbit::error const&) {
+      return false;
+    }
+  }
+
+  matrix golden_matrix(std::string const& name) {
+    auto const values = file_.floats(name);
+    auto const shape = file_.tensor(name);
+    if (shape.rank == 0 || shape.size() == 0)
+      mixbit::fail(mixbit::error_id::file_content, file_.tensors().label(), ": tensor '", name, "' is empty");
+    std::int64_t const columns = shape.shape[shape.rank - 1];
+    return Eigen::Map<matrix const>(values.data(), static_cast<std::int64_t>(values.size()) / columns, columns);
+  }
+  outlier_net net() {
+    auto const layer = [&](std::string const& name) {
+      return outlier_net::layer{golden_matrix(name + ".weight"), golden_matrix(name + ".bias").row(0)};
+    };
+    return {layer("fc1"), layer("fc2")};
+  }
+
+  /// Element by element relative to ModelOpt's; `bound` of the largest for what cancels.
+  void close(std::vector<float> const& ours, std::vector<float> const& theirs, std::string const& what, double bound,
+             bool of_largest = false) {
+    double worst = ours.size() == theirs.size() ? 0 : INFINITY, largest = 0;
+    for (float const t : theirs) largest = std::max(largest, std::abs(double{t}));
+    for (std::size_t i = 0; i < theirs.size() && i < ours.size(); ++i)
+      if (ours[i] != theirs[i])
+        worst = std::max(worst, std::abs(double{ours[i]} - theirs[i]) / (of_largest ? largest : std::abs(theirs[i])));
+    result_.check(worst <= bound, mixbit::detail::concat(what, " differs by ", worst, " relative, bound ", bound));
+  }
+  void close(matrix const& ours, matrix const& theirs, std::string const& what, double bound) {
+    double const difference = (ours - theirs).norm() / theirs.norm();
+    result_.check(difference <= bound, mixbit::detail::concat(what, " differs by ", difference, ", bound ", bound));
+  }
+
+  void compare(std::string const& id, mixbit::json_document const& c, mixbit::algorithm_config const& algorithm) {
+    auto host = net();
+    mixbit::model_options<backend> options;
+    options.numerics = mixbit::policy::modelopt;
+    mixbit::model<backend> model{host, options};
+    mixbit::quantize_config config{.name = id};
+    config.entries = mixbit::quant_cfg_from_json(mixbit::config_json::parse(c.at("quant_cfg").dump()));
+    config.algorithm = algorithm;
+    mixbit::quantize(model, config, [&] {
+      for (auto const& x : batches_) (void)host.forward(x);
+    });
+    auto const& golden = c.at("state");
+    std::size_t seen = 0;
+    for (auto const& module : model.modules()) seen += state(id, model, module, golden);
+    result_.check(seen == golden.size(),
+                  mixbit::detail::concat(id, ": ", golden.size(), " quantizers and weights there, ", seen, " here"));
+    clip_ratios(id, c, model);
+    output(id, c, host.forward(test_));
+  }
+
+  /// One module's quantizers and weight. Returns how many of ModelOpt's it has.
+  std::size_t state(std::string const& id, mixbit::model<backend>& m, mixbit::module_ref<backend> const& module,
+                    mixbit::json_document const& golden) {
+    std::size_t seen = 0;
+    auto& recipe = module.slots->shared_site()->quantizers();
+    for (auto& q : recipe.quantizers) {
+      if (!q.enabled() && !q.has_pre_quant_scale()) continue;
+      if (q.enabled())
+        for (auto const& member : q.members()) seen += amax(id, m, member, golden);
+      else
+        seen += golden.contains(q.path());
+      if (q.role() == mixbit::quantizer_role::input) pre_quant_scale(id, m, q, golden);
+    }
+    std::string const weight = module.name + ".weight";
+    close(scaled_weight(m, module), file_.floats(golden.at(weight).get<std::string>()), id + ": " + weight, 1e-5);
+    return seen + 1 + method_state(id, module, golden);
+  }
+
+  std::size_t amax(std::string const& id, mixbit::model<backend>& m, mixbit::tensor_quantizer<backend> const& q,
+                   mixbit::json_document const& golden) {
+    bool const there = golden.contains(q.name());
+    result_.check(there, id + ": " + q.name() + " is on here and not in ModelOpt");
+    if (!there) return 0;
+    std::string const name = golden[q.name()].at("amax");
+    close(q.amax(m.device()), file_.floats(name), id + ": " + q.name() + " amax", 1e-5);
+    return 1;
+  }
+
+  void pre_quant_scale(std::string const& id, mixbit::model<backend>& m, quantizer& q,
+                       mixbit::json_document const& golden) {
+    bool const theirs = golden.contains(q.path()) && golden[q.path()].contains("pre_quant_scale");
+    result_.check(theirs == q.has_pre_quant_scale(), id + ": " + q.path() + ": only one has a pre_quant_scale");
+    if (theirs)  // another alpha's scale differs by far more
+      close(q.pre_quant_scale(m.device()), file_.floats(golden[q.path()]["pre_quant_scale"].get<std::string>()),
+            id + ": " + q.path() + " pre_quant_scale", 1e-5);
+  }
+
+  /// What a method keeps beside amax, pre_quant_scale and weight: the low-rank branches of svdquant. None so far.
+  static std::size_t method_state(std::string const&, mixbit::module_ref<backend> const&,
+                                  mixbit::json_document const&) {
+    return 0;
+  }
+
+  /// The weight that is quantized, as its quantizer scales it.
+  static std::vector<float> scaled_weight(mixbit::model<backend>& m, mixbit::module_ref<backend> const& module) {
+    auto const source = mixbit::source_weight(module);
+    auto* const q = module.slots->shared_site()->quantizers().find(mixbit::quantizer_role::weight);
+    mixbit::workspace_lock<backend> const held{m.scratch()};
+    auto const scaled = q ? q->scaled(m.device(), m.scratch().scratch, source) : source;
+    return {scaled.as<float>(), scaled.as<float>() + scaled.size()};
+  }
+
+  /// awq_clip: each block's ratio to the amax of max on the same weight must be ModelOpt's.
+  void clip_ratios(std::string const& id, mixbit::json_document const& c, mixbit::model<backend>& m) {
+    if (!id.starts_with("awq_clip")) return;
+    for (auto const& module : m.modules()) {
+      auto& q = *module.slots->shared_site()->quantizers().find(mixbit::quantizer_role::weight);
+      auto const weight = scaled_weight(m, module);
+      auto const ours = q.members().front().amax(m.device());
+      auto const theirs = file_.floats(c.at("state").at(q.path()).at("amax").get<std::string>());
+      std::size_t const block = weight.size() / theirs.size();
+      int other = 0;
+      for (std::size_t b = 0; b < theirs.size() && b < ours.size(); ++b) {
+        float top = 0;
+        for (std::size_t i = b * block; i < (b + 1) * block; ++i) top = std::max(top, std::abs(weight[i]));
+        other += std::lround(20 * ours[b] / top) != std::lround(20 * theirs[b] / top);
+      }
+      result_.check(other == 0, mixbit::detail::concat(id, ": ", q.path(), ": ", other, " other clip ratios"));
+    }
+  }
+
+  void output(std::string const& id, mixbit::json_document const& c, matrix const& y) {
+    auto const error = (y - unquantized_).squaredNorm() / unquantized_.squaredNorm();
+    double const theirs = c.at("relative_output_error");
+    errors_[id] = {error, theirs};
+    // one flipped rounding of an activation moves an output by a step
+    close(y, golden_matrix(c.at("output").get<std::string>()), id + ": output", 2e-3);
+    result_.check(std::abs(error - theirs) <= 1e-2 * theirs,
+                  mixbit::detail::concat(id, ": relative output error ", error, ", ModelOpt's ", theirs));
+  }
+
+  /// Of two methods that ModelOpt finds more than 1 % apart, the same one is better here.
+  void order() {
+    for (auto const& [a, x] : errors_)
+      for (auto const& [b, y] : errors_)
+        if (x.theirs < 0.99 * y.theirs)
+          result_.check(x.ours < y.ours, a + " should have a smaller output error than " + b);
+  }
+
+  mixbit::test::golden_file file_;
+  std::vector<matrix> batches_;
+  matrix test_, unquantized_;
+  std::map<std::string, outcome> errors_;
+  suite_result result_;
+};
+
+}  // namespace golden
+
+inline suite_result run_algorithms(std::filesystem::path const& dir) { return golden::algorithms_suite{dir}.run(); }
