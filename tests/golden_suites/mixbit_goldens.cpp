@@ -18,6 +18,7 @@
 #include "golden_suites/pack.hpp"
 #include "golden_suites/presets.hpp"
 #include "golden_suites/resolved.hpp"
+#include "golden_suites/rewritten_weights.hpp"
 #include "golden_suites/validation.hpp"
 
 namespace {
@@ -45,6 +46,7 @@ std::vector<suite> suites() {
           {"calibrators", {"calibrators.json", "calibrators.safetensors"}, run_calibrators},
           {"pack", {"pack.json", "pack.safetensors"}, on(run_pack, false)},
           {"pack on simd", {"pack.json", "pack.safetensors"}, on(run_pack, true)},
+          {"rewritten_weights", {"algorithms.json", "algorithms.safetensors"}, run_rewritten_weights},
           {"algorithms", {"algorithms.json", "algorithms.safetensors"}, run_algorithms},
           {"lm", {"lm.json", "lm.safetensors"}, [=](path const& dir) { return run_lm(dir, data); }},
           {"lm_autoquant", {"lm_autoquant.json", "lm.json", "lm.safetensors"},

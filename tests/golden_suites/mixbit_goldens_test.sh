@@ -44,6 +44,7 @@ named fake_quant "fake_quant.json: key 'cases' not found" '{}' fake_quant.json f
 named fake_quant "fake_quant.json: key 'id' not found" '{"cases":[{}]}' fake_quant.json fake_quant.safetensors
 named pack "pack.json: key 'cases' not found" '{}' pack.json pack.safetensors
 named pack "pack.json: key 'input' not found" '{"cases":[{"format":"x","id":"x"}]}' pack.json pack.safetensors
+named algorithms "algorithms.json: key 'cases' not found" '{}' algorithms.json algorithms.safetensors
 named lm "lm.json: key 'validation_loss' not found" '{}' lm.json lm.safetensors
 named lm_autoquant "lm_autoquant.json: key 'runs' not found" '{}' lm_autoquant.json lm.json lm.safetensors
 named export "export/mixed/hf_quant_config.json: key 'quantization' not found" '{}' export/mixed/hf_quant_config.json

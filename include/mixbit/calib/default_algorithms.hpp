@@ -3,8 +3,11 @@
 #pragma once
 
 #include "mixbit/calib/amax_search_algorithm.hpp"
+#include "mixbit/calib/awq_clip.hpp"
+#include "mixbit/calib/awq_lite.hpp"
 #include "mixbit/calib/gptq_algorithm.hpp"
 #include "mixbit/calib/max_algorithm.hpp"
+#include "mixbit/calib/smoothquant.hpp"
 
 namespace mixbit {
 
@@ -15,6 +18,10 @@ algorithm_registry<B> default_algorithms() {
   all.add("mse", calibrate_mse<B>);
   all.add("local_hessian", calibrate_local_hessian<B>);
   all.add("gptq", calibrate_gptq<B>);
+  all.add("smoothquant", calibrate_smoothquant<B>);
+  all.add("awq_lite", calibrate_awq_lite<B>);
+  all.add("awq_clip", calibrate_awq_clip<B>);
+  all.add("awq_full", calibrate_awq_full<B>);
   return all;
 }
 

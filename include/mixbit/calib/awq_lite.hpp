@@ -1,0 +1,282 @@
+// AWQ (Lin et al. 2024), the search for a scale of the input channels, as ModelOpt computes it.
+//
+// The scale for an alpha is x_mean^alpha / w_mean^(1-alpha), clamped to [1e-4, 1e4] and divided by sqrt(max · min); x is
+// divided by it and W multiplied. A first run of the loop yields x_mean; in a second each layer's op runs once as it is
+// and once for each alpha, with the scaled weight quantized, and the alpha with the smallest squared difference of the
+// outputs, summed over batches, is taken. Nothing is kept of a layer but vectors and a loss for each alpha.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "mixbit/calib/pre_quant_scale.hpp"
+
+namespace mixbit {
+
+/// 0, step, 2·step, … up to 1.
+inline std::vector<double> awq_alphas(double step) {
+  std::vector<double> alphas;
+  for (int i = 0; i * step <= 1 + step * 1e-6; ++i) alphas.push_back(std::min(1.0, i * step));
+  return alphas;
+}
+
+/// The scale by which AWQ multiplies a weight's input channels.
+inline std::vector<float> awq_scale(std::vector<double> const& x_mean, std::vector<double> const& w_mean,
+                                    double alpha) {
+  std::vector<float> scale(x_mean.size());
+  float low = std::numeric_limits<float>::infinity(), high = 0;
+  for (std::size_t i = 0; i < scale.size(); ++i) {
+    double const s = std::pow(x_mean[i], alpha) / (std::pow(w_mean[i], 1 - alpha) + 0x1p-126);
+    scale[i] = static_cast<float>(std::clamp(s, 1e-4, 1e4));
+    low = std::min(low, scale[i]);
+    high = std::max(high, scale[i]);
+  }
+  auto const middle = static_cast<float>(std::sqrt(double{low} * high));
+  for (float& s : scale) s /= middle;
+  return scale;
+}
+
+/// The mean over rows of |w| / the largest |w| of its block of `block` values of the row. `w` is [rows, width].
+inline std::vector<double> awq_weight_mean(std::vector<float> const& w, std::int64_t width, std::int64_t block) {
+  std::vector<double> mean(static_cast<std::size_t>(width));
+  std::int64_t const rows = static_cast<std::int64_t>(w.size()) / width;
+  for (std::int64_t r = 0; r < rows; ++r)
+    for (std::int64_t first = 0; first < width; first += block) {
+      float const* const values = w.data() + r * width;
+      std::int64_t const end = std::min(first + block, width);
+      float top = 0;
+      for (std::int64_t i = first; i < end; ++i) top = std::max(top, std::abs(values[i]));
+      float const divisor = top + 0x1p-126f;
+      for (std::int64_t i = first; i < end; ++i)
+        mean[static_cast<std::size_t>(i)] += std::abs(values[i]) / divisor;
+    }
+  for (double& m : mean) m /= static_cast<double>(rows);
+  return mean;
+}
+
+namespace detail {
+
+/// Along the last axis; the whole row where the weight has no blocks. Throws `config_conflict` for blocks of other axes
+/// alone.
+template <backend B>
+std::int64_t awq_block(sequential_quantizer<B> const& q, std::int64_t width) {
+  auto const& grouping = q.members().front().numerics().grouping;
+  if (grouping.what != grouping_scheme::kind::blocks) return width;
+  for (auto const& b : grouping.blocks)
+    if (b.axis == -1 || b.axis == 1) return std::min(b.size.value_or(width), width);
+  fail(error_id::config_conflict, q.path(), ": AWQ takes blocks along axis -1, and block_sizes has none");
+}
+
+/// Any tensor's values, row-major, on the host.
+template <backend B>
+std::vector<float> host_floats(workspace<B>& ws, const_tensor_ref t) {
+  arena_scope const borrowed{ws.scratch};
+  auto const bytes = static_cast<std::size_t>(t.bytes());
+  geometry const dense = [&] {
+    geometry g = dense_geometry(t.type, std::span{t.shape.data(), static_cast<std::size_t>(t.rank)});
+    g.where = t.where;
+    return g;
+  }();
+  tensor_ref const copy{dense, ws.scratch.allocate(bytes)};
+  copy_elements(ws.device, ws.scratch, t, copy);
+  std::vector<std::byte> raw(bytes);
+  ws.device.copy_to_host(raw.data(), copy.data, bytes);
+  std::vector<float> values(static_cast<std::size_t>(t.size()));
+  visit_compute(t.type, [&]<class T>(T) {
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      T value;
+      std::memcpy(&value, raw.data() + i * sizeof(T), sizeof(T));
+      values[i] = to_float(value);
+    }
+  });
+  return values;
+}
+
+/// The search's state of one layer.
+template <backend B>
+struct awq_search {
+  scalable_layer<B> layer;
+  channel_statistics seen;
+  std::vector<std::vector<float>> scale = {};                    ///< of the input, for each alpha
+  std::vector<buffer<B, float>> input_scale = {}, weight_scale = {};  ///< as both operands are multiplied
+  std::vector<double> loss;
+  std::int64_t batches = 0;
+  one_thread thread;
+
+  awq_search(B& device, scalable_layer<B> l, channel_statistics statistics, std::vector<double> const& w_mean,
+             std::vector<double> const& alphas)
+      : layer{l}, seen{std::move(statistics)}, loss(alphas.size()) {
+    for (double const alpha : alphas) {
+      auto s = awq_scale(seen.mean, w_mean, alpha);
+      for (float& v : s) v = 1.0f / v;
+      auto const both = scales_of(s, l.layer.source().type);
+      input_scale.push_back(on_device(device, both.input));
+      weight_scale.push_back(on_device(device, both.weight));
+      scale.push_back(std::move(s));
+    }
+  }
+  /// The first of the smallest losses.
+  std::size_t best() const {
+    return static_cast<std::size_t>(std::min_element(loss.begin(), loss.end()) - loss.begin());
+  }
+
+ private:
+  static buffer<B, float> on_device(B& device, std::vector<float> const& values) {
+    buffer<B, float> held{device, values.size()};
+    device.copy_from_host(held.data(), values.data(), values.size() * sizeof(float));
+    return held;
+  }
+};
+
+/// The mean squared difference of two results; infinite where one has NaN or infinities.
+template <backend B>
+double output_loss(workspace<B>& ws, const_tensor_ref y, const_tensor_ref expected) {
+  arena_scope const borrowed{ws.scratch};
+  tensor_ref const difference = allocate_like(expected, ws.scratch);
+  auto* const sum = static_cast<double*>(ws.scratch.allocate(sizeof(double)));
+  auto* const flags = static_cast<data_flags*>(ws.scratch.allocate(sizeof(data_flags)));
+  ws.device.zero(sum, sizeof(double));
+  ws.device.zero(flags, sizeof(data_flags));
+  ws.device.subtract({y, expected, difference});
+  ws.device.sum({difference, per_tensor(difference), sum_of::squares, sum, flags});
+  double total = 0;
+  data_flags seen;
+  ws.device.copy_to_host(&total, sum, sizeof total);
+  ws.device.copy_to_host(&seen, flags, sizeof seen);
+  return seen.nonfinite ? std::numeric_limits<double>::infinity() : total / static_cast<double>(expected.size());
+}
+
+/// The second run: the op's result is what it is without quantization, and each alpha is a trial.
+template <backend B>
+class awq_pass final : public apply_hook<B> {
+ public:
+  awq_pass(calibration<B>& c, std::vector<awq_search<B>>& searches) : sites_{c.sites()}, numerics_{c.numerics} {
+    for (auto& search : searches) index_[search.layer.layer.where.get()] = &search;
+    for (auto& s : sites_) {
+      s->hook = this;
+      s->refresh();
+    }
+  }
+  awq_pass(awq_pass const&) = delete;
+  awq_pass& operator=(awq_pass const&) = delete;
+  ~awq_pass() {
+    for (auto& s : sites_) {
+      s->hook = nullptr;
+      s->refresh();
+    }
+  }
+
+  void on_apply(site<B>& s, workspace<B>& ws, operands o, erased_op& op, pending<B>*) override {
+    tensor_ref const y = s.run_unquantized(ws, o, op);
+    auto const at = index_.find(&s);
+    if (at == index_.end() || trial_scope::is_on() || y.size() == 0) return;
+    require_compute(y.type, s.name);
+    std::lock_guard const adding{mutex_};
+    awq_search<B>& search = *at->second;
+    search.thread.claim(s.name);
+    ++search.batches;
+    for (std::size_t i = 0; i < search.loss.size(); ++i) {
+      arena_scope const borrowed{ws.scratch};
+      search.loss[i] += output_loss(ws, trial(search, i, s, ws, o, op), y);
+    }
+  }
+  void on_tensor(site<B>& s, workspace<B>& ws, std::size_t index, tensor_ref x) override {
+    if (auto const& q = s.quantizers().quantizers[index]; q.transforms()) q.transform(ws.device, x, x);
+  }
+  bool runs_active_recipe() const override { return false; }
+
+ private:
+  /// op(x / scale, Q(W · scale)), with the first of several weight quantizers alone.
+  tensor_ref trial(awq_search<B>& search, std::size_t i, site<B>& s, workspace<B>& ws, operands o, erased_op& op) {
+    tensor_ref const x = op.scratch(operand_role::input, ws.scratch);
+    tensor_ref const w = op.scratch(operand_role::weight, ws.scratch);
+    multiply(ws, s.canonical(operand_role::input, o.x), s.canonical(operand_role::input, x), search.input_scale[i]);
+    tensor_ref const wq = s.canonical(operand_role::weight, w);
+    multiply(ws, search.layer.layer.source(), wq, search.weight_scale[i]);
+    auto const& first = search.layer.weight->members().front();
+    tensor_quantizer<B> quantizer{first.name(), first.attributes(), numerics_};
+    quantizer.observe(ws.device, ws.scratch, wq);
+    quantizer.finish(ws.device);
+    quantizer.quantize(ws.device, ws.scratch, wq, wq);
+    return s.call(ws, op, x, w, pass::trial);
+  }
+  static void multiply(workspace<B>& ws, const_tensor_ref from, tensor_ref to, buffer<B, float> const& scale) {
+    ws.device.scale_channels({from, to, from.rank - 1, static_cast<std::int64_t>(scale.size()), scale.data()});
+  }
+
+  std::vector<std::shared_ptr<site<B>>> sites_;
+  numerics_options numerics_;
+  std::unordered_map<site<B> const*, awq_search<B>*> index_;
+  std::mutex mutex_;
+};
+
+/// Why a layer's scale cannot be searched; empty where it can.
+inline std::string awq_obstacle(channel_statistics const& seen, std::vector<double> const& w_mean) {
+  if (seen.batches == 0) return "saw no data";
+  if (seen.nonfinite != 0) return concat("saw ", seen.nonfinite, " NaN or infinite value(s)");
+  bool const finite = std::all_of(w_mean.begin(), w_mean.end(), [](double m) { return std::isfinite(m); });
+  return finite ? "" : "has NaN or infinite values in its weight";
+}
+
+template <backend B>
+void leave_at_max(calibration<B>& c, std::string_view method, std::string const& layer, std::string_view why) {
+  c.notes.push_back(concat(method, ": ", layer, " ", why, ", so it is calibrated by max"));
+}
+
+/// The first run, and what the second one is to try.
+template <backend B>
+std::vector<awq_search<B>> awq_searches(calibration<B>& c, algorithm_step const& step,
+                                        std::vector<double> const& alphas) {
+  auto const layers = scalable_layers(c, step.method);
+  for (auto const& l : layers) (void)awq_block(*l.weight, l.width());  // before anything runs
+  calibrate_weights(c);
+  auto seen = collect_statistics(c, layers, step.method, true);
+  std::vector<awq_search<B>> searches;
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    auto const& l = layers[i];
+    workspace_lock<B> const held{c.home};
+    auto const w_mean =
+        awq_weight_mean(host_floats(c.home, l.layer.source()), l.width(), awq_block(*l.weight, l.width()));
+    if (auto const why = awq_obstacle(seen[i], w_mean); !why.empty())
+      leave_at_max(c, step.method, l.name(), why);
+    else
+      searches.emplace_back(c.home.device, l, std::move(seen[i]), w_mean, alphas);
+  }
+  return searches;
+}
+
+}  // namespace detail
+
+/// Chooses a scale for every linear layer whose weight is quantized. A layer without data, or with NaN, stays at max,
+/// which a note says; with the step's `debug` notes say each layer's alpha. Runs the loop twice. Throws `config_conflict`
+/// where there is no such layer, and `state_not_calibrated` without a loop.
+template <backend B>
+void calibrate_awq_lite(calibration<B>& c, algorithm_step const& step) {
+  auto const alphas = awq_alphas(step.number("alpha_step"));
+  auto searches = detail::awq_searches(c, step, alphas);
+  if (searches.empty()) return;
+  {
+    detail::awq_pass<B> pass{c, searches};
+    c.run(step.method);
+  }
+  for (auto const& found : searches) {
+    std::size_t const best = found.best();
+    if (found.batches == 0) {
+      detail::leave_at_max(c, step.method, found.layer.name(), "saw no data when the forward_loop ran again");
+    } else if (!std::isfinite(found.loss[best])) {
+      detail::leave_at_max(c, step.method, found.layer.name(), "has NaN or infinite outputs");
+    } else {
+      scale_layer(c, found.layer, found.scale[best], found.seen);
+      if (step.flag("debug"))
+        c.notes.push_back(detail::concat(step.method, ": ", found.layer.name(), " alpha ", alphas[best]));
+    }
+  }
+}
+
+}  // namespace mixbit
