@@ -122,7 +122,7 @@ void bench_observing(options const& o) {
     made->observe(device, scratch, view, groups, &flags);
     double const ms = milliseconds(o, [&] { made->observe(device, scratch, view, groups, &flags); });
     double const max = milliseconds(o, [&] { device.amax({view, groups, amax.data(), &flags}); });
-    print(o, "observe " + q.attributes->calibrator.name, name, numerics.groups_from_data ? "nvfp4" : "int8", ms,
+    print(o, "observe " + q.attributes->calibrator.name(), name, numerics.groups_from_data ? "nvfp4" : "int8", ms,
           ms / max);
   }
 }

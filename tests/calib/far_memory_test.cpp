@@ -92,7 +92,7 @@ TEST_CASE("calibrators: over memory of a device they compute what they do over t
   quantizer_attribute_config const all[] = {
       {.calibrator = "histogram"}, {.calibrator = percentile}, {.axis = 0, .calibrator = percentile}, headroom};
   for (auto const& a : all) {
-    CAPTURE(a.calibrator.name);
+    CAPTURE(a.calibrator.name());
     outcome const here = calibrated<reference::scalar>(a), there = calibrated<far>(a);
     CHECK(there.amax == here.amax);
     CHECK(there.nonfinite == 4);

@@ -110,7 +110,7 @@ TEST_CASE("allocation: none while calibrating, by the running max and by a histo
   matrix y(32, 32);
   auto const into = [](auto const& a, auto const& b, auto&& out) { out.noalias() = a * b.transpose(); };
   for (calibrator_config const& c : {calibrator_config{"max"}, calibrator_config{"histogram"}}) {
-    CAPTURE(c.name);
+    CAPTURE(c.name());
     layer l;
     model<cpu> m{l};
     auto config = preset("INT8_DEFAULT_CFG");

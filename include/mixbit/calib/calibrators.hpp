@@ -48,21 +48,21 @@ class calibrator_registry {
   /// listing those that are known, and what the factory throws.
   pointer make(calibrator_request const& r) const {
     if (r.config.is_max()) return nullptr;
-    if (r.config.name == "histogram") {
+    if (r.config.name() == "histogram") {
       check_histogram(r.config, r.numerics, r.where);
       return std::make_unique<histogram_calibrator<B>>(r.config);
     }
-    if (r.config.name == "nvfp4_act_headroom") {
+    if (r.config.name() == "nvfp4_act_headroom") {
       check_headroom(r.numerics, r.where);
       return std::make_unique<headroom_calibrator<B>>(r.config);
     }
-    auto const at = own_.find(r.config.name);
+    auto const at = own_.find(r.config.name());
     if (at == own_.end())
-      fail(error_id::config_unknown_field, r.where, ": no calibrator is named '", r.config.name, "'; known are ",
+      fail(error_id::config_unknown_field, r.where, ": no calibrator is named '", r.config.name(), "'; known are ",
            known());
     pointer made = at->second(r);
     if (!made)
-      fail(error_id::config_value, r.where, ": what was registered as the calibrator '", r.config.name, "' made none");
+      fail(error_id::config_value, r.where, ": what is registered as the calibrator '", r.config.name(), "' made none");
     return made;
   }
 

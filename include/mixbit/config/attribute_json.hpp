@@ -201,18 +201,18 @@ inline calibrator_config read_calibrator(config_json const& j, std::string const
   if (j.is_string()) {
     calibrator_config const c{j.get<std::string>()};
     c.validate(where);
-    if (find_calibrator(c.name) == nullptr)
-      fail(error_id::config_value, where, ": '", c.name, "' is none of the library's own",
-           close_names(c.name, built_in_calibrators()), "; one registered by name is written {\"name\": \"", c.name,
+    if (find_calibrator(c.name()) == nullptr)
+      fail(error_id::config_value, where, ": '", c.name(), "' is none of the library's own",
+           close_names(c.name(), built_in_calibrators()), "; one registered by name is written {\"name\": \"", c.name(),
            "\"}");
     return c;
   }
   if (!j.is_object() || !j.contains("name")) wrong(where, "a name or an object with \"name\"", j);
-  calibrator_config c{read_string(j["name"], child(where, "name"))};
+  calibrator_parameters parameters;
   for (auto const& [key, value] : j.items())
     if (key != "name" && !value.is_null())  // null keeps the default
-      c.parameters.emplace_back(key, read_algorithm_value(value, child(where, key)));
-  return c;
+      parameters.emplace_back(key, read_algorithm_value(value, child(where, key)));
+  return {read_string(j["name"], child(where, "name")), std::move(parameters)};
 }
 
 template <class T, class Read>
@@ -292,9 +292,9 @@ inline config_json algorithm_value_to_json(algorithm_value const& value) {
 }
 
 inline config_json calibrator_to_json(calibrator_config const& c) {
-  if (c.parameters.empty() && find_calibrator(c.name)) return c.name;
-  config_json j{{"name", c.name}};
-  for (auto const& [key, value] : c.parameters) j[key] = algorithm_value_to_json(value);
+  if (c.parameters().empty() && find_calibrator(c.name())) return c.name();
+  config_json j{{"name", c.name()}};
+  for (auto const& [key, value] : c.parameters()) j[key] = algorithm_value_to_json(value);
   return j;
 }
 

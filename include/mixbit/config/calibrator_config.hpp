@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <initializer_list>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -64,40 +65,44 @@ inline std::vector<std::string_view> built_in_calibrators() {
   return names;
 }
 
-struct calibrator_config {
-  std::string name = "max";
-  calibrator_parameters parameters = {};
-
+/// A value. It holds one pointer, null for "max": attributes are copied in many places, and hardly any say another.
+class calibrator_config {
+ public:
   calibrator_config() = default;
-  calibrator_config(char const* n) : name{n} {}             // NOLINT: calibrator = "histogram"
-  calibrator_config(std::string n) : name{std::move(n)} {}  // NOLINT
-  calibrator_config(std::string n, calibrator_parameters p) : name{std::move(n)}, parameters{std::move(p)} {}
+  calibrator_config(char const* name) : calibrator_config{std::string{name}} {}    // NOLINT: calibrator = "max"
+  calibrator_config(std::string name) : calibrator_config{std::move(name), {}} {}  // NOLINT
+  calibrator_config(std::string name, calibrator_parameters parameters) {
+    if (name != "max" || !parameters.empty())
+      said_ = std::make_shared<contents const>(contents{std::move(name), std::move(parameters)});
+  }
 
-  bool is_max() const { return name == "max"; }
+  std::string const& name() const { return what().name; }
+  calibrator_parameters const& parameters() const { return what().parameters; }
+  bool is_max() const { return said_ == nullptr || said_->name == "max"; }
 
   /// Throws `error` (config_unknown_field, config_value, config_conflict) that names `where`, parameter and value. Of a
   /// name that is none of the built-in ones nothing is known here: what registered it looks at its parameters.
   void validate(std::string const& where) const {
-    if (name.empty()) fail(error_id::config_value, where, ".name: is empty");
-    if (detail::is_histogram_method(name))
-      fail(error_id::config_value, where, ": '", name, "' is a method of the histogram calibrator: {\"name\": ",
-           "\"histogram\", \"method\": \"", name, "\"}");
-    for (std::size_t i = 0; i < parameters.size(); ++i)
+    if (name().empty()) fail(error_id::config_value, where, ".name: is empty");
+    if (detail::is_histogram_method(name()))
+      fail(error_id::config_value, where, ": '", name(), "' is a method of the histogram calibrator: {\"name\": ",
+           "\"histogram\", \"method\": \"", name(), "\"}");
+    for (std::size_t i = 0; i < parameters().size(); ++i)
       for (std::size_t k = 0; k < i; ++k)
-        if (parameters[k].first == parameters[i].first)
-          fail(error_id::config_conflict, where, '.', parameters[i].first, ": is given twice");
-    detail::method_rule const* const rule = detail::find_calibrator(name);
+        if (parameters()[k].first == parameters()[i].first)
+          fail(error_id::config_conflict, where, '.', parameters()[i].first, ": is given twice");
+    detail::method_rule const* const rule = detail::find_calibrator(name());
     if (rule == nullptr) return;
-    for (auto const& [key, value] : parameters)
+    for (auto const& [key, value] : parameters())
       detail::check_parameter(find(*rule, key, where), value, where + '.' + key);
-    if (name == "histogram") check_histogram(where);
+    if (name() == "histogram") check_histogram(where);
   }
 
   /// Throws config_unknown_field for a parameter that is none of `known`: for calibrators of the user's own.
   void allow(std::initializer_list<std::string_view> known, std::string const& where) const {
-    for (auto const& [key, value] : parameters)
+    for (auto const& [key, value] : parameters())
       if (std::ranges::count(known, std::string_view{key}) == 0)
-        fail(error_id::config_unknown_field, where, ": the calibrator '", name, "' has no parameter '", key, '\'',
+        fail(error_id::config_unknown_field, where, ": the calibrator '", name(), "' has no parameter '", key, '\'',
              close_names(key, known));
   }
 
@@ -106,7 +111,7 @@ struct calibrator_config {
   double number(std::string_view key, double otherwise = 0) const {
     if (algorithm_value const* const v = given(key)) {
       if (auto const n = detail::as_number(*v)) return *n;
-      fail(error_id::config_value, "calibrator '", name, "': the parameter '", key, "' must be a number");
+      fail(error_id::config_value, "calibrator '", name(), "': the parameter '", key, "' must be a number");
     }
     detail::parameter_rule const* const rule = rule_of(key);
     return rule ? rule->initial : otherwise;
@@ -115,22 +120,31 @@ struct calibrator_config {
     algorithm_value const* const v = given(key);
     if (v == nullptr) return otherwise;
     if (auto const* const t = std::get_if<std::string>(v)) return *t;
-    fail(error_id::config_value, "calibrator '", name, "': the parameter '", key, "' must be a text");
+    fail(error_id::config_value, "calibrator '", name(), "': the parameter '", key, "' must be a text");
   }
   /// How a histogram is looked at: "entropy" where nothing was said, which is for integers.
   std::string method() const { return text("method", "entropy"); }
 
   /// The value as given, or null.
   algorithm_value const* given(std::string_view key) const {
-    for (auto const& [k, value] : parameters)
+    for (auto const& [k, value] : parameters())
       if (k == key) return &value;
     return nullptr;
   }
   friend bool operator==(calibrator_config const& a, calibrator_config const& b) {
-    return a.name == b.name && std::ranges::is_permutation(a.parameters, b.parameters);
+    return a.said_ == b.said_ || (a.name() == b.name() && std::ranges::is_permutation(a.parameters(), b.parameters()));
   }
 
  private:
+  struct contents {
+    std::string name = "max";
+    calibrator_parameters parameters = {};
+  };
+  contents const& what() const {
+    static contents const max;
+    return said_ ? *said_ : max;
+  }
+
   static detail::parameter_rule const& find(detail::method_rule const& rule, std::string_view key,
                                             std::string const& where) {
     std::vector<std::string_view> names;
@@ -142,7 +156,7 @@ struct calibrator_config {
          close_names(key, names));
   }
   detail::parameter_rule const* rule_of(std::string_view key) const {
-    if (detail::method_rule const* const rule = detail::find_calibrator(name))
+    if (detail::method_rule const* const rule = detail::find_calibrator(name()))
       for (auto const& p : rule->parameters)
         if (p.name == key) return &p;
     return nullptr;
@@ -156,6 +170,8 @@ struct calibrator_config {
     if (method() == "mse" && number("bins") == 128)
       fail(error_id::config_conflict, where, ".bins: mse clips behind the first 128 bins, so it needs more than 128");
   }
+
+  std::shared_ptr<contents const> said_;  ///< never changed once it is made
 };
 
 }  // namespace mixbit
