@@ -254,8 +254,8 @@ struct site : std::enable_shared_from_this<site<B>> {
     tensor_ref const w = canonical(operand_role::weight, copy);
     ws.device.subtract({w, b.negative.view(), w});
   }
-  /// The weight while it is not quantized, with the branch or without. Who has a branch has rewritten the weight too, so
-  /// that it comes as a copy.
+  /// The weight while it is not quantized, with the branch or without. Who has a branch has rewritten the weight too,
+  /// so that it comes as a copy.
   const_tensor_ref plain_weight(workspace<B>& ws, erased_op& op, const_tensor_ref host, recipe_quantizers<B>& q,
                                 bool with_branch) {
     const_tensor_ref const w = transformed(ws, op, operand_role::weight, host, acting_on_weight(q));
@@ -310,8 +310,10 @@ struct site : std::enable_shared_from_this<site<B>> {
     }
     tensor_ref const kept = op.cached(operand_role::weight, cache.holder, B::memory());
     if (!fresh) {
-      if (held) quantized_copy(ws, kept, *held, q);
-      else q->quantize(ws.device, ws.scratch, canonical(operand_role::weight, w), canonical(operand_role::weight, kept));
+      if (held)
+        quantized_copy(ws, kept, *held, q);
+      else
+        q->quantize(ws.device, ws.scratch, canonical(operand_role::weight, w), canonical(operand_role::weight, kept));
       if (joins_weight(recipe)) join(ws, kept, *recipe.branch);
       cache.valid = true;
       cache.recipe = index;
