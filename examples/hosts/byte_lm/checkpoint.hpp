@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 
+#include "config_file.hpp"
 #include "mixbit/io/safetensors.hpp"
 #include "model.hpp"
 

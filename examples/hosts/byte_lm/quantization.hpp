@@ -9,40 +9,14 @@
 #include <string>
 #include <vector>
 
-#include "checkpoint.hpp"
-#include "mixbit/autoquant/json.hpp"
+#include "inputs.hpp"
 #include "mixbit/io/hf_form.hpp"
 #include "mixbit/mixbit.hpp"
-#include "mixbit/report/markdown.hpp"
-#include "options.hpp"
 #include "outputs.hpp"
 #include "progress.hpp"
 #include "search_steps.hpp"
-#include "text.hpp"
 
 namespace byte_lm {
-
-/// Windows as bytes, and how many steps of each kind are used.
-struct data_windows {
-  std::vector<byte_windows> calibration, score;
-  byte_windows validation;
-};
-
-inline data_windows read_data(options const& o, config const& shapes) {
-  std::string const text = o.text.empty() ? debian_licences() : read_text(o.text);
-  auto const size = static_cast<std::int64_t>(text.size());
-  std::int64_t const context = shapes.max_position_embeddings;
-  window_plan const plan = o.windows.empty() ? even_windows(size, std::min(context, longest_even_window) + 1)
-                                             : read_windows(o.windows, size);
-  if (plan.window - 1 > context)
-    mixbit::fail(mixbit::error_id::file_content, o.windows, ": field 'window' is ", plan.window, " bytes, that is ",
-                 plan.window - 1, " tokens, and max_position_embeddings of ", o.model, "/config.json is ", context);
-  data_windows data;
-  for (auto const& step : plan.calibration) data.calibration.push_back(cut_windows(text, step, plan.window));
-  for (auto const& step : plan.score) data.score.push_back(cut_windows(text, step, plan.window));
-  data.validation = cut_windows(text, plan.validation, plan.window);
-  return data;
-}
 
 /// The first `wanted` steps, all where nothing is wanted.
 inline int steps_of(std::vector<byte_windows> const& steps, std::optional<int> wanted, char const* option) {
@@ -57,7 +31,7 @@ class job {
  public:
   job(options const& o, mixbit::executor_ref executor)
       : options_{o},
-        model_{load_model(o.model, executor)},
+        model_{open_model(o.model, executor)},
         data_{read_data(o, model_.shapes)},
         calibration_{o.calib_from.empty()      ? (o.preset.empty() ? data_.score : data_.calibration)
                      : o.calib_from == "score" ? data_.score
@@ -86,18 +60,18 @@ class job {
       return [this] { run_search(); };
     }
     if (!options_.preset.empty()) {
-      auto const config = mixbit::load_config(options_.preset);
+      auto const config = read_format(options_.preset);
       mixbit::require_hf_forms(quantized_, config);
       return [this, config] { print_notes(mixbit::quantize(quantized_, config, [&] { calibrate_all(); }).notes); };
     }
-    auto const plan = read_plan();
+    auto const plan = read_plan(options_.plan);
     mixbit::require_hf_forms(quantized_, plan);
     return [this, plan] { print_notes(mixbit::apply_plan(quantized_, plan, [&] { calibrate_all(); }).notes); };
   }
 
   mixbit::search_options search_options() const {
     mixbit::search_options s;
-    for (auto const& f : options_.formats) s.formats.push_back(mixbit::load_config(f));
+    for (auto const& f : options_.formats) s.formats.push_back(read_format(f));
     s.target = mixbit::effective_bits{std::string_view{*options_.effective_bits}};
     for (auto const& p : options_.disabled_layers) s.disabled_layers.emplace_back(p);
     s.cost = options_.cost == "exact" ? mixbit::cost_model::exact : mixbit::cost_model::modelopt;
@@ -130,10 +104,6 @@ class job {
 
   void calibrate_all() {
     for (int i = 0; i < calib_steps_; ++i) (void)model_.logits(calibration_[index_of(i)].inputs());
-  }
-
-  mixbit::quantization_plan read_plan() const {
-    return mixbit::plan_from_json(mixbit::read_json_file(options_.plan), options_.plan);
   }
 
   void print_table(mixbit::candidate_stats const& stats) const {

@@ -9,11 +9,13 @@
 #include <string>
 #include <vector>
 
-#include "config.hpp"
 #include "mixbit/core/error.hpp"
+#include "mixbit/io/json.hpp"
 #include "tokens.hpp"
 
 namespace byte_lm {
+
+using mixbit::json_document;
 
 /// A file's bytes. Throws `file_open`, also for what is no regular file: a device may have no end.
 inline std::string read_text(std::filesystem::path const& path) {

@@ -234,7 +234,7 @@ void refuse_training_folded(quantizer_slots<B> const& slots) {
     fail(error_id::state_folded, s->name, ": fold_weight has replaced this weight by its quantized values; it can no ",
          "longer be trained");
   if (s && s->rewritten(s->active))
-    fail(error_id::state_folded, s->name, ": calibration has rewritten this weight for its recipe (GPTQ and the like); ",
+    fail(error_id::state_folded, s->name, ": calibration has rewritten this weight for its recipe (as GPTQ does); ",
          "training the host's would change nothing");
 }
 }  // namespace detail

@@ -1,15 +1,45 @@
-// A translation unit of its own: JSON and the exporter compile beside the model and the search.
-#include "outputs.hpp"
-
+// All that reads and writes files, in a translation unit of its own: JSON and the exporter are compiled once, beside
+// the model and the search.
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 
+#include "checkpoint.hpp"
+#include "inputs.hpp"
 #include "mixbit/autoquant/json.hpp"
 #include "mixbit/io/folders.hpp"
 #include "mixbit/io/hf_checkpoint.hpp"
 #include "mixbit/model/json.hpp"
+#include "outputs.hpp"
+#include "text.hpp"
 
 namespace byte_lm {
+
+language_model open_model(std::string const& folder, mixbit::executor_ref executor) {
+  return load_model(folder, executor);
+}
+
+data_windows read_data(options const& o, config const& shapes) {
+  std::string const text = o.text.empty() ? debian_licences() : read_text(o.text);
+  auto const size = static_cast<std::int64_t>(text.size());
+  std::int64_t const context = shapes.max_position_embeddings;
+  window_plan const plan = o.windows.empty() ? even_windows(size, std::min(context, longest_even_window) + 1)
+                                             : read_windows(o.windows, size);
+  if (plan.window - 1 > context)
+    mixbit::fail(mixbit::error_id::file_content, o.windows, ": field 'window' is ", plan.window, " bytes, that is ",
+                 plan.window - 1, " tokens, and max_position_embeddings of ", o.model, "/config.json is ", context);
+  data_windows data;
+  for (auto const& step : plan.calibration) data.calibration.push_back(cut_windows(text, step, plan.window));
+  for (auto const& step : plan.score) data.score.push_back(cut_windows(text, step, plan.window));
+  data.validation = cut_windows(text, plan.validation, plan.window);
+  return data;
+}
+
+mixbit::quantize_config read_format(std::string const& preset_or_file) { return mixbit::load_config(preset_or_file); }
+
+mixbit::quantization_plan read_plan(std::string const& path) {
+  return mixbit::plan_from_json(mixbit::read_json_file(path), path);
+}
 
 void check_folders(std::string const& model_folder, std::string const& out) {
   if (mixbit::lie_in_one_another(model_folder, out))

@@ -1,0 +1,32 @@
+// What a run reads: the model, the windows of a text, formats, a plan.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "mixbit/autoquant/plan.hpp"
+#include "mixbit/config/quantize_config.hpp"
+#include "model.hpp"
+#include "options.hpp"
+
+namespace byte_lm {
+
+/// The model in a folder as Hugging Face writes it. Throws what load_model (checkpoint.hpp) throws.
+language_model open_model(std::string const& folder, mixbit::executor_ref executor);
+
+/// Windows as bytes, one inner list a step.
+struct data_windows {
+  std::vector<byte_windows> calibration, score;
+  byte_windows validation;
+};
+
+/// As --text and --windows say, else evenly over Debian's licences. Throws `file_open`, `file_format` or
+/// `file_content`, naming file and field.
+data_windows read_data(options const& o, config const& shapes);
+
+/// A preset by its name, or a config by its file.
+mixbit::quantize_config read_format(std::string const& preset_or_file);
+
+mixbit::quantization_plan read_plan(std::string const& path);
+
+}  // namespace byte_lm
