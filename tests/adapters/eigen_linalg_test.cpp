@@ -170,3 +170,29 @@ TEST_CASE("eigen_linalg: no matrix of that rank is nearer (Eckart and Young)") {
     }
   }
 }
+
+TEST_CASE("eigen_linalg: equal singular values, missing ones and a single row") {
+  auto const residual = [](std::vector<double> const& a, std::int64_t n, std::int64_t m, std::int64_t rank) {
+    auto const f = eigen_linalg{}.low_rank(dense_matrix<double const>(a.data(), n, m), rank);
+    double sum = 0;
+    for (std::int64_t i = 0; i < n; ++i)
+      for (std::int64_t k = 0; k < m; ++k) {
+        double d = a[static_cast<std::size_t>(i * m + k)];
+        for (std::int64_t r = 0; r < rank; ++r)
+          d -= f.left[static_cast<std::size_t>(i * rank + r)] * f.right[static_cast<std::size_t>(r * m + k)];
+        sum += d * d;
+      }
+    return sum;
+  };
+  std::vector<double> identity(40 * 40, 0.0), product(40 * 30, 0.0), zeros(12, 0.0);
+  for (std::size_t i = 0; i < 40; ++i) identity[i * 41] = 2;
+  CHECK(residual(identity, 40, 40, 15) == doctest::Approx(25 * 4).epsilon(1e-12));
+  auto const u = random_values(40 * 3, 10), v = random_values(30 * 3, 11);
+  for (std::size_t i = 0; i < 40; ++i)
+    for (std::size_t k = 0; k < 30; ++k)
+      for (std::size_t r = 0; r < 3; ++r) product[i * 30 + k] += double{u[i * 3 + r]} * v[k * 3 + r];
+  CHECK(residual(product, 40, 30, 10) < 1e-20);
+  CHECK(residual(zeros, 3, 4, 2) == 0);
+  CHECK(residual({3, 4}, 1, 2, 1) < 1e-20);
+  CHECK(residual({3, 4}, 2, 1, 1) < 1e-20);
+}

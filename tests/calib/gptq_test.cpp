@@ -195,16 +195,17 @@ TEST_CASE("gptq: columns of zeros stay zero and bear on no other") {
 }
 
 TEST_CASE("gptq: a Hessian that is not positive definite is damped more, and says so") {
-  problem p{9, 10, 10, 9};
-  std::fill(p.hessian.begin(), p.hessian.end(), 0.0f);
+  problem p{200, 10, 10, 9};
+  std::fill(p.hessian.begin(), p.hessian.end(), 0.9f);
   for (std::size_t i = 0; i < 10; ++i) p.hessian[i * 11] = 1;
-  p.hessian[1] = 1.05f;  // eigenvalues 2.05 and -0.05
+  p.hessian[1] = 1.05f;  // an eigenvalue of -0.05
   gptq_outcome outcome;
   auto const got = p.gptq({}, &outcome);
   CHECK(outcome.damping == doctest::Approx(0.1));
   REQUIRE(outcome.notes.size() == 1);
   CHECK(outcome.notes[0].find("raised to 0.1") != std::string::npos);
   CHECK(largest_difference(got, p.direct(0.1, in_order(10))) < 1e-6);
+  CHECK(largest_difference(got, p.direct(0.11, in_order(10))) > 0.1);  // by so much as one that is not raised but added
 }
 
 TEST_CASE("gptq: without a usable Hessian each column is rounded on its own") {

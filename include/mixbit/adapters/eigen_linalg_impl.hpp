@@ -4,8 +4,10 @@
 
 #include <Eigen/Cholesky>
 #include <Eigen/Core>
-#include <Eigen/SVD>
+#include <Eigen/Eigenvalues>
 #include <algorithm>
+#include <cmath>
+#include <random>
 
 #include "mixbit/adapters/eigen_linalg.hpp"
 
@@ -76,6 +78,73 @@ inline bool lower_cholesky(executor_ref threads, matrix<double>& g) {
   return true;
 }
 
+/// A symmetric tridiagonal matrix.
+struct tridiagonal {
+  Eigen::VectorXd diagonal, beside;
+
+  /// Solves (T - shift) x = b by elimination with row exchanges; pivots are kept from falling below `least`.
+  Eigen::VectorXd solve(double shift, double least, Eigen::VectorXd b) const {
+    Eigen::Index const n = diagonal.size();
+    Eigen::VectorXd d = diagonal.array() - shift, up = Eigen::VectorXd::Zero(n), upper = Eigen::VectorXd::Zero(n);
+    up.head(n - 1) = beside;
+    auto const pivot = [&](double p) { return std::abs(p) < least ? std::copysign(least, p) : p; };
+    for (Eigen::Index i = 0; i + 1 < n; ++i) {
+      double const below = beside[i], next = d[i + 1], after = up[i + 1];
+      if (std::abs(d[i]) >= std::abs(below)) {
+        double const m = below / pivot(d[i]);
+        d[i + 1] -= m * up[i];
+        b[i + 1] -= m * b[i];
+      } else {
+        double const m = d[i] / below;
+        d[i] = below;
+        d[i + 1] = up[i] - m * next;
+        up[i] = next;
+        upper[i] = after;
+        up[i + 1] = -m * after;
+        std::swap(b[i], b[i + 1]);
+        b[i + 1] -= m * b[i];
+      }
+    }
+    for (Eigen::Index i = n - 1; i >= 0; --i) {
+      if (i + 1 < n) b[i] -= up[i] * b[i + 1];
+      if (i + 2 < n) b[i] -= upper[i] * b[i + 2];
+      b[i] /= pivot(d[i]);
+    }
+    return b;
+  }
+
+  /// Eigenvectors of the `count` largest eigenvalues, by inverse iteration; each is kept orthogonal to those before it,
+  /// so equal eigenvalues get as many as there are.
+  Eigen::MatrixXd largest(Eigen::Index count) const {
+    Eigen::Index const n = diagonal.size();
+    Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> values;
+    values.computeFromTridiagonal(diagonal, beside, Eigen::EigenvaluesOnly);
+    double const least = std::max(1e-16 * values.eigenvalues().cwiseAbs().maxCoeff(), 1e-300);
+    Eigen::MatrixXd found(n, count);
+    std::mt19937 random{1};
+    for (Eigen::Index k = 0; k < count; ++k) {
+      Eigen::VectorXd v(n);
+      for (double& x : v) x = static_cast<double>(random()) / 4294967296.0 - 0.5;
+      for (int step = 0; step < 4; ++step) {  // the last only orthogonalizes
+        for (int again = 0; again < 2; ++again) v -= found.leftCols(k) * (found.leftCols(k).transpose() * v);
+        v.normalize();
+        if (step < 3) v = solve(values.eigenvalues()[n - 1 - k], least, std::move(v));
+      }
+      found.col(k) = v;
+    }
+    return found;
+  }
+};
+
+/// Orthonormal columns that span what the `count` largest eigenvalues of g belong to. Householder's reduction, and no
+/// more eigenvectors than are asked for: a fifth of the time of a whole decomposition.
+inline Eigen::MatrixXd leading_eigenvectors(Eigen::MatrixXd const& g, Eigen::Index count) {
+  if (g.rows() == 1) return Eigen::MatrixXd::Ones(1, 1);
+  Eigen::Tridiagonalization<Eigen::MatrixXd> const reduced{g};
+  tridiagonal const t{reduced.diagonal(), reduced.subDiagonal()};
+  return reduced.matrixQ() * t.largest(count);
+}
+
 }  // namespace eigen_products
 
 MIXBIT_EIGEN_INLINE void eigen_linalg::accumulate_gram(float alpha, matrix_ref<float const> x,
@@ -140,16 +209,29 @@ MIXBIT_EIGEN_INLINE bool eigen_linalg::inverse_factor(matrix_ref<float> h) const
   return true;
 }
 
+// Singular vectors of the shorter side are eigenvectors of its Gram matrix; a · V Vᵀ, or U Uᵀ · a, is the best
+// approximation, and errs by the square of what V or U does.
 MIXBIT_EIGEN_INLINE low_rank_factors eigen_linalg::low_rank(matrix_ref<double const> a, std::int64_t rank) const {
   using namespace eigen_products;
   single_threaded const guard;
-  Eigen::BDCSVD<Eigen::MatrixXd> const svd{map(a), Eigen::ComputeThinU | Eigen::ComputeThinV};
+  auto const whole = map(a);
   low_rank_factors found;
   found.left.resize(static_cast<std::size_t>(a.rows * rank));
   found.right.resize(static_cast<std::size_t>(rank * a.columns));
-  map(dense_matrix(found.left.data(), a.rows, rank)) =
-      svd.matrixU().leftCols(rank) * svd.singularValues().head(rank).asDiagonal();
-  map(dense_matrix(found.right.data(), rank, a.columns)) = svd.matrixV().leftCols(rank).transpose();
+  auto left = map(dense_matrix(found.left.data(), a.rows, rank));
+  auto right = map(dense_matrix(found.right.data(), rank, a.columns));
+  if (a.columns <= a.rows) {
+    right = leading_eigenvectors(whole.transpose() * whole, rank).transpose();
+    left = whole * right.transpose();
+    return found;
+  }
+  left = leading_eigenvectors(whole * whole.transpose(), rank);
+  right = left.transpose() * whole;
+  for (std::int64_t r = 0; r < rank; ++r) {
+    double const value = right.row(r).norm();
+    if (value > 0) right.row(r) /= value;
+    left.col(r) *= value;
+  }
   return found;
 }
 
