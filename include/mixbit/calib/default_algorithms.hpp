@@ -2,6 +2,7 @@
 // MIXBIT_SEPARATE_COMPILATION this header is what one source file of a program includes (calib/algorithm.hpp).
 #pragma once
 
+#include "mixbit/calib/act_headroom_algorithm.hpp"
 #include "mixbit/calib/amax_search_algorithm.hpp"
 #include "mixbit/calib/awq_clip.hpp"
 #include "mixbit/calib/awq_lite.hpp"
@@ -22,6 +23,7 @@ algorithm_registry<B> default_algorithms() {
   all.add("awq_lite", calibrate_awq_lite<B>);
   all.add("awq_clip", calibrate_awq_clip<B>);
   all.add("awq_full", calibrate_awq_full<B>);
+  all.add("nvfp4_act_headroom", calibrate_act_headroom<B>);
   return all;
 }
 
