@@ -13,6 +13,7 @@
 
 #include "mixbit/adapters/eigen.hpp"
 #include "mixbit/calib/default_algorithms.hpp"
+#include "mixbit/calib/default_calibrators.hpp"
 #include "mixbit/config/presets.hpp"
 #include "mixbit/mixbit.hpp"
 #include "mixbit/reference/simd.hpp"

@@ -1,6 +1,11 @@
-// The calibration algorithms for the CPU backend, compiled once for this project's own programs
+// The calibration algorithms and calibrators for the CPU backend, compiled once for this project's own programs
 // (MIXBIT_SEPARATE_COMPILATION).
 #include "mixbit/calib/default_algorithms.hpp"
+#include "mixbit/calib/default_calibrators.hpp"
 #include "mixbit/reference/scalar.hpp"
 
-template mixbit::algorithm_registry<mixbit::reference::scalar> mixbit::default_algorithms<mixbit::reference::scalar>();
+namespace mixbit {
+template algorithm_registry<reference::scalar> default_algorithms<reference::scalar>();
+template std::unique_ptr<calibrator<reference::scalar>> make_built_in_calibrator<reference::scalar>(
+    calibrator_request const&);
+}  // namespace mixbit

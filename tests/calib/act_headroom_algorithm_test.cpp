@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include "mixbit/calib/act_headroom.hpp"
 #include "support/error_text.hpp"
 #include "support/small_network.hpp"
 

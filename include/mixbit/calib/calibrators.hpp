@@ -15,8 +15,8 @@
 #include <string>
 #include <utility>
 
-#include "mixbit/calib/act_headroom.hpp"
-#include "mixbit/calib/histogram_calibrator.hpp"
+#include "mixbit/config/calibrator_config.hpp"
+#include "mixbit/quantizer/calibrator.hpp"
 
 namespace mixbit {
 
@@ -27,6 +27,11 @@ struct calibrator_request {
   quantizer_numerics const& numerics;
   std::string const& where;  ///< the quantizer's full name, for messages
 };
+
+/// One of the library's own but for max; null for another name. Throws what is wrong with the quantizer's format. With
+/// MIXBIT_SEPARATE_COMPILATION one source file includes calib/default_calibrators.hpp and instantiates it.
+template <backend B>
+std::unique_ptr<calibrator<B>> make_built_in_calibrator(calibrator_request const& r);
 
 template <backend B>
 class calibrator_registry {
@@ -48,14 +53,7 @@ class calibrator_registry {
   /// listing those that are known, and what the factory throws.
   pointer make(calibrator_request const& r) const {
     if (r.config.is_max()) return nullptr;
-    if (r.config.name() == "histogram") {
-      check_histogram(r.config, r.numerics, r.where);
-      return std::make_unique<histogram_calibrator<B>>(r.config);
-    }
-    if (r.config.name() == "nvfp4_act_headroom") {
-      check_headroom(r.numerics, r.where);
-      return std::make_unique<headroom_calibrator<B>>(r.config);
-    }
+    if (auto built_in = make_built_in_calibrator<B>(r)) return built_in;
     auto const at = own_.find(r.config.name());
     if (at == own_.end())
       fail(error_id::config_unknown_field, r.where, ": no calibrator is named '", r.config.name(), "'; known are ",
@@ -79,3 +77,7 @@ class calibrator_registry {
 };
 
 }  // namespace mixbit
+
+#if !defined(MIXBIT_SEPARATE_COMPILATION)
+#include "mixbit/calib/default_calibrators.hpp"
+#endif
