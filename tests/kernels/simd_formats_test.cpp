@@ -80,6 +80,28 @@ TEST_CASE("reference::simd: block formats, the bits of reference::scalar") {
   });
 }
 
+TEST_CASE("reference::simd: four over six takes 6 where the errors are the same squares in another order") {
+  std::mt19937 random{7};
+  tensor<float> x{dense_geometry(dtype::f32, {8, 1024})};
+  std::vector<axis_block> const block{{-1, 16}};
+  call const c{blocks_of(x.g, block), {}, {e2m1_element, policy::stored, dtype::f8_e4m3, packing::dense_rows,
+               scale_rule::four_over_six}, 1536.0f};  // so that the scales of a block are 1 and 1.5
+  for (std::int64_t first = 0; first < x.g.size(); first += 16) {
+    std::vector<float> values{6.0f, 0.0f};
+    while (values.size() < 16) {
+      // under the scale 1 these err by t and by 1/4 - t, under 1.5 the other way round
+      float const t = static_cast<float>(random() % 0x3ffff) * 0x1p-20f;
+      values.insert(values.end(), {0.5f + t, 0.75f + t});
+    }
+    std::ranges::shuffle(values, random);
+    for (std::int64_t i = 0; i < 16; ++i) x[first + i] = values[static_cast<std::size_t>(i)];
+  }
+  std::int64_t const scales_at = x.g.size() / 2 + 8;  // behind the codes
+  auto const codes = encoded<reference::scalar>(x, c);
+  CHECK(std::ranges::count(codes.begin() + scales_at, codes.begin() + scales_at + 512, 0x38) == 512);
+  on_every_instruction_set([&] { compare(x, c, "ties"); });
+}
+
 TEST_CASE("reference::simd: dynamic scales per token, the bits of reference::scalar") {
   on_every_instruction_set([] {
     for (auto const& how : {format{}, format{e4m3_element}, format{integer_element(8), policy::modelopt}})

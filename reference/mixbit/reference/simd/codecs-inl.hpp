@@ -142,8 +142,7 @@ class minifloat_codec {
   static constexpr std::int32_t quiet_nan = 0x7fc00000;
 
   HWY_INLINE minifloat_codec(element_type const& e, formats::minifloat_codes const& codes)
-      : mantissa_bits_{e.mantissa_bits},
-        drop_{23 - e.mantissa_bits},
+      : drop_{23 - e.mantissa_bits},
         sign_place_{31 - e.exponent_bits - e.mantissa_bits},
         has_nan_{codes.nan >= 0},
         sign_bit_{splat(1 << (e.exponent_bits + e.mantissa_bits))},
@@ -157,6 +156,7 @@ class minifloat_codec {
         behind_value_{splat(codes.infinite ? 0x7f800000 : quiet_nan)},
         nan_{splat(has_nan_ ? quiet_nan : 0)},
         nan_code_{splat(has_nan_ ? codes.nan : 0)},
+        nudge_{splat(e.mantissa_bits == 0 ? 1 : 0)},
         top_{splat(static_cast<std::int32_t>(fp::bits(formats::minifloat_codec{e}.largest())))},
         smallest_{as_floats(splat((128 - codes.bias - e.mantissa_bits) << 23))} {}
 
@@ -168,11 +168,7 @@ class minifloat_codec {
   }
 
   HWY_INLINE ints bounded(floats v) const {
-    ints const magnitude = hn::Min(magnitude_of(v), top_);
-    if (mantissa_bits_ != 0) return magnitude;
-    // without mantissa bits the half of the smallest value goes up, and half to even would take it down
-    ints const midpoint = hn::Sub(lowest_, splat(1 << 23));
-    return hn::IfThenElse(hn::Lt(magnitude, midpoint), magnitude, hn::Max(magnitude, lowest_));
+    return hn::Min(hn::OrAnd(nudge_, as_ints(v), splat(0x7fffffff)), top_);
   }
 
   HWY_INLINE ints magic_of(ints magnitude, ints offset) const {
@@ -180,13 +176,14 @@ class minifloat_codec {
     return hn::Add(hn::Max(exponent, lowest_), offset);
   }
 
-  int mantissa_bits_, drop_, sign_place_;  // `drop`: mantissa bits that float32 has beyond ours
+  int drop_, sign_place_;  // `drop`: mantissa bits that float32 has beyond ours
   bool has_nan_;
   ints sign_bit_, own_bits_;
   ints lowest_;  // the smallest normal binade, as bits of float32
   ints magic_offset_, counting_offset_, magnitude_bits_;
   ints normal_from_, behind_largest_, behind_value_, nan_, nan_code_;
-  ints top_;  // bits of the largest value
+  ints nudge_;  // without mantissa bits ties go up: the last place of float32 puts them past the middle
+  ints top_;    // bits of the largest value
   floats smallest_;
 };
 

@@ -58,39 +58,44 @@ HWY_INLINE void encode_run(Rule const& rule, vector_scaling const& s, T const* x
 template <class VectorRule>
 inline constexpr bool looks_for_nan = !formats::block_scaled<decltype(VectorRule::scalar)>;
 
-/// The same for groups of whole vectors that have a scale, right where no element is NaN. What is needed three batches
-/// later is fetched from memory meanwhile.
+/// The codes of numbers in four vectors with a scaling each. What is needed three batches later is fetched from memory
+/// meanwhile.
+template <class Rule, class T>
+HWY_INLINE void encode_four(Rule const& rule, vector_scaling const (&s)[4], T const* x, std::uint8_t* codes,
+                            floats (&seen)[4]) {
+  ints four[4];
+  for (int j = 0; j < 4; ++j) {
+    hwy::Prefetch(x + j * lanes + 3 * batch_elements);
+    floats const v = load(x + j * lanes);
+    if constexpr (looks_for_nan<Rule>) seen[j] = hn::Add(seen[j], v);
+    four[j] = rule.encode_number(s[j], v);
+  }
+  store_four(four, codes);
+}
+
+/// The codes of groups of whole vectors that have a scale, right where no element is NaN.
 template <int Vectors, class Rule, class T>
 HWY_INLINE void encode_whole(Rule const& given_rule, scale_batch const& b, T const* x, std::int64_t block,
                              std::int64_t groups, std::uint8_t* codes, floats& seen) {
   Rule const rule = given_rule;  // a copy, that stores cannot change
-  std::int64_t const size = Vectors == 0 ? block : Vectors * lanes, together = Vectors == 0 ? 1 : 4 / Vectors;
+  std::int64_t const all = groups * block;
   floats sums[4] = {seen, hn::Zero(float_tag{}), hn::Zero(float_tag{}), hn::Zero(float_tag{})};
-  std::int64_t i = 0;
-  for (; i + together <= groups; i += together) {
-    vector_scaling s[4];
-    for (int j = 0; j < 4; ++j) s[j] = b.of(i + (Vectors == 0 ? 0 : j / std::max(Vectors, 1)));
-    std::int64_t k = i * size;
-    for (; k + 4 * lanes <= (i + together) * size; k += 4 * lanes) {
-      ints four[4];
-      for (int j = 0; j < 4; ++j) {
-        hwy::Prefetch(x + k + j * lanes + 3 * batch_elements);
-        floats const v = load(x + k + j * lanes);
-        if constexpr (looks_for_nan<Rule>) sums[j] = hn::Add(sums[j], v);
-        four[j] = rule.encode_number(s[j], v);
-      }
-      store_four(four, codes + k);
-    }
-    for (; k < (i + together) * size; k += lanes) {
-      floats const v = load(x + k);
-      sums[0] = hn::Add(sums[0], v);
-      hn::StoreU(low_bytes(rule.encode_number(s[0], v)), byte_tag{}, codes + k);
+  std::int64_t k = 0;
+  if constexpr (Vectors > 0) {
+    for (std::int64_t i = 0; k + 4 * lanes <= all; k += 4 * lanes, i += 4 / Vectors) {
+      vector_scaling const s[4] = {b.of(i), b.of(i + 1 / Vectors), b.of(i + 2 / Vectors), b.of(i + 3 / Vectors)};
+      encode_four(rule, s, x + k, codes + k, sums);
     }
   }
-  for (std::int64_t k = i * size; k < groups * size; k += lanes) {
-    floats const v = load(x + k);
-    sums[0] = hn::Add(sums[0], v);
-    hn::StoreU(low_bytes(rule.encode_number(b.of(k / size), v)), byte_tag{}, codes + k);
+  for (std::int64_t i = k / block; k < all; ++i) {
+    vector_scaling const one = b.of(i), s[4] = {one, one, one, one};
+    std::int64_t const end = (i + 1) * block;
+    for (; k + 4 * lanes <= end; k += 4 * lanes) encode_four(rule, s, x + k, codes + k, sums);
+    for (; k < end; k += lanes) {
+      floats const v = load(x + k);
+      sums[0] = hn::Add(sums[0], v);
+      hn::StoreU(low_bytes(rule.encode_number(one, v)), byte_tag{}, codes + k);
+    }
   }
   seen = hn::Add(hn::Add(sums[0], sums[1]), hn::Add(sums[2], sums[3]));
 }

@@ -86,22 +86,24 @@ HWY_INLINE hn::Vec<D> join_fields(D d, hn::Vec<D> v, int width, int bits) {
   return hn::Or(hn::And(v, low), hn::ShiftRightSame(hn::AndNot(low, v), width - bits));
 }
 
-/// The codes of as many blocks of 16 as there are codes and room for; returns how many codes that was. In every 64 bits
+/// The codes of as many vectors as there are codes and room for; returns how many codes that was. In every 64 bits
 /// eight codes move together in three steps, then the bytes of two such lanes.
 inline std::int64_t pack_whole(std::uint8_t const* codes, std::int64_t n, int bits, std::uint8_t* out) {
-  using tag = hn::Full128<std::uint64_t>;
-  using byte_block = hn::Repartition<std::uint8_t, tag>;
+  using tag = hn::ScalableTag<std::uint64_t>;
+  using byte_vector = hn::Repartition<std::uint8_t, tag>;
+  constexpr std::int64_t together = hn::MaxLanes(byte_vector{});
   tag const d;
-  HWY_ALIGN std::uint8_t order[16];
+  HWY_ALIGN std::uint8_t order[16], packed[static_cast<std::size_t>(together)];
   for (int i = 0; i < 16; ++i) order[i] = static_cast<std::uint8_t>(i < bits ? i : i < 2 * bits ? i - bits + 8 : 0x80);
-  auto const places = hn::Load(byte_block{}, order);
-  auto const own = hn::Set(byte_block{}, static_cast<std::uint8_t>((1 << bits) - 1));
+  auto const places = hn::LoadDup128(byte_vector{}, order);
+  auto const own = hn::Set(byte_vector{}, static_cast<std::uint8_t>((1 << bits) - 1));
   std::int64_t i = 0;
-  // a block writes 16 bytes, of which 2*bits are its own and the rest is written again behind it
-  for (; (i + 16) * bits / 8 + 16 <= (n * bits + 7) / 8; i += 16) {
-    auto v = hn::BitCast(d, hn::And(hn::LoadU(byte_block{}, codes + i), own));
+  // 16 codes write 16 bytes, of which 2*bits are their own and the rest is written again behind them
+  for (; (i + together) * bits / 8 + 16 <= (n * bits + 7) / 8; i += together) {
+    auto v = hn::BitCast(d, hn::And(hn::LoadU(byte_vector{}, codes + i), own));
     v = join_fields(d, join_fields(d, join_fields(d, v, 8, bits), 16, 2 * bits), 32, 4 * bits);
-    hn::StoreU(hn::TableLookupBytesOr0(hn::BitCast(byte_block{}, v), places), byte_block{}, out + i * bits / 8);
+    hn::Store(hn::TableLookupBytesOr0(hn::BitCast(byte_vector{}, v), places), byte_vector{}, packed);
+    for (std::int64_t k = 0; k < together; k += 16) std::memcpy(out + (i + k) * bits / 8, packed + k, 16);
   }
   return i;
 }
