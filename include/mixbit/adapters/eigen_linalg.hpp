@@ -8,8 +8,9 @@
 // its own, so build for x86-64-v3 or native. In a program built with OpenMP, Eigen's own threads are off while a call
 // runs (Eigen::setNbThreads is global), since its blocking would change with them.
 //
-// Eigen's products cost seconds of compile time. Where MIXBIT_SEPARATE_COMPILATION is defined this header only declares,
-// and one file of the program includes mixbit/adapters/eigen_linalg_impl.hpp (as adapters/eigen_linalg.cpp does).
+// Eigen's products cost seconds of compile time. Where MIXBIT_SEPARATE_COMPILATION is defined this header only
+// declares, and one file of the program includes mixbit/adapters/eigen_linalg_impl.hpp (as adapters/eigen_linalg.cpp
+// does).
 #pragma once
 
 #include "mixbit/core/linalg.hpp"
