@@ -52,8 +52,8 @@ void rewrite_weight(calibration<B>& c, calibrated_layer<B> const& layer, input_g
 
 }  // namespace detail
 
-/// Throws `state_missing` without a linalg, `format_value` for a weight that GPTQ cannot take, and `state_not_calibrated`
-/// where no layer saw a token.
+/// Throws `state_missing` without a linalg, `format_value` for a weight that GPTQ cannot take, and
+/// `state_not_calibrated` where no layer saw a token.
 template <backend B>
 void calibrate_gptq(calibration<B>& c, algorithm_step const& step) {
   require_linalg(c.linalg, "gptq");
