@@ -41,8 +41,8 @@ struct figure {
 void print(figure const& f, bool json) {
   if (json)
     std::printf("{\"what\": \"%s\", \"columns\": %lld, \"threads\": %d, \"ms\": %.2f, \"peer_ms\": %.2f, "
-                "\"ratio\": %.2f, \"rounds\": %d}\n", f.what.c_str(), static_cast<long long>(f.columns), f.threads, f.ms, f.peer_ms,
-                f.ratio, f.rounds);
+                "\"ratio\": %.2f, \"rounds\": %d}\n",
+                f.what.c_str(), static_cast<long long>(f.columns), f.threads, f.ms, f.peer_ms, f.ratio, f.rounds);
   else
     std::printf("%-44s %5lld^2  %d thread(s) %9.1f ms (%d)%s\n", f.what.c_str(), static_cast<long long>(f.columns),
                 f.threads, f.ms, f.rounds,

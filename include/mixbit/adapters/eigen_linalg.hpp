@@ -8,8 +8,9 @@
 // its own, so build for x86-64-v3 or native. In a program built with OpenMP, Eigen's own threads are off while a call
 // runs (Eigen::setNbThreads is global), since its blocking would change with them.
 //
-// Eigen's products cost seconds of compile time. Where MIXBIT_SEPARATE_COMPILATION is defined this header only declares,
-// and one file of the program includes mixbit/adapters/eigen_linalg_impl.hpp (as adapters/eigen_linalg.cpp does).
+// Eigen's products cost seconds of compile time. Where MIXBIT_SEPARATE_COMPILATION is defined this header only
+// declares, and one file of the program includes mixbit/adapters/eigen_linalg_impl.hpp (as adapters/eigen_linalg.cpp
+// does).
 #pragma once
 
 #include "mixbit/core/linalg.hpp"
@@ -27,7 +28,7 @@ class eigen_linalg {
                     matrix_ref<float> c) const;
   /// In float64; borrows 8 n² bytes.
   bool inverse_factor(matrix_ref<float> h) const;
-  /// By the eigenvectors of the shorter side's Gram matrix, on one thread; borrows 8 n² bytes of that side's n a few times.
+  /// By the eigenvectors of the shorter side's Gram matrix, on one thread; borrows 8 n² bytes a few times, n that side.
   low_rank_factors low_rank(matrix_ref<double const> a, std::int64_t rank) const;
   executor_ref threads() const { return threads_; }
 

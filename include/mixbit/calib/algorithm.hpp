@@ -106,7 +106,3 @@ template <backend B>
 algorithm_registry<B> default_algorithms();
 
 }  // namespace mixbit
-
-#if !defined(MIXBIT_SEPARATE_COMPILATION)
-#include "mixbit/calib/default_algorithms.hpp"
-#endif

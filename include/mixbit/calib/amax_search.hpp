@@ -2,9 +2,9 @@
 // the first that errs least. Candidates are multiples of the amax that is there (ModelOpt's mse), or for static NVFP4
 // the amaxes that the positive E4M3 scales stand for (its fp8_scale_sweep).
 //
-// The weight is seen as float32, whatever its type. It is cut into slabs of rows that stay in cache while all candidates
-// are tried: memory is a float32 copy of one weight, and errors are kept for the groups of one slab. Groups that cross
-// rows are summed over all slabs first.
+// The weight is seen as float32, whatever its type. It is cut into slabs of rows that stay in cache while all
+// candidates are tried: memory is a float32 copy of one weight, and errors are kept for the groups of one slab. Groups
+// that cross rows are summed over all slabs first.
 #pragma once
 
 #include <algorithm>
@@ -43,8 +43,8 @@ inline amax_candidates nvfp4_scale_amaxes(float tensor_amax) {
   return c;
 }
 
-/// A slab of the weight, what a candidate makes of it, and its groups; `first_row` is its place in the weight. Adds each
-/// group's error to `sum`. All memory is the backend's.
+/// A slab of the weight, what a candidate makes of it, and its groups; `first_row` is its place in the weight. Adds
+/// each group's error to `sum`. All memory is the backend's.
 struct cast_slab {
   const_tensor_ref weight, cast;
   partition groups;

@@ -1,9 +1,9 @@
 // The algorithm "gptq" over a model's layers: max, one run of the loop for the Hessians of all layers (4 bytes for each
 // pair of input channels), then each weight in turn. What it makes of a weight is kept in the recipe.
 //
-// Inputs are seen as their quantizers leave them, behind layers whose weights are not quantized. Convolutions keep their
-// max calibration, as in ModelOpt; so does a layer that saw no tokens (an expert that was never chosen), and a note says
-// so. An embedding has no inputs to speak of and is refused.
+// Inputs are seen as their quantizers leave them, behind layers whose weights are not quantized. Convolutions keep
+// their max calibration, as in ModelOpt; so does a layer that saw no tokens (an expert that was never chosen), and a
+// note says so. An embedding has no inputs to speak of and is refused.
 #pragma once
 
 #include <memory>
@@ -26,8 +26,8 @@ bool takes_gptq(calibrated_layer<B> const& layer) {
   auto const* const q = layer.weight.data ? layer.quantizers().find(quantizer_role::weight) : nullptr;
   if (q == nullptr) return false;
   if (layer.where->layout.kind == site_kind::lookup)
-    fail(error_id::format_value, q->path(), ": gptq minimises a layer's output error over its inputs, and an embedding ",
-         "has none; turn this quantizer off, or calibrate it by max or mse");
+    fail(error_id::format_value, q->path(), ": gptq minimises a layer's output error over its inputs, and an ",
+         "embedding has none; turn this quantizer off, or calibrate it by max or mse");
   if (layer.where->layout.kind != site_kind::linear || layer.weight.rank != 2) return false;
   for (auto const& member : q->members()) weight_columns<B>::require_possible(member);
   return true;
@@ -35,7 +35,8 @@ bool takes_gptq(calibrated_layer<B> const& layer) {
 
 /// Puts the layer's quantized weight in the recipe.
 template <backend B>
-void rewrite_weight(calibration<B>& c, calibrated_layer<B> const& layer, input_gram& gram, gptq_options const& options) {
+void rewrite_weight(calibration<B>& c, calibrated_layer<B> const& layer, input_gram& gram,
+                    gptq_options const& options) {
   workspace_lock<B> const held{c.home};
   B& device = c.home.device;
   auto& q = *layer.quantizers().find(quantizer_role::weight);
@@ -52,8 +53,8 @@ void rewrite_weight(calibration<B>& c, calibrated_layer<B> const& layer, input_g
 
 }  // namespace detail
 
-/// Throws `state_missing` without a linalg, `format_value` for a weight that GPTQ cannot take, and `state_not_calibrated`
-/// where no layer saw a token.
+/// Throws `state_missing` without a linalg, `format_value` for a weight that GPTQ cannot take, and
+/// `state_not_calibrated` where no layer saw a token.
 template <backend B>
 void calibrate_gptq(calibration<B>& c, algorithm_step const& step) {
   require_linalg(c.linalg, "gptq");

@@ -71,7 +71,8 @@ void store_floats(B& device, tensor_ref t, std::vector<float> const& values) {
   visit_compute(t.type, [&]<class T>(T) {
     detail::for_rows(t, [&](std::int64_t offset, std::int64_t index) {
       T* const to = t.as<T>() + offset;
-      for (std::int64_t k = 0; k < width; ++k) to[k * step] = from_float<T>(values[static_cast<std::size_t>(index + k)]);
+      float const* const from = values.data() + index;
+      for (std::int64_t k = 0; k < width; ++k) to[k * step] = from_float<T>(from[k]);
     });
   });
   if constexpr (B::place != mixbit::device::cpu) device.copy_from_host(target, bytes.data(), bytes.size());

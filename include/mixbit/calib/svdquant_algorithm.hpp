@@ -1,6 +1,6 @@
-// SVDQuant (Li et al., 2024) as ModelOpt computes it: what a weight's largest singular values hold goes into a
-// low-rank branch that stays unquantized, and only the rest of the weight is quantized. The scales that move outliers
-// from inputs into the weight come before (AWQ's, set as pre_quant_scale); max comes after.
+// SVDQuant (Li et al., 2024) as ModelOpt computes it: what a weight's largest singular values hold goes into a low-rank
+// branch that stays unquantized, and only the rest of the weight is quantized. The scales that move outliers from
+// inputs into the weight come before (AWQ's, set as pre_quant_scale); max comes after.
 #pragma once
 
 #include <algorithm>

@@ -107,3 +107,7 @@ const_tensor_ref source_weight(module_ref<B> const& m) {
 }
 
 }  // namespace mixbit
+
+#if !defined(MIXBIT_SEPARATE_COMPILATION)
+#include "mixbit/calib/default_algorithms.hpp"
+#endif
