@@ -179,6 +179,18 @@ TEST_CASE("awq_clip: each block's ratio is the first with the least partial erro
   CHECK(after != before);
 }
 
+TEST_CASE("awq_clip: a block without data takes the first ratio, as any of equal losses") {
+  small_network net;
+  matrix x = outliers(10, 32);
+  x.leftCols(8).setZero();
+  model<cpu_backend> m{net};
+  quantize(m, int4_with("max"), {});
+  auto const before = weight_amax(net.first, m);
+  quantize(m, int4_with("awq_clip"), [&] { net.forward(x); });
+  auto const after = weight_amax(net.first, m);
+  for (std::size_t row = 0; row < 24; ++row) CHECK(after[4 * row] == 0.5f * before[4 * row]);
+}
+
 TEST_CASE("awq_clip: NVFP4 weights have one amax, chosen by the output") {
   small_network net;
   matrix const x = outliers(16, 32);
