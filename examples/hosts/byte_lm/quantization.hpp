@@ -52,6 +52,17 @@ inline int steps_of(std::vector<byte_windows> const& steps, std::optional<int> w
   return wanted.value_or(available);
 }
 
+/// --algorithm: a name, or JSON. Throws config_* errors that name the option.
+inline mixbit::algorithm_config algorithm_of(std::string const& text) {
+  bool const is_json = text.front() == '{' || text.front() == '[';
+  auto const algorithm =
+      is_json ? mixbit::algorithm_from_json(
+                    mixbit::parse_json_strict(text, "--algorithm", mixbit::error_id::config_json), "--algorithm")
+              : mixbit::algorithm_config{text};
+  algorithm.validate("--algorithm");
+  return algorithm;
+}
+
 /// One run of the program.
 class job {
  public:
@@ -86,7 +97,8 @@ class job {
       return [this] { run_search(); };
     }
     if (!options_.preset.empty()) {
-      auto const config = mixbit::load_config(options_.preset);
+      auto config = mixbit::load_config(options_.preset);
+      if (!options_.algorithm.empty()) config.algorithm = algorithm_of(options_.algorithm);
       mixbit::require_hf_forms(quantized_, config);
       return [this, config] { print_notes(mixbit::quantize(quantized_, config, [&] { calibrate_all(); }).notes); };
     }
