@@ -6,6 +6,7 @@
 // often as the algorithm runs it. Layers whose turn has not come compute unquantized.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -15,6 +16,17 @@
 #include "mixbit/calib/max_algorithm.hpp"
 
 namespace mixbit {
+
+/// Where a layer's state is kept when its turn is over: io/layer_checkpoints.hpp has files. `folder` is the step's
+/// layerwise_checkpoint_dir, `place` the layer's in the order of the calibration.
+template <backend B>
+struct layer_checkpoints {
+  template <class Result>
+  using call = std::function<Result(std::string const& folder, std::size_t place, algorithm_step const& step,
+                                    calibrated_layer<B> const& layer, B& device)>;
+  call<bool> load = {};  ///< takes up what is held of a layer; false where nothing is
+  call<void> save = {};
+};
 
 namespace detail {
 
@@ -84,15 +96,27 @@ std::vector<calibrated_layer<B>> in_order(calibration<B> const& c, std::vector<s
 }  // namespace detail
 
 /// Runs one step layer by layer. A layer that the algorithm refuses (`config_conflict`) is calibrated by max, and a note
-/// says why; where it refuses all of them, the first refusal is thrown.
+/// says why; where it refuses all of them, the first refusal is thrown. With a layerwise_checkpoint_dir what it holds is
+/// not calibrated again, and each further layer is saved there.
 template <backend B>
-void calibrate_layerwise(calibration<B>& c, algorithm_step const& step, algorithm<B> const& run) {
+void calibrate_layerwise(calibration<B>& c, algorithm_step const& step, algorithm<B> const& run,
+                         layer_checkpoints<B> const& checkpoints = {}) {
+  std::string const folder = step.text("layerwise_checkpoint_dir");
+  if (!folder.empty() && !(checkpoints.load && checkpoints.save))
+    fail(error_id::config_value, step.method, ".layerwise_checkpoint_dir: this model has nothing to write checkpoints ",
+         "with; set model_options::checkpoints (io/layer_checkpoints.hpp)");
   detail::unquantized_pass<B> others{c.sites()};
   if (c.loop) c.run("layerwise calibration");
   std::string refusal;
   bool taken = false;
+  std::size_t place = 0;
   for (auto const& layer : detail::in_order(c, others.reached())) {
     others.release(*layer.where);
+    if (!folder.empty() && checkpoints.load(folder, place, step, layer, c.home.device)) {
+      ++place;
+      taken = true;
+      continue;
+    }
     calibration<B> one{{layer}, c.home, c.numerics, c.loop};
     try {
       run(one, step);
@@ -105,6 +129,8 @@ void calibrate_layerwise(calibration<B>& c, algorithm_step const& step, algorith
     }
     layer.where->cache.valid = false;
     c.notes.insert(c.notes.end(), one.notes.begin(), one.notes.end());
+    if (!folder.empty()) checkpoints.save(folder, place, step, layer, c.home.device);
+    ++place;
   }
   if (!taken && !refusal.empty()) fail(error_id::config_conflict, refusal);
 }

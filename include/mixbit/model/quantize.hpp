@@ -136,7 +136,7 @@ calibration_report run_algorithm(model<B>& m, std::vector<module_ref<B>> const& 
   for (auto const& step : steps) {
     auto const& run = m.options().algorithms.find(step.method, "algorithm");
     if (step.flag("layerwise"))
-      calibrate_layerwise(c, step, run);
+      calibrate_layerwise(c, step, run, m.options().checkpoints);
     else
       run(c, step);
   }
