@@ -1,7 +1,7 @@
 // Suite lm: logits, validation loss, amax and pre_quant_scale values of data/byte-lm, unquantized and under presets,
-// against ModelOpt's. One flipped rounding of an activation spreads, so presets that quantize activations are held to the
-// bounds that recomputing in another order needs (tests/golden/README.md); weights are held bit for bit, and where an
-// algorithm scales them to 1e-5.
+// against ModelOpt's. One flipped rounding of an activation spreads, so presets that quantize activations are held to
+// the bounds that recomputing in another order needs (tests/golden/README.md); weights are held bit for bit, and where
+// an algorithm scales them to 1e-5.
 #pragma once
 
 #include <cmath>
