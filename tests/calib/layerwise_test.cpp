@@ -68,7 +68,7 @@ TEST_CASE("layerwise: layers come in the order of the forward, not of the walk")
   CHECK(order == std::vector<std::string>{"first", "second"});
 }
 
-TEST_CASE("layerwise: a layer that the algorithm refuses stays at max; all of them refused, or a throw, change nothing") {
+TEST_CASE("layerwise: a layer that is refused stays at max; all of them refused, or a throw, change nothing") {
   small_network net;
   matrix const x = random_matrix(40, 32, 7), before = net.forward(x);
   model<cpu_backend> m{net};
