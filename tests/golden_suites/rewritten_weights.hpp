@@ -8,7 +8,6 @@
 #include "golden_suites/algorithms_net.hpp"
 #include "golden_suites/gptq_tie.hpp"
 #include "golden_suites/suite.hpp"
-#include "mixbit/calib/svdquant_algorithm.hpp"
 #include "mixbit/config/json.hpp"
 
 namespace golden {
@@ -50,7 +49,7 @@ class rewritten_weights_suite {
 
     one(mixbit::test::golden_file const& file, mixbit::json_document const& c,
         mixbit::algorithm_config const& algorithm)
-        : net{file}, model{net, options(file, c)}, golden{c}, id{c.at("id")}, step{algorithm.given_steps.front()} {
+        : net{file}, model{net, options()}, golden{c}, id{c.at("id")}, step{algorithm.given_steps.front()} {
       mixbit::quantize_config config;
       config.entries = mixbit::quant_cfg_from_json(mixbit::config_json::parse(c.at("quant_cfg").dump()));
       config.algorithm = algorithm;
@@ -58,26 +57,11 @@ class rewritten_weights_suite {
         for (auto const& x : net.batches) (void)net.forward(x);
       });
     }
-    static mixbit::model_options<backend> options(mixbit::test::golden_file const& file,
-                                                  mixbit::json_document const& c) {
+    static mixbit::model_options<backend> options() {
       mixbit::model_options<backend> o;
       o.numerics = mixbit::policy::modelopt;
       o.linalg = mixbit::eigen_linalg{};
-      o.algorithms.add("svdquant", [&](mixbit::calibration<backend>& run, mixbit::algorithm_step const& step) {
-        for (auto& layer : run.layers) set_scales(run, layer, file, c);
-        mixbit::split_weights(run, step.integer("lowrank"));
-      });
       return o;
-    }
-    /// The golden's scales: awq_lite finds them before the weights are split.
-    static void set_scales(mixbit::calibration<backend>& run, mixbit::calibrated_layer<backend> const& layer,
-                           mixbit::test::golden_file const& file, mixbit::json_document const& c) {
-      auto const& input = c.at("state").at(layer.name() + ".input_quantizer");
-      auto scale = file.floats(input.at("pre_quant_scale").get<std::string>());
-      for (auto& q : layer.quantizers().quantizers)
-        if (q.role() == mixbit::quantizer_role::input) q.set_pre_quant_scale(run.home.device, scale);
-      for (float& s : scale) s = 1.0f / s;
-      layer.quantizers().find(mixbit::quantizer_role::weight)->set_pre_quant_scale(run.home.device, scale);
     }
     algorithms_net::layer const& layer(std::string const& name) const { return name == "fc1" ? net.fc1 : net.fc2; }
   };

@@ -43,10 +43,18 @@ check "a preset takes a search's files away" \
   test "$(ls "$work/stale" | tr '\n' ' ')" = "checkpoint evaluation.json notes quantizers.json "
 "$bin" "${model[@]}" --calib-steps 1 --preset examples/formats/int4_b32_weight_only.json --out "$work/e" >/dev/null 2>&1
 check "the example format is a preset too" test -s "$work/e/checkpoint/model.safetensors"
+"$bin" "${model[@]}" --calib-steps 1 --preset INT8_DEFAULT_CFG --out "$work/d" \
+  --algorithm '{"method": "smoothquant", "alpha": 0.5}' >/dev/null 2>"$work/log"
+check "an algorithm's results are written" grep -q pre_quant_scale "$work/d/quantizers.json"
+check "a checkpoint that lacks the scales is not, and an older one goes" test ! -e "$work/d/checkpoint/model.safetensors"
+check "which a line says" grep -q "checkpoint: not written: model.layers.0.self_attn.q_proj" "$work/log"
+"$bin" "${model[@]}" --calib-steps 1 --preset INT4_BLOCKWISE_WEIGHT_ONLY_CFG --out "$work/d" --algorithm awq_clip \
+  >/dev/null 2>&1
+check "awq_clip scales nothing, and is written" test -s "$work/d/checkpoint/model.safetensors"
 "$bin" --help >"$work/help"
 check "--help succeeds" test $? -eq 0
 for option in model out text windows formats effective-bits preset plan method disabled-layers calib-steps score-steps \
-  calib-from numerics cost threads; do
+  calib-from numerics cost threads algorithm; do
   check "--help names --$option" grep -q -- "--$option " "$work/help"
 done
 
@@ -91,7 +99,12 @@ refused "--score-steps 99" "${model[@]}" "${out[@]}" --formats FP8_DEFAULT_CFG -
 refused "--threads '0'" "${search[@]}" "${out[@]}" "${budget[@]}" --threads 0
 refused "--threads '1000000'" "${search[@]}" "${out[@]}" "${budget[@]}" --threads 1000000
 refused "gradient" "${search[@]}" "${out[@]}" "${budget[@]}" --method kl_div
-refused "smoothquant" "${model[@]}" "${out[@]}" --preset INT8_SMOOTHQUANT_CFG
+refused "--algorithm: no algorithm is named" "${model[@]}" "${out[@]}" "${preset[@]}" --algorithm awq_lit
+refused "alpha: 2 is not in" "${model[@]}" "${out[@]}" "${preset[@]}" --algorithm '{"method": "smoothquant", "alpha": 2}'
+refused "--algorithm" "${model[@]}" "${out[@]}" "${preset[@]}" --algorithm '{"method": '
+refused "'lsq' is registered" "${model[@]}" "${out[@]}" "${preset[@]}" --algorithm lsq
+refused "--algorithm needs --preset" "${model[@]}" "${out[@]}" --plan x --algorithm max
+refused "smoothquant: takes INT8" "${model[@]}" "${out[@]}" "${preset[@]}" --calib-steps 1 --algorithm smoothquant
 
 # files that are not there, or not what they should be: the path is in the line
 refused "$work/nowhere/config.json" --model "$work/nowhere" "${out[@]}" "${preset[@]}"

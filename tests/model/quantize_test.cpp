@@ -181,8 +181,10 @@ TEST_CASE("quantize: a preset that enables nothing, an unknown class, and an alg
   model<cpu> h{sensitive};
   CHECK(says(error_text(error_id::config_no_match, [&] { quantize(h, preset("FP8_DEFAULT_CFG")); }), "FP8_DEFAULT_CFG",
              "enables none of 3"));
-  CHECK(says(error_text(error_id::config_value, [&] { quantize(m, preset("INT4_AWQ_CFG")); }), "INT4_AWQ_CFG",
-             "awq_lite"));
+  auto acme = preset("INT4_AWQ_CFG");
+  acme.algorithm = "acme.none";
+  CHECK(says(error_text(error_id::config_value, [&] { quantize(m, acme); }), "INT4_AWQ_CFG",
+             "acme.none"));
   quantizer_attribute_config foreign;
   foreign.backend = "own";
   auto unknown = nothing_on();

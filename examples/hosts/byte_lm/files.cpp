@@ -37,6 +37,16 @@ data_windows read_data(options const& o, config const& shapes) {
 
 mixbit::quantize_config read_format(std::string const& preset_or_file) { return mixbit::load_config(preset_or_file); }
 
+mixbit::algorithm_config algorithm_of(std::string const& text) {
+  bool const is_json = text.front() == '{' || text.front() == '[';
+  auto const algorithm =
+      is_json ? mixbit::algorithm_from_json(
+                    mixbit::parse_json_strict(text, "--algorithm", mixbit::error_id::config_json), "--algorithm")
+              : mixbit::algorithm_config{text};
+  algorithm.validate("--algorithm");
+  return algorithm;
+}
+
 mixbit::quantization_plan read_plan(std::string const& path) {
   return mixbit::plan_from_json(mixbit::read_json_file(path), path);
 }
@@ -49,13 +59,31 @@ void check_folders(std::string const& model_folder, std::string const& out) {
   mixbit::staged_output const writable{out};  // not committed: it removes what it made
 }
 
+namespace {
+
+/// The first quantizer that scales its operand, which no checkpoint holds in this version; empty where there is none.
+std::string scaled_quantizer(mixbit::model<backend>& model) {
+  for (auto const& module : model.modules())
+    for (auto const& q : module.slots->shared_site()->quantizers().quantizers)
+      if (q.has_pre_quant_scale()) return q.path();
+  return {};
+}
+
+}  // namespace
+
 void write_results(mixbit::model<backend>& model, results const& r) {
   mixbit::staged_output out{r.out};
   for (char const* of_a_search : {"candidate_stats.json", "manifest.json", "plan.json", "layer-sensitivity-report.md"})
     if (std::error_code none; !std::filesystem::equivalent(out.folder() / of_a_search, r.plan_file, none))
       out.remove_stale(of_a_search);
-  for (auto const& line : mixbit::export_hf_checkpoint(model, r.model_folder, out, "checkpoint"))
-    std::fprintf(stderr, "checkpoint: %s\n", line.c_str());
+  if (auto const scaled = scaled_quantizer(model); !scaled.empty()) {
+    std::fprintf(stderr, "checkpoint: not written: %s has a pre_quant_scale\n", scaled.c_str());
+    for (char const* file : {"config.json", "hf_quant_config.json", "model.safetensors"})
+      out.remove_stale(std::filesystem::path{"checkpoint"} / file);
+  } else {
+    for (auto const& line : mixbit::export_hf_checkpoint(model, r.model_folder, out, "checkpoint"))
+      std::fprintf(stderr, "checkpoint: %s\n", line.c_str());
+  }
   if (r.stats != nullptr) {
     mixbit::write_json_file(out.path("candidate_stats.json"), mixbit::to_json(*r.stats));
     mixbit::write_json_file(out.path("manifest.json"), mixbit::manifest_json(*r.stats, r.plan));

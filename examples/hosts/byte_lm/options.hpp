@@ -30,6 +30,8 @@ inline constexpr char const* usage_text =
   --formats A,B,..       recipes of the search: preset names (FP8_DEFAULT_CFG) or JSON files
   --effective-bits X     budget: bits a weight on average, a decimal above 0 and at most 16
   --preset NAME          a preset's name or a JSON file: quantize() with it instead of searching
+  --algorithm A          how --preset is calibrated, instead of its own way: a name (awq_lite, smoothquant, max) or JSON
+                         as in a config, '{"method": "smoothquant", "alpha": 0.5}', or a list of either
   --plan FILE            a plan.json: apply it instead of searching
   --method gradient      how sensitivity is measured
   --disabled-layers P,.. layers the search leaves alone; wildcards * ? [..] [!..]
@@ -42,13 +44,14 @@ inline constexpr char const* usage_text =
   --help                 this text; alone
 
 Writes candidate_stats.json, manifest.json, layer-sensitivity-report.md and plan.json (search), quantizers.json,
-evaluation.json and checkpoint/ (always). Without a search, an earlier search's files in DIR are removed, but for the
+evaluation.json and checkpoint/ (always, but that no checkpoint holds inputs scaled by smoothquant or awq; a line says
+so). Without a search, an earlier search's files in DIR are removed, but for the
 plan that --plan names. Exit status: 0, or 2 with one line on what is wrong.
 )";
 
 struct options {
   bool help = false;
-  std::string model, out, text, windows, preset, plan;
+  std::string model, out, text, windows, preset, algorithm, plan;
   std::vector<std::string> formats, disabled_layers;
   std::optional<std::string> effective_bits;
   std::string method = "gradient", numerics = "stored", cost = "exact", calib_from;
@@ -96,6 +99,7 @@ inline void check_together(options const& o, std::map<std::string, bool> const& 
   if (o.model.empty()) refuse("--model is missing");
   if (o.out.empty()) refuse("--out is missing");
   if (!o.preset.empty() && !o.plan.empty()) refuse("--preset and --plan contradict each other");
+  if (!o.algorithm.empty() && o.preset.empty()) refuse("--algorithm needs --preset");
   char const* const instead = !o.preset.empty() ? "--preset" : "--plan";
   if (o.searches()) {
     if (o.formats.empty()) refuse("a search needs --formats (or give --preset or --plan)");
@@ -132,6 +136,7 @@ inline options parse_options(int count, char const* const* arguments) {
       {"--formats", list(o.formats)},
       {"--effective-bits", {[&](auto const&, auto const& v) { o.effective_bits = v; }}},
       {"--preset", text(o.preset)},
+      {"--algorithm", text(o.algorithm)},
       {"--plan", text(o.plan)},
       {"--method", choice(o.method, {"gradient"})},
       {"--disabled-layers", list(o.disabled_layers)},

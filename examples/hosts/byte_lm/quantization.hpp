@@ -60,7 +60,8 @@ class job {
       return [this] { run_search(); };
     }
     if (!options_.preset.empty()) {
-      auto const config = read_format(options_.preset);
+      auto config = read_format(options_.preset);
+      if (!options_.algorithm.empty()) config.algorithm = algorithm_of(options_.algorithm);
       mixbit::require_hf_forms(quantized_, config);
       return [this, config] { print_notes(mixbit::quantize(quantized_, config, [&] { calibrate_all(); }).notes); };
     }

@@ -9,6 +9,7 @@
 #include "mixbit/calib/gptq_algorithm.hpp"
 #include "mixbit/calib/max_algorithm.hpp"
 #include "mixbit/calib/smoothquant.hpp"
+#include "mixbit/calib/svdquant_algorithm.hpp"
 
 namespace mixbit {
 
@@ -23,6 +24,7 @@ algorithm_registry<B> default_algorithms() {
   all.add("awq_lite", calibrate_awq_lite<B>);
   all.add("awq_clip", calibrate_awq_clip<B>);
   all.add("awq_full", calibrate_awq_full<B>);
+  all.add("svdquant", calibrate_svdquant<B>);
   all.add("nvfp4_act_headroom", calibrate_act_headroom<B>);
   return all;
 }

@@ -50,8 +50,8 @@ std::string scaling_obstacle(sequential_quantizer<B> const& input) {
 
 }  // namespace detail
 
-/// The layers that `method` scales: linear ones whose weight is quantized, and whose input quantizer calibrates one amax
-/// or none. Of others with a quantized weight a note says why they stay at max. Scales of a calibration before are
+/// The layers that `method` scales: linear ones whose weight is quantized, and whose input quantizer calibrates one
+/// amax or none. Of others with a quantized weight a note says why they stay at max. Scales of a calibration before are
 /// taken off. Throws `config_conflict` where no layer is left.
 template <backend B>
 std::vector<scalable_layer<B>> scalable_layers(calibration<B>& c, std::string_view method) {

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "mixbit/calib/awq_lite.hpp"
 #include "mixbit/calib/host_floats.hpp"
 #include "mixbit/calib/max_algorithm.hpp"
 
@@ -84,6 +85,14 @@ void split_weights(calibration<B>& c, std::int64_t rank) {
           if (member.needs_calibration()) member.forget();
   }
   calibrate_max(c);
+}
+
+/// awq_lite, whose scales move outliers into the weight, then `split_weights`.
+template <backend B>
+void calibrate_svdquant(calibration<B>& c, algorithm_step const& step) {
+  require_linalg(c.linalg, "svdquant");
+  calibrate_awq_lite(c, algorithm_step{"awq_lite"});
+  split_weights(c, step.integer("lowrank"));
 }
 
 }  // namespace mixbit

@@ -14,6 +14,7 @@
 
 #include "mixbit/calib/algorithm.hpp"
 #include "mixbit/calib/calibrators.hpp"
+#include "mixbit/calib/layerwise.hpp"
 #include "mixbit/config/module_classes.hpp"
 #include "mixbit/config/resolve.hpp"
 #include "mixbit/model/module.hpp"
@@ -28,6 +29,7 @@ struct model_options {
   module_class_registry classes = default_module_classes();
   algorithm_registry<B> algorithms = default_algorithms<B>();  ///< what a config's "algorithm" may name
   any_linalg linalg = {};          ///< for gptq and svdquant; eigen_linalg of adapters/eigen_linalg.hpp is one
+  layer_checkpoints<B> checkpoints = {};  ///< of a layerwise calibration that is told where to keep them
   bool strict = true;              ///< is a user's entry that matches nothing an error, or a line in the plan?
   std::size_t scratch_limit = 0;   ///< bytes of scratch memory; 0: no limit
   calibrator_registry<B> calibrators = {};  ///< the library's own, and what the user adds

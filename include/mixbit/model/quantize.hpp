@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "mixbit/calib/layerwise.hpp"
 #include "mixbit/calib/max_algorithm.hpp"
 #include "mixbit/core/arithmetic.hpp"
 #include "mixbit/model/model.hpp"
@@ -144,7 +145,13 @@ calibration_report run_algorithm(model<B>& m, std::vector<module_ref<B>> const& 
   auto c = detail::calibration_of(m, modules, loop);
   auto steps = algorithm.steps();
   if (steps.empty()) steps.emplace_back();
-  for (auto const& step : steps) m.options().algorithms.find(step.method, "algorithm")(c, step);
+  for (auto const& step : steps) {
+    auto const& run = m.options().algorithms.find(step.method, "algorithm");
+    if (step.flag("layerwise"))
+      calibrate_layerwise(c, step, run, m.options().checkpoints);
+    else
+      run(c, step);
+  }
   return detail::concluded(m, c);
 }
 

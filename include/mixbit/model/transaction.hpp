@@ -27,6 +27,7 @@ class recipe_transaction {
       before_.push_back({std::move(s->recipes), s->active, s->folded});
       s->recipes.clear();
       s->active = 0;
+      ++s->generation;
       s->cache.valid = false;
     }
   }
@@ -36,6 +37,7 @@ class recipe_transaction {
     if (committed_) return;
     for (std::size_t i = 0; i < sites_.size(); ++i) {
       sites_[i]->recipes = std::move(before_[i].recipes);
+      --sites_[i]->generation;
       sites_[i]->active = before_[i].active;
       sites_[i]->folded = before_[i].folded;
       sites_[i]->cache.valid = false;

@@ -103,6 +103,7 @@ struct site : std::enable_shared_from_this<site<B>> {
   std::shared_ptr<workspace<B>> home;         ///< used where the host passes no workspace
   std::vector<recipe_quantizers<B>> recipes;  ///< one outside a search
   int active = 0;                             ///< the recipe that runs
+  std::uint64_t generation = 0;               ///< how often a phase has replaced the recipes
   apply_hook<B>* hook = nullptr;              ///< set for the length of a pass
   bool in_trial = false;                      ///< is it a member of a region that runs as a trial?
   bool folded = false;                        ///< fold_weight has overwritten the host's weight

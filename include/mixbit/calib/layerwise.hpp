@@ -1,0 +1,138 @@
+// Any algorithm, one layer after another: each layer is calibrated on what the layers before it make of the data once
+// they are quantized, which is what it will see when all of them are.
+//
+// Layers come in the order in which a first run of the loop reaches them, then those that it does not reach. For each
+// the algorithm runs as for a model of that layer alone, so the loop runs once for the order and, for each layer, as
+// often as the algorithm runs it. Layers whose turn has not come compute unquantized.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "mixbit/calib/max_algorithm.hpp"
+
+namespace mixbit {
+
+/// Where a layer's state is kept when its turn is over: io/layer_checkpoints.hpp has files. `folder` is the step's
+/// layerwise_checkpoint_dir, `place` the layer's in the order of the calibration.
+template <backend B>
+struct layer_checkpoints {
+  template <class Result>
+  using call = std::function<Result(std::string const& folder, std::size_t place, algorithm_step const& step,
+                                    calibrated_layer<B> const& layer, B& device)>;
+  call<bool> load = {};  ///< takes up what is held of a layer; false where nothing is
+  call<void> save = {};
+};
+
+namespace detail {
+
+/// A hook under which sites compute unquantized, and which notes in which order they are reached.
+template <backend B>
+class unquantized_pass final : public apply_hook<B> {
+ public:
+  explicit unquantized_pass(std::vector<std::shared_ptr<site<B>>> sites) : sites_{std::move(sites)} {
+    for (auto& s : sites_) {
+      s->hook = this;
+      s->refresh();
+    }
+  }
+  unquantized_pass(unquantized_pass const&) = delete;
+  unquantized_pass& operator=(unquantized_pass const&) = delete;
+  ~unquantized_pass() {
+    for (auto& s : sites_) release(*s);
+  }
+
+  /// From now on the site is no business of this pass.
+  void release(site<B>& s) {
+    if (s.hook == this) s.hook = nullptr;
+    s.refresh();
+  }
+  std::vector<site<B> const*> const& reached() const { return reached_; }
+
+  void on_apply(site<B>& s, workspace<B>& ws, operands o, erased_op& op, pending<B>*) override {
+    s.run_unquantized(ws, o, op);
+    note(s);
+  }
+  void on_tensor(site<B>& s, workspace<B>& ws, std::size_t index, tensor_ref x) override {
+    if (auto const& q = s.quantizers().quantizers[index]; q.transforms()) q.transform(ws.device, x, x);
+    note(s);
+  }
+  bool runs_active_recipe() const override { return false; }
+
+ private:
+  void note(site<B> const& s) {
+    std::lock_guard const noting{mutex_};
+    if (seen_.insert(&s).second) reached_.push_back(&s);
+  }
+
+  std::vector<std::shared_ptr<site<B>>> sites_;
+  std::vector<site<B> const*> reached_;
+  std::set<site<B> const*> seen_;
+  std::mutex mutex_;
+};
+
+/// Layers with a quantizer that is on, those that were reached first.
+template <backend B>
+std::vector<calibrated_layer<B>> in_order(calibration<B> const& c, std::vector<site<B> const*> const& reached) {
+  std::vector<calibrated_layer<B>> ordered;
+  auto const add = [&](calibrated_layer<B> const& layer) {
+    if (layer.where->recipes.empty()) return;
+    for (auto const& q : layer.quantizers().quantizers)
+      if (q.enabled()) return ordered.push_back(layer);
+  };
+  std::set<site<B> const*> const early{reached.begin(), reached.end()};
+  for (auto const* s : reached)
+    for (auto const& layer : c.layers)
+      if (layer.where.get() == s) add(layer);
+  for (auto const& layer : c.layers)
+    if (!early.contains(layer.where.get())) add(layer);
+  return ordered;
+}
+
+}  // namespace detail
+
+/// Runs one step layer by layer. A layer that the algorithm refuses (`config_conflict`) is calibrated by max, and a note
+/// says why; where it refuses all of them, the first refusal is thrown. With a layerwise_checkpoint_dir what it holds is
+/// not calibrated again, and each further layer is saved there.
+template <backend B>
+void calibrate_layerwise(calibration<B>& c, algorithm_step const& step, algorithm<B> const& run,
+                         layer_checkpoints<B> const& checkpoints = {}) {
+  std::string const folder = step.text("layerwise_checkpoint_dir");
+  if (!folder.empty() && !(checkpoints.load && checkpoints.save))
+    fail(error_id::config_value, step.method, ".layerwise_checkpoint_dir: this model has nothing to write checkpoints ",
+         "with; set model_options::checkpoints (io/layer_checkpoints.hpp)");
+  detail::unquantized_pass<B> others{c.sites()};
+  if (c.loop) c.run("layerwise calibration");
+  std::string refusal;
+  bool taken = false;
+  std::size_t place = 0;
+  for (auto const& layer : detail::in_order(c, others.reached())) {
+    others.release(*layer.where);
+    if (!folder.empty() && checkpoints.load(folder, place, step, layer, c.home.device)) {
+      ++place;
+      taken = true;
+      continue;
+    }
+    calibration<B> one{{layer}, c.home, c.numerics, c.loop};
+    try {
+      run(one, step);
+      taken = true;
+    } catch (error const& e) {
+      if (e.id() != error_id::config_conflict) throw;
+      if (refusal.empty()) refusal = e.message();
+      c.notes.push_back(detail::concat("layerwise: ", layer.name(), " is calibrated by max: ", e.message()));
+      calibrate_max(one);
+    }
+    layer.where->cache.valid = false;
+    c.notes.insert(c.notes.end(), one.notes.begin(), one.notes.end());
+    if (!folder.empty()) checkpoints.save(folder, place, step, layer, c.home.device);
+    ++place;
+  }
+  if (!taken && !refusal.empty()) fail(error_id::config_conflict, refusal);
+}
+
+}  // namespace mixbit

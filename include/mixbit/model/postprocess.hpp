@@ -1,0 +1,113 @@
+// What is done to quantizers after a calibration: amaxes changed by wildcard, and changes that are taken back.
+//
+//   postprocess_amax(m, "*input_quantizer", scaled_amax(1.1f));
+//   {
+//     quantizer_guard keep{m, "*"};
+//     disable_quantizer(m, "*lm_head*");
+//     ...                                   // measured so
+//   }                                       // and all is as before
+#pragma once
+
+#include <algorithm>
+#include <functional>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "mixbit/model/control.hpp"
+
+namespace mixbit {
+
+/// The new value of an amax.
+using amax_function = std::function<float(float)>;
+
+inline amax_function scaled_amax(float factor) {
+  return [factor](float amax) { return amax * factor; };
+}
+/// Throws `config_value` for limits out of order.
+inline amax_function clipped_amax(float low, float high) {
+  if (!(low <= high)) fail(error_id::config_value, "amax limits of ", low, " and ", high, ": the first is above the second");
+  return [low, high](float amax) { return std::clamp(amax, low, high); };
+}
+inline amax_function set_amax_to(float value) {
+  return [value](float) { return value; };
+}
+
+/// Puts f(amax) in the place of each amax of the matching quantizers that are calibrated. Returns how many quantizers
+/// that are. Throws `config_no_match` for a pattern that matches none, `state_not_calibrated` where none of them has an
+/// amax, `state_folded` for a folded weight's, and `format_amax` for a value that is negative or not finite; nothing is
+/// changed then.
+template <backend B>
+int postprocess_amax(model<B>& m, pattern const& which, amax_function const& f) {
+  struct change {
+    tensor_quantizer<B>* member;
+    std::vector<float> amax;
+  };
+  auto const all = detail::match_quantizers(m, which);
+  std::vector<change> changes;
+  int count = 0;
+  for (auto const& q : all) {
+    auto const before = changes.size();
+    for (auto& member : q.quantizer->members()) {
+      if (!member.has_amax()) continue;
+      q.refuse_folded();
+      auto values = member.amax(m.device());
+      for (float& v : values) v = f(v);
+      check_amax(values, member.numerics().how, dtype::f32, member.name());
+      changes.push_back({&member, std::move(values)});
+    }
+    count += changes.size() > before;
+  }
+  if (count == 0)
+    fail(error_id::state_not_calibrated, "pattern '", which.label(), "': none of ", all.size(),
+         " quantizer(s) has a calibrated amax");
+  for (auto& c : changes) c.member->set_amax(m.device(), partition{c.member->groups()}, c.amax);
+  detail::refresh_sites(all);
+  return count;
+}
+
+/// Keeps the matching quantizers as they are - on or off, attributes, amaxes, pre_quant_scale - and puts them back when
+/// it ends. Meanwhile copies stand in their place, to be changed at will. A site that was quantized anew is left so.
+template <backend B>
+class quantizer_guard {
+ public:
+  quantizer_guard(model<B>& m, pattern const& which) {
+    auto const all = detail::match_quantizers(m, which);
+    for (auto const& q : all) {
+      auto const& s = q.owner.slots->shared_site();
+      kept_.push_back({s, s->generation, copy_of(*q.quantizer, m), q.quantizer});
+    }
+    for (auto& k : kept_) std::swap(k.quantizer, *k.place);  // nothing throws from here on
+    detail::refresh_sites(all);
+  }
+  quantizer_guard(quantizer_guard const&) = delete;
+  quantizer_guard& operator=(quantizer_guard const&) = delete;
+  ~quantizer_guard() {
+    for (auto& k : kept_) {
+      if (k.generation == k.where->generation) *k.place = std::move(k.quantizer);
+      k.where->cache.valid = false;
+      k.where->refresh();
+    }
+  }
+
+ private:
+  struct kept {
+    std::shared_ptr<site<B>> where;
+    std::uint64_t generation;
+    sequential_quantizer<B> quantizer;
+    sequential_quantizer<B>* place;
+  };
+
+  static sequential_quantizer<B> copy_of(sequential_quantizer<B> const& q, model<B>& m) {
+    bool const interpreted = !q.members().empty();
+    sequential_quantizer<B> copy{q.leaf(), q.path(), q.role(), interpreted, q.attributes(), m.options().numerics};
+    copy.set_pre_quant_scale(m.device(), q.pre_quant_scale(m.device()));
+    for (std::size_t i = 0; i < q.members().size(); ++i) copy.members()[i].adopt(m.device(), q.members()[i]);
+    copy.enable(q.enabled(), m.options().numerics);
+    return copy;
+  }
+
+  std::vector<kept> kept_;
+};
+
+}  // namespace mixbit

@@ -1,0 +1,258 @@
+// awq_lite, awq_clip and awq_full together: calib/awq_lite.hpp, calib/awq_clip.hpp.
+#include <doctest/doctest.h>
+
+#include "mixbit/calib/awq_clip.hpp"
+#include "support/error_text.hpp"
+#include "support/small_network.hpp"
+
+using namespace mixbit;
+using namespace mixbit::test;
+
+namespace {
+
+quantize_config int4_with(algorithm_config algorithm, std::int64_t block = 8) {
+  auto config = preset("INT4_BLOCKWISE_WEIGHT_ONLY_CFG");
+  quantizer_attribute_config const blocks{
+      .num_bits = 4, .block_sizes = block_config{.axes = {{-1, block}}, .type = quantizer_type::static_type}};
+  config.entries.push_back({.quantizer_name = "*weight_quantizer", .cfg = std::vector{blocks}});
+  config.algorithm = std::move(algorithm);
+  return config;
+}
+
+sequential_quantizer<cpu_backend>& quantizer_of(linear_layer& l, quantizer_role role) {
+  for (auto& q : site_of(l).quantizers().quantizers)
+    if (q.role() == role) return q;
+  throw std::runtime_error{"no such quantizer"};
+}
+std::vector<float> scale_of(linear_layer& l, model<cpu_backend>& m) {
+  return quantizer_of(l, quantizer_role::input).pre_quant_scale(m.device());
+}
+std::vector<float> weight_amax(linear_layer& l, model<cpu_backend>& m) {
+  return quantizer_of(l, quantizer_role::weight).members().front().amax(m.device());
+}
+
+matrix outliers(int rows, int width, unsigned seed = 7) {
+  matrix x = random_matrix(rows, width, seed);
+  for (int c = 0; c < width; c += 5) x.col(c) *= 30;
+  return x;
+}
+
+std::vector<std::string> notes_of(model<cpu_backend>& m, quantize_config const& config, forward_loop const& loop) {
+  return quantize(m, config, loop).notes;
+}
+bool mentions(std::vector<std::string> const& notes, std::string_view a, std::string_view b) {
+  return std::any_of(notes.begin(), notes.end(),
+                     [&](auto const& n) { return n.find(a) != n.npos && n.find(b) != n.npos; });
+}
+
+/// W with its columns times `factor`, through the layer's weight quantizer as max calibrates it.
+matrix max_quantized(matrix w, std::vector<float> const& factor, std::int64_t block) {
+  linear_layer layer{std::move(w), {}, {}};
+  for (Eigen::Index c = 0; c < layer.weight.cols(); ++c) layer.weight.col(c) *= factor[static_cast<std::size_t>(c)];
+  struct {
+    linear_layer& only;
+    void walk(module_visitor<cpu_backend> const& visit) { visit(linear("only", only.slots, only.weight)); }
+  } host{layer};
+  model<cpu_backend> m{host};
+  quantize(m, int4_with("max", block));
+  return by_hand(quantizer_of(layer, quantizer_role::weight), layer.weight);
+}
+
+}  // namespace
+
+TEST_CASE("awq: alphas, the mean of relative weights, and the scale by their definitions") {
+  CHECK(awq_alphas(0.1).size() == 11);
+  CHECK(awq_alphas(0.1).back() == 1.0);
+  CHECK(awq_alphas(0.3) == std::vector{0.0, 0.3, 0.6, 3 * 0.3});
+  CHECK(awq_weight_mean({1, 2, 4, -3, 8, 2, 1, 0}, 4, 2) ==
+        std::vector{(0.5 + 1) / 2, (1 + 0.25) / 2, (1 + 1.0) / 2, (0.75 + 0) / 2});
+  CHECK(awq_weight_mean({1, -2, 4}, 3, 2) == std::vector{0.5, 1.0, 1.0});  // a ragged block
+  auto const scale = awq_scale({16, 1}, {0.25, 1}, 0.5);  // 8 and 1, divided by sqrt(8)
+  CHECK(scale[0] == doctest::Approx(std::sqrt(8.0)));
+  CHECK(scale[1] == doctest::Approx(1 / std::sqrt(8.0)));
+  auto const clamped = awq_scale({0, 1e9}, {1, 1}, 1.0);  // 1e-4 and 1e4
+  CHECK(clamped[0] == doctest::Approx(1e-4));
+  CHECK(clamped[1] == doctest::Approx(1e4));
+}
+
+TEST_CASE("awq_lite: the alpha that an exhaustive search by hand finds, on both layers' own data") {
+  small_network net;
+  std::vector<matrix> const data{outliers(5, 32), outliers(9, 32, 8)};
+  model<cpu_backend> m{net};
+  int forwards = 0;
+  quantize(m, int4_with("awq_lite"), [&] {
+    for (auto const& x : data) net.forward(x), ++forwards;
+  });
+  CHECK(forwards == 4);
+
+  std::vector<double> x_mean(32);
+  for (Eigen::Index c = 0; c < 32; ++c)
+    for (auto const& x : data) x_mean[static_cast<std::size_t>(c)] += double{x.col(c).cwiseAbs().mean()} / 2;
+  std::vector<float> const w{net.first.weight.data(), net.first.weight.data() + net.first.weight.size()};
+  auto const w_mean = awq_weight_mean(w, 32, 8);
+  double least = INFINITY;
+  std::vector<float> best;
+  for (double const alpha : awq_alphas(0.1)) {
+    auto const s = awq_scale(x_mean, w_mean, alpha);
+    matrix const wq = max_quantized(net.first.weight, s, 8);
+    double loss = 0;
+    for (auto const& x : data) {
+      matrix xs = x;
+      for (Eigen::Index c = 0; c < 32; ++c) xs.col(c) /= s[static_cast<std::size_t>(c)];
+      loss += double{(xs * wq.transpose() - x * net.first.weight.transpose()).squaredNorm()} / double(x.rows() * 24);
+    }
+    if (loss < least) least = loss, best = s;
+  }
+  auto const found = scale_of(net.first, m);
+  REQUIRE(found.size() == best.size());
+  for (std::size_t i = 0; i < best.size(); ++i) CHECK(found[i] == doctest::Approx(1 / best[i]).epsilon(1e-5));
+  CHECK(scale_of(net.second, m).size() == 24);
+}
+
+TEST_CASE("awq: each of lite, clip and full has less output error than max, and full the least") {
+  matrix const x = outliers(64, 32);
+  small_network unquantized;
+  matrix const plain = unquantized.forward(x);
+  std::map<std::string, float> error;
+  for (std::string const method : {"max", "awq_lite", "awq_clip", "awq_full"}) {
+    small_network net;
+    model<cpu_backend> m{net};
+    quantize(m, int4_with(method), [&] { net.forward(x); });
+    CHECK(same_bits(net.first.weight, unquantized.first.weight));  // the host's is never written
+    error[method] = (net.forward(x) - plain).norm();
+  }
+  CHECK(error["awq_lite"] < 0.8f * error["max"]);
+  CHECK(error["awq_clip"] < error["max"]);
+  CHECK(error["awq_full"] < error["awq_lite"]);
+}
+
+TEST_CASE("awq_lite: calibrated inputs get the amax of the scaled channels, and W4A8 keeps both members at max") {
+  small_network net;
+  matrix const x = outliers(40, 32);
+  model<cpu_backend> m{net};
+  auto config = preset("W4A8_AWQ_BETA_CFG");
+  quantize(m, config, [&] { net.forward(x); });
+  auto& input = quantizer_of(net.first, quantizer_role::input);
+  auto const s = scale_of(net.first, m);
+  float top = 0;
+  for (Eigen::Index c = 0; c < 32; ++c)
+    top = std::max(top, x.col(c).cwiseAbs().maxCoeff() * s[static_cast<std::size_t>(c)]);
+  CHECK(input.members().front().amax(m.device()).front() == doctest::Approx(top).epsilon(1e-6));
+  auto& weight = quantizer_of(net.first, quantizer_role::weight);
+  REQUIRE(weight.members().size() == 2);
+  auto const blocks = weight.members()[0].amax(m.device());
+  CHECK(weight.members()[1].amax(m.device()).front() == *std::max_element(blocks.begin(), blocks.end()));
+}
+
+TEST_CASE("awq_clip: each block's ratio is the first with the least partial error on the sampled rows") {
+  small_network net;
+  matrix const x = outliers(10, 32);
+  model<cpu_backend> m{net};
+  quantize(m, int4_with("max", 12), [&] {});  // blocks of 12, 12 and 8
+  auto const before = weight_amax(net.first, m);
+  matrix const w = net.first.weight;
+  quantize(m, int4_with(algorithm_step{"awq_clip", {{"max_tokens_per_batch", std::int64_t{4}}}}, 12),
+           [&] { net.forward(x); });
+  auto const after = weight_amax(net.first, m);
+  REQUIRE(after.size() == before.size());
+  auto& q = quantizer_of(net.first, quantizer_role::weight).members().front();
+  auto const groups = q.groups();
+  std::vector<double> least(before.size(), INFINITY);
+  std::vector<float> best(before.size());
+  for (double const ratio : clip_ratios(0.5, 0.05)) {
+    auto tried = before;
+    for (float& a : tried) a *= static_cast<float>(ratio);
+    q.set_amax(m.device(), groups, tried);
+    matrix const wq = by_hand(quantizer_of(net.first, quantizer_role::weight), w);
+    for (Eigen::Index r = 0; r < 24; ++r)
+      for (Eigen::Index b = 0; b < 3; ++b) {
+        Eigen::Index const first = 12 * b, n = std::min<Eigen::Index>(12, 32 - first);
+        double loss = 0;
+        for (Eigen::Index t = 0; t < 10; t += 2)  // 10 rows, 4 wanted: every second
+          loss += std::pow(double{(x.row(t).segment(first, n) *
+                                   (wq - w).row(r).segment(first, n).transpose()).value()}, 2);
+        auto const i = static_cast<std::size_t>(3 * r + b);
+        if (loss < least[i]) least[i] = loss, best[i] = tried[i];
+      }
+  }
+  CHECK(after == best);
+  CHECK(after != before);
+}
+
+TEST_CASE("awq_clip: a block without data takes the first ratio, as any of equal losses") {
+  small_network net;
+  matrix x = outliers(10, 32);
+  x.leftCols(8).setZero();
+  model<cpu_backend> m{net};
+  quantize(m, int4_with("max"), {});
+  auto const before = weight_amax(net.first, m);
+  quantize(m, int4_with("awq_clip"), [&] { net.forward(x); });
+  auto const after = weight_amax(net.first, m);
+  for (std::size_t row = 0; row < 24; ++row) CHECK(after[4 * row] == 0.5f * before[4 * row]);
+}
+
+TEST_CASE("awq_clip: NVFP4 weights have one amax, chosen by the output") {
+  small_network net;
+  matrix const x = outliers(16, 32);
+  model<cpu_backend> m{net};
+  auto config = preset("NVFP4_AWQ_CLIP_CFG");
+  quantize(m, config, [&] { net.forward(x); });
+  float const top = net.first.weight.cwiseAbs().maxCoeff(), chosen = weight_amax(net.first, m).front();
+  double least = INFINITY;
+  float best = 0;
+  auto& q = quantizer_of(net.first, quantizer_role::weight);
+  auto const groups = q.members().front().groups();
+  for (double const ratio : clip_ratios(0.5, 0.05)) {
+    q.members().front().set_amax(m.device(), groups, {top * static_cast<float>(ratio)});
+    double const loss = (x * by_hand(q, net.first.weight).transpose() - x * net.first.weight.transpose()).squaredNorm();
+    if (loss < least) least = loss, best = top * static_cast<float>(ratio);
+  }
+  CHECK(chosen == best);
+}
+
+TEST_CASE("awq: what cannot be searched stays at max, and a note says why") {
+  small_network net;
+  model<cpu_backend> m{net};
+  matrix x = outliers(8, 32);
+  auto const only_first = [&] { net.first.forward(x); };
+  for (char const* method : {"awq_lite", "awq_clip", "awq_full"}) {
+    CHECK(mentions(notes_of(m, int4_with(method), only_first), "second", "saw no data"));
+    CHECK_FALSE(quantizer_of(net.second, quantizer_role::input).has_pre_quant_scale());
+  }
+  quantize(m, int4_with("max"), {});
+  auto const max_amax = weight_amax(net.first, m);
+  x(1, 1) = NAN;
+  CHECK(mentions(notes_of(m, int4_with("awq_lite"), [&] { net.forward(x); }), "first", "NaN"));
+  CHECK(weight_amax(net.first, m) == max_amax);
+  int runs = 0;
+  x = outliers(8, 32);
+  CHECK(mentions(notes_of(m, int4_with("awq_lite"), [&] { if (runs++ == 0) net.forward(x); }), "first", "ran again"));
+  CHECK(weight_amax(net.first, m) == max_amax);
+  x.setZero();  // channels without data: every alpha's scale is finite
+  CHECK_NOTHROW(quantize(m, int4_with("awq_full"), [&] { net.forward(x); }));
+  CHECK(mentions(notes_of(m, int4_with(algorithm_step{"awq_lite", {{"debug", true}}}), [&] { net.forward(x); }),
+                 "first", "alpha "));
+}
+
+TEST_CASE("awq: a format it cannot take, no loop and a loop that throws: one error, and the model as before") {
+  small_network net;
+  model<cpu_backend> m{net};
+  matrix const x = outliers(4, 32), before = net.forward(x);
+  auto const run = [&] { net.forward(x); };
+  quantizer_attribute_config const int8{.num_bits = 8};
+  for (char const* method : {"awq_lite", "awq_clip", "awq_full"}) {
+    quantize_config activations{.name = "activations"};
+    activations.entries.push_back({.quantizer_name = "*", .enable = false});
+    activations.entries.push_back({.quantizer_name = "*input_quantizer", .cfg = std::vector{int8}});
+    activations.algorithm = method;
+    CHECK(says(error_text(error_id::config_conflict, [&] { quantize(m, activations, run); }), method, "quantized"));
+    CHECK(says(error_text(error_id::state_not_calibrated, [&] { quantize(m, int4_with(method)); }), method,
+               "forward_loop"));
+    CHECK_THROWS_AS(quantize(m, int4_with(method), [] { throw std::runtime_error{"no data"}; }), std::runtime_error);
+  }
+  auto per_channel = preset("INT8_WEIGHT_ONLY_CFG");
+  per_channel.algorithm = "awq_clip";
+  CHECK(says(error_text(error_id::config_conflict, [&] { quantize(m, per_channel, run); }), "awq_clip", "blocks"));
+  CHECK(same_bits(net.forward(x), before));
+  CHECK(site_of(net.first).recipes.empty());
+}

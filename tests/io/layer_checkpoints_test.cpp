@@ -1,0 +1,97 @@
+#include "mixbit/io/layer_checkpoints.hpp"
+
+#include <doctest/doctest.h>
+
+#include <stdexcept>
+
+#include "mixbit/calib/awq_lite.hpp"
+#include "support/error_text.hpp"
+#include "support/small_network.hpp"
+#include "support/temporary_folder.hpp"
+
+using namespace mixbit;
+using namespace mixbit::test;
+
+namespace {
+
+/// awq_lite, and a weight of its own: all that a checkpoint has to hold.
+void scale_and_rewrite(calibration<cpu_backend>& c, algorithm_step const&) {
+  calibrate_awq_lite(c, algorithm_step{"awq_lite"});
+  for (auto& layer : c.layers) {
+    auto& held = layer.quantizers().weight.emplace(c.home.device, layer.weight);
+    auto* const to = static_cast<float*>(held.view().data);
+    for (std::int64_t i = 0; i < layer.weight.size(); ++i) to[i] = layer.weight.as<float>()[i] * 1.25f;
+    recalibrate_weight(c, layer, *layer.quantizers().find(quantizer_role::weight));
+  }
+}
+
+model_options<cpu_backend> with_checkpoints() {
+  model_options<cpu_backend> options;
+  options.checkpoints = safetensors_checkpoints<cpu_backend>();
+  options.algorithms.add("acme.rewrite", scale_and_rewrite);
+  return options;
+}
+
+quantize_config layerwise(std::string const& folder, double alpha = 0.5) {
+  auto config = preset("INT8_DEFAULT_CFG");
+  config.algorithm = algorithm_step{
+      "acme.rewrite", {{"layerwise", true}, {"layerwise_checkpoint_dir", folder}, {"alpha", alpha}}};
+  return config;
+}
+
+}  // namespace
+
+TEST_CASE("layer checkpoints: a run that was cut short goes on behind its last layer, to the same end") {
+  matrix const x = random_matrix(40, 32, 7);
+  temporary_folder const folder, other;
+  small_network whole;
+  model<cpu_backend> reference{whole, with_checkpoints()};
+  quantize(reference, layerwise(other.path().string()), [&] { whole.forward(x); });
+
+  small_network net;
+  model<cpu_backend> m{net, with_checkpoints()};
+  auto const config = layerwise((folder.path() / "run").string());
+  int runs = 0;
+  auto const cut_short = [&] {
+    net.forward(x);
+    if (++runs == 4) throw std::runtime_error{"cut short"};  // one for the order, two a layer
+  };
+  CHECK_THROWS_AS(quantize(m, config, cut_short), std::runtime_error);
+  CHECK(std::filesystem::exists(folder.path() / "run" / "layer-00000.safetensors"));
+  CHECK_FALSE(std::filesystem::exists(folder.path() / "run" / "layer-00001.safetensors"));
+  runs = 0;
+  quantize(m, config, [&] { net.forward(x), ++runs; });
+  CHECK(runs == 3);
+  CHECK(same_bits(net.forward(x), whole.forward(x)));
+  runs = 0;
+  quantize(m, config, [&] { net.forward(x), ++runs; });  // all of it is there
+  CHECK(runs == 1);
+  CHECK(same_bits(net.forward(x), whole.forward(x)));
+}
+
+TEST_CASE("layer checkpoints: of another step, layer or format they are refused, as is a model without them") {
+  matrix const x = random_matrix(40, 32, 7);
+  temporary_folder const folder;
+  small_network net;
+  model<cpu_backend> m{net, with_checkpoints()};
+  auto const run = [&] { net.forward(x); };
+  quantize(m, layerwise(folder.path().string()), run);
+  matrix const before = net.forward(x);
+  auto const refused = [&](quantize_config const& config) {
+    return error_text(error_id::file_content, [&] { quantize(m, config, run); });
+  };
+  CHECK(says(refused(layerwise(folder.path().string(), 0.25)), "layer-00000.safetensors", "first", "algorithm"));
+  auto narrow = layerwise(folder.path().string());
+  quantizer_attribute_config const int6{.num_bits = 6};
+  narrow.entries.push_back({.quantizer_name = "*weight_quantizer", .cfg = std::vector{int6}});
+  CHECK(says(refused(narrow), "first", "quantizers"));
+  std::filesystem::rename(folder.path() / "layer-00001.safetensors", folder.path() / "layer-00000.safetensors");
+  CHECK(says(refused(layerwise(folder.path().string())), "first", "layer"));
+  CHECK(same_bits(net.forward(x), before));
+
+  model<cpu_backend> without{net};
+  auto config = preset("INT8_DEFAULT_CFG");
+  config.algorithm = algorithm_step{"max", {{"layerwise", true}, {"layerwise_checkpoint_dir", std::string{"x"}}}};
+  CHECK(says(error_text(error_id::config_value, [&] { quantize(without, config, run); }), "max",
+             "layerwise_checkpoint_dir", "model_options::checkpoints"));
+}

@@ -1,0 +1,95 @@
+#include "mixbit/model/postprocess.hpp"
+
+#include <doctest/doctest.h>
+
+#include "support/error_text.hpp"
+#include "support/small_network.hpp"
+
+using namespace mixbit;
+using namespace mixbit::test;
+
+namespace {
+
+sequential_quantizer<cpu_backend>& quantizer_of(linear_layer& l, quantizer_role role) {
+  for (auto& q : site_of(l).quantizers().quantizers)
+    if (q.role() == role) return q;
+  throw std::runtime_error{"no such quantizer"};
+}
+std::vector<float> amax_of(linear_layer& l, quantizer_role role) {
+  cpu_backend cpu;
+  return quantizer_of(l, role).members().front().amax(cpu);
+}
+
+}  // namespace
+
+TEST_CASE("postprocess_amax: scales, clips and sets by wildcard; the rest is left alone") {
+  small_network net;
+  matrix const x = random_matrix(8, 32, 7);
+  model<cpu_backend> m{net};
+  quantize(m, preset("INT8_DEFAULT_CFG"), [&] { net.forward(x); });
+  float const input = amax_of(net.first, quantizer_role::input).front();
+  auto const weight = amax_of(net.first, quantizer_role::weight);
+  float const other = amax_of(net.second, quantizer_role::input).front();
+  matrix const before = net.forward(x);
+  CHECK(postprocess_amax(m, "first.input_quantizer", scaled_amax(0.5f)) == 1);
+  CHECK(amax_of(net.first, quantizer_role::input).front() == 0.5f * input);
+  CHECK(amax_of(net.second, quantizer_role::input).front() == other);
+  CHECK_FALSE(same_bits(net.forward(x), before));
+  CHECK(postprocess_amax(m, "*weight_quantizer", clipped_amax(2.0f, 2.5f)) == 2);
+  auto const clipped = amax_of(net.first, quantizer_role::weight);
+  REQUIRE(clipped.size() == weight.size());
+  for (std::size_t i = 0; i < weight.size(); ++i) CHECK(clipped[i] == std::clamp(weight[i], 2.0f, 2.5f));
+  CHECK(postprocess_amax(m, "*input_quantizer", set_amax_to(3)) == 2);
+  CHECK(amax_of(net.second, quantizer_role::input).front() == 3);
+}
+
+TEST_CASE("postprocess_amax: what it refuses changes nothing") {
+  small_network net;
+  matrix const x = random_matrix(8, 32, 7);
+  model<cpu_backend> m{net};
+  quantize(m, preset("INT8_DEFAULT_CFG"), [&] { net.forward(x); });
+  matrix const before = net.forward(x);
+  auto const late = [](float amax) { return amax > 100 ? amax : -1.0f; };
+  CHECK(says(error_text(error_id::format_amax, [&] { postprocess_amax(m, "*", late); }), "first", "quantizer"));
+  int calls = 0;
+  CHECK(says(error_text(error_id::format_amax,  // the second quantizer's: the first one's is not set either
+                        [&] { postprocess_amax(m, "*input_quantizer",
+                                               [&](float) { return ++calls == 1 ? 1.0f : NAN; }); }),
+             "second.input_quantizer"));
+  CHECK(says(error_text(error_id::config_no_match, [&] { postprocess_amax(m, "*nowhere*", scaled_amax(2)); }),
+             "*nowhere*"));
+  CHECK(says(error_text(error_id::state_not_calibrated,
+                        [&] { postprocess_amax(m, "*output_quantizer", scaled_amax(2)); }),
+             "*output_quantizer", "none of 2"));
+  CHECK(says(error_text(error_id::config_value, [&] { clipped_amax(2, 1); }), "2", "1"));
+  CHECK(same_bits(net.forward(x), before));
+}
+
+TEST_CASE("quantizer_guard: on or off, attributes, amaxes and scales are put back, also by an exception") {
+  small_network net;
+  matrix const x = random_matrix(8, 32, 7);
+  model<cpu_backend> m{net};
+  auto config = preset("INT8_SMOOTHQUANT_CFG");
+  quantize(m, config, [&] { net.forward(x); });
+  matrix const before = net.forward(x);
+  try {
+    quantizer_guard<cpu_backend> const keep{m, "*"};
+    CHECK(same_bits(net.forward(x), before));
+    postprocess_amax(m, "*weight_quantizer", scaled_amax(0.5f));
+    CHECK_FALSE(same_bits(net.forward(x), before));
+    set_quantizer_attributes(m, "first.input_quantizer", {.num_bits = 4, .type = quantizer_type::dynamic_type});
+    disable_quantizer(m, "second.*");
+    quantizer_of(net.first, quantizer_role::input).set_pre_quant_scale(m.device(), {});
+    throw std::runtime_error{"left early"};
+  } catch (std::runtime_error const&) {
+  }
+  CHECK(same_bits(net.forward(x), before));
+  {
+    quantizer_guard<cpu_backend> const keep{m, "first.*"};
+    quantize(m, preset("INT8_WEIGHT_ONLY_CFG"));  // anew: what the guard kept is of no quantizer that is there
+  }
+  small_network fresh;
+  model<cpu_backend> expected{fresh};
+  quantize(expected, preset("INT8_WEIGHT_ONLY_CFG"));
+  CHECK(same_bits(net.forward(x), fresh.forward(x)));
+}
