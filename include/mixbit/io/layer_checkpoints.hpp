@@ -127,7 +127,8 @@ bool load_layer(std::string const& folder, std::size_t place, algorithm_step con
       if (!file.contains(name + ".amax")) continue;
       partition_numbers groups{};
       auto const bytes = file.bytes(name + ".groups");
-      if (bytes.size() != sizeof groups) fail(error_id::file_content, file.label(), ": '", name, ".groups' is cut short");
+      if (bytes.size() != sizeof groups)
+        fail(error_id::file_content, file.label(), ": '", name, ".groups' is cut short");
       std::memcpy(groups.data(), bytes.data(), sizeof groups);
       q.members()[i].set_amax(device, partition_of(groups), file.read_as_float(name + ".amax"));
     }

@@ -26,7 +26,8 @@ inline amax_function scaled_amax(float factor) {
 }
 /// Throws `config_value` for limits out of order.
 inline amax_function clipped_amax(float low, float high) {
-  if (!(low <= high)) fail(error_id::config_value, "amax limits of ", low, " and ", high, ": the first is above the second");
+  if (!(low <= high))
+    fail(error_id::config_value, "amax limits of ", low, " and ", high, ": the first is above the second");
   return [low, high](float amax) { return std::clamp(amax, low, high); };
 }
 inline amax_function set_amax_to(float value) {
