@@ -1,9 +1,9 @@
 // bench_calibration [--json] [--quick] [METHOD...]: how long calibration algorithms take on one linear layer, by
 // default all that are listed here.
 //
-// INT4 weights in blocks of 128, 4 batches of 1024 tokens, one thread, the host's product by Eigen: what quantize() takes
-// less one forward of the data, which any calibration needs. ModelOpt 0.47's figures for the same layer of 1024 x 1024
-// stand beside them. --quick takes 256 x 256. Medians of 5 runs; JSON: one object a line.
+// INT4 weights in blocks of 128, 4 batches of 1024 tokens, one thread, the host's product by Eigen: what quantize()
+// takes less one forward of the data, which any calibration needs. ModelOpt 0.47's figures for the same layer of 1024 x
+// 1024 stand beside them. --quick takes 256 x 256. Medians of 5 runs; JSON: one object a line.
 #include <cstdio>
 #include <exception>
 #include <random>

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "inputs.hpp"
+#include "mixbit/adapters/eigen_linalg.hpp"
 #include "mixbit/io/hf_form.hpp"
 #include "mixbit/mixbit.hpp"
 #include "outputs.hpp"
@@ -39,7 +40,9 @@ class job {
         calib_steps_{steps_of(calibration_, o.calib_steps, "--calib-steps")},
         score_steps_{steps_of(data_.score, o.score_steps, "--score-steps")},
         quantized_{model_,
-                   {backend{executor}, o.numerics == "stored" ? mixbit::policy::stored : mixbit::policy::modelopt}} {}
+                   {.device = backend{executor},
+                    .numerics = o.numerics == "stored" ? mixbit::policy::stored : mixbit::policy::modelopt,
+                    .linalg = mixbit::eigen_linalg{executor}}} {}
 
   void run() {
     auto const quantize = prepare();

@@ -1,9 +1,9 @@
 // AWQ's search for a clipped amax of each block of a weight, as ModelOpt computes it.
 //
-// For each ratio the amax of max calibration is multiplied by it, and the ratio with the smallest error wins, the first of
-// several. Weights in calibrated blocks: the error of each block's partial dot products on up to max_tokens_per_batch
-// rows or so of each batch (calib/clip_loss.hpp). NVFP4, whose blocks take their scales from the data: its one amax, by
-// the error of the op's output. Weights of other formats stay at max.
+// For each ratio the amax of max calibration is multiplied by it, and the ratio with the smallest error wins, the first
+// of several. Weights in calibrated blocks: the error of each block's partial dot products on up to
+// max_tokens_per_batch rows or so of each batch (calib/clip_loss.hpp). NVFP4, whose blocks take their scales from the
+// data: its one amax, by the error of the op's output. Weights of other formats stay at max.
 #pragma once
 
 #include <algorithm>
@@ -64,7 +64,8 @@ std::vector<clip_watch<B>> clipped_layers(calibration<B>& c, algorithm_step cons
     }
   }
   if (all.empty())
-    fail(error_id::config_conflict, step.method, ": there is no linear layer whose weight is quantized in blocks", first);
+    fail(error_id::config_conflict, step.method, ": there is no linear layer whose weight is quantized in blocks",
+         first);
   return all;
 }
 
@@ -185,9 +186,9 @@ void clip_tensor(calibration<B>& c, clip_watch<B> const& l, std::vector<double> 
 
 }  // namespace detail
 
-/// Clips the weight of every linear layer that has it in blocks, or in NVFP4. Of a sequence the first member is clipped;
-/// a layer without data stays at max, which a note says. Runs the loop once. Throws `config_conflict` where there is no
-/// such layer, and `state_not_calibrated` without a loop.
+/// Clips the weight of every linear layer that has it in blocks, or in NVFP4. Of a sequence the first member is
+/// clipped; a layer without data stays at max, which a note says. Runs the loop once. Throws `config_conflict` where
+/// there is no such layer, and `state_not_calibrated` without a loop.
 template <backend B>
 void calibrate_awq_clip(calibration<B>& c, algorithm_step const& step) {
   auto layers = detail::clipped_layers(c, step);

@@ -1,9 +1,9 @@
 // AWQ (Lin et al. 2024), the search for a scale of the input channels, as ModelOpt computes it.
 //
-// The scale for an alpha is x_mean^alpha / w_mean^(1-alpha), clamped to [1e-4, 1e4] and divided by sqrt(max · min); x is
-// divided by it and W multiplied. A first run of the loop yields x_mean; in a second each layer's op runs once as it is
-// and once for each alpha, with the scaled weight quantized, and the alpha with the smallest squared difference of the
-// outputs, summed over batches, is taken. Nothing is kept of a layer but vectors and a loss for each alpha.
+// The scale for an alpha is x_mean^alpha / w_mean^(1-alpha), clamped to [1e-4, 1e4] and divided by sqrt(max · min); x
+// is divided by it and W multiplied. A first run of the loop yields x_mean; in a second each layer's op runs once as it
+// is and once for each alpha, with the scaled weight quantized, and the alpha with the smallest squared difference of
+// the outputs, summed over batches, is taken. Nothing is kept of a layer but vectors and a loss for each alpha.
 #pragma once
 
 #include <algorithm>
@@ -254,8 +254,8 @@ std::vector<awq_search<B>> awq_searches(calibration<B>& c, algorithm_step const&
 }  // namespace detail
 
 /// Chooses a scale for every linear layer whose weight is quantized. A layer without data, or with NaN, stays at max,
-/// which a note says; with the step's `debug` notes say each layer's alpha. Runs the loop twice. Throws `config_conflict`
-/// where there is no such layer, and `state_not_calibrated` without a loop.
+/// which a note says; with the step's `debug` notes say each layer's alpha. Runs the loop twice. Throws
+/// `config_conflict` where there is no such layer, and `state_not_calibrated` without a loop.
 template <backend B>
 void calibrate_awq_lite(calibration<B>& c, algorithm_step const& step) {
   auto const alphas = awq_alphas(step.number("alpha_step"));

@@ -1,8 +1,8 @@
 // What AWQ's clipping minimises, without tensors: the squared error of the partial dot products of a weight's blocks.
 //
-// A block's partial product changes by x·d, where d is what quantization changes of the block; summed over rows x that is
-// dᵀ G d with G = Σ x xᵀ. So G, of the size block × block for each block of a row, is all that is kept of the data, and a
-// candidate costs the same whatever the number of rows. In double: what is compared differs by 1e-4 of it.
+// A block's partial product changes by x·d, where d is what quantization changes of the block; summed over rows x that
+// is dᵀ G d with G = Σ x xᵀ. So G, of the size block × block for each block of a row, is all that is kept of the data,
+// and a candidate costs the same whatever the number of rows. In double: what is compared differs by 1e-4 of it.
 #pragma once
 
 #include <algorithm>

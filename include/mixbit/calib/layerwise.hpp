@@ -95,9 +95,9 @@ std::vector<calibrated_layer<B>> in_order(calibration<B> const& c, std::vector<s
 
 }  // namespace detail
 
-/// Runs one step layer by layer. A layer that the algorithm refuses (`config_conflict`) is calibrated by max, and a note
-/// says why; where it refuses all of them, the first refusal is thrown. With a layerwise_checkpoint_dir what it holds is
-/// not calibrated again, and each further layer is saved there.
+/// Runs one step layer by layer. A layer that the algorithm refuses (`config_conflict`) is calibrated by max, and a
+/// note says why; where it refuses all of them, the first refusal is thrown. With a layerwise_checkpoint_dir what it
+/// holds is not calibrated again, and each further layer is saved there.
 template <backend B>
 void calibrate_layerwise(calibration<B>& c, algorithm_step const& step, algorithm<B> const& run,
                          layer_checkpoints<B> const& checkpoints = {}) {
