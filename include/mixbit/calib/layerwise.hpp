@@ -117,7 +117,9 @@ void calibrate_layerwise(calibration<B>& c, algorithm_step const& step, algorith
       taken = true;
       continue;
     }
-    calibration<B> one{{layer}, c.home, c.numerics, c.loop};
+    calibration<B> one{c};  // the same in all but its layers
+    one.layers = {layer};
+    one.notes.clear();
     try {
       run(one, step);
       taken = true;

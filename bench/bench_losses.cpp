@@ -1,0 +1,94 @@
+// bench_losses [--json]: what calibration algorithms are worth. byte_lm's validation loss under every preset, and with
+// its weights in 2, 3, 4 and 8 bits (integers in blocks of 32, as W4A16 has them) under every algorithm that takes
+// them. Prints the tables of docs/losses.md, or one JSON object a line. Windows are those of tests/golden.
+#include <cstdio>
+#include <exception>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "golden_suites/lm_model.hpp"
+#include "mixbit/adapters/eigen_linalg.hpp"
+#include "mixbit/config/json.hpp"
+
+namespace {
+
+struct outcome {
+  double loss = 0;
+  std::string refusal;  ///< why there is no loss
+};
+
+outcome loss_of(golden::lm_model& lm, mixbit::quantize_config const& config) {
+  mixbit::model_options<byte_lm::backend> options{.device = byte_lm::backend{lm.pool}};
+  options.linalg = mixbit::eigen_linalg{lm.pool};
+  mixbit::model<byte_lm::backend> model{lm.host, options};
+  try {
+    quantize(model, config, [&] {
+      for (auto const& batch : lm.calibration) (void)lm.host.logits(batch.inputs());
+    });
+  } catch (mixbit::error const& e) {
+    return {0, std::string{e.message()}};
+  }
+  outcome const measured{byte_lm::evaluate(lm.host, lm.validation), {}};
+  mixbit::disable_quantizer(model, "*");  // the next one starts from an unquantized model
+  return measured;
+}
+
+/// INT_bits weights in blocks of 32, whatever else the preset of blocks says.
+mixbit::quantize_config weights_in(int bits, std::string const& algorithm) {
+  auto config = mixbit::preset("INT4_BLOCKWISE_WEIGHT_ONLY_CFG");
+  for (auto& entry : config.entries)
+    if (entry.cfg)
+      for (auto& a : *entry.cfg) {
+        a.num_bits = mixbit::bit_spec{bits};
+        a.block_sizes->axes = {{-1, 32}};
+      }
+  config.algorithm = algorithm;
+  return config;
+}
+
+void print(std::string const& what, std::string const& algorithm, outcome const& o, bool json) {
+  if (json)
+    std::printf("{\"weights\": \"%s\", \"algorithm\": \"%s\", \"validation_loss\": %s}\n", what.c_str(),
+                algorithm.c_str(), o.refusal.empty() ? std::to_string(o.loss).c_str() : "null");
+  else
+    std::printf("| %s | %s | %s |\n", what.c_str(), algorithm.c_str(),
+                o.refusal.empty() ? std::to_string(o.loss).c_str() : o.refusal.c_str());
+  std::fflush(stdout);
+}
+
+void bits_table(golden::lm_model& lm, bool json) {
+  if (!json) std::puts("| weights | algorithm | validation loss |\n|---|---|---|");
+  print("none quantized", "", {byte_lm::evaluate(lm.host, lm.validation), {}}, json);
+  for (int const bits : {8, 4, 3, 2})
+    for (char const* algorithm : {"max", "mse", "awq_lite", "awq_clip", "awq_full", "gptq", "svdquant"})
+      print("INT" + std::to_string(bits) + " b32", algorithm, loss_of(lm, weights_in(bits, algorithm)), json);
+}
+
+void presets_table(golden::lm_model& lm, bool json) {
+  if (!json) std::puts("\n| preset | algorithm | validation loss |\n|---|---|---|");
+  for (auto const& name : mixbit::preset_names()) {
+    auto const config = mixbit::preset(name);
+    std::string algorithms;
+    for (auto const& step : config.algorithm.steps()) algorithms += (algorithms.empty() ? "" : ", ") + step.method;
+    print(std::string{name}, algorithms, loss_of(lm, config), json);
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) try {
+  bool const json = argc == 2 && std::string_view{argv[1]} == "--json";
+  if (argc > 1 && !json) {
+    bool const help = argc == 2 && std::string_view{argv[1]} == "--help";
+    std::fputs("bench_losses [--json]\n", help ? stdout : stderr);
+    return help ? 0 : 2;
+  }
+  golden::lm_model lm{MIXBIT_GOLDEN_DIR, MIXBIT_DATA_DIR};
+  bits_table(lm, json);
+  presets_table(lm, json);
+  return 0;
+} catch (std::exception const& problem) {
+  std::fprintf(stderr, "bench_losses: %s\n", problem.what());
+  return 2;
+}
