@@ -13,7 +13,7 @@
 #include <string_view>
 #include <vector>
 
-#include "mixbit/calib/calibrators.hpp"
+#include "mixbit/calib/default_calibrators.hpp"
 #include "mixbit/reference/simd.hpp"
 #include "timing.hpp"
 

@@ -1,5 +1,5 @@
 // Calibrators by name, in the one pass over a model: which quantizer gets which amax, what is shared, what is refused.
-#include "mixbit/calib/calibrators.hpp"
+#include "mixbit/calib/default_calibrators.hpp"
 
 #include <doctest/doctest.h>
 

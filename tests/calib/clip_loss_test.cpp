@@ -54,7 +54,7 @@ TEST_CASE("clip loss: equal to its definition for whole and ragged blocks, and f
     std::vector<std::vector<float>> const batches{random_values(static_cast<std::size_t>(6 * width), 1),
                                                   random_values(static_cast<std::size_t>(width), 2)};
     auto const d = random_values(static_cast<std::size_t>(rows * width), 3);
-    block_grams grams{width, block};
+    clip_grams grams{width, block};
     for (auto const& x : batches) grams.add(x);
     auto const expected = by_definition(batches, d, width, block);
     std::vector<double> loss(static_cast<std::size_t>(rows * grams.blocks()), -1);

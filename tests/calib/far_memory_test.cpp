@@ -6,7 +6,7 @@
 #include <limits>
 #include <random>
 
-#include "mixbit/calib/calibrators.hpp"
+#include "mixbit/calib/default_calibrators.hpp"
 #include "mixbit/quantizer/tensor_quantizer.hpp"
 #include "mixbit/reference/scalar.hpp"
 

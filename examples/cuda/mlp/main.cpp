@@ -4,6 +4,8 @@
 #include <iostream>
 
 #include "mixbit/autoquant/search.hpp"
+#include "mixbit/calib/default_algorithms.hpp"
+#include "mixbit/calib/default_calibrators.hpp"
 #include "mixbit/config/presets.hpp"
 #include "network.hpp"
 
