@@ -82,8 +82,8 @@ template <backend B>
 void save_layer(std::string const& folder, std::size_t place, algorithm_step const& step,
                 calibrated_layer<B> const& layer, B& device) {
   if (layer.quantizers().branch)
-    fail(error_id::config_conflict, layer.name(), ": a layer's checkpoint does not hold a low-rank branch; run svdquant ",
-         "without layerwise_checkpoint_dir");
+    fail(error_id::config_conflict, layer.name(), ": a layer's checkpoint does not hold a low-rank branch; run ",
+         "svdquant without layerwise_checkpoint_dir");
   owned_tensors tensors;
   for (auto const& q : layer.quantizers().quantizers) {
     if (q.has_pre_quant_scale()) tensors.add(q.leaf() + ".pre_quant_scale", q.pre_quant_scale(device));
