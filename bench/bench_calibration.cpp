@@ -107,12 +107,9 @@ int main(int argc, char** argv) try {
     if (word == "--help" && argc == 2)
       return std::puts("bench_calibration [--json] [--quick] [METHOD...]\n  --json   one JSON object a line\n"
                        "  --quick  a layer of 256 x 256\n  METHOD   max, awq_lite, awq_clip or awq_full"), 0;
-    if (word == "--json") {
-      json = true;
-      continue;
-    }
-    if (word == "--quick") {
-      quick = true;
+    if (bool* const flag = word == "--json" ? &json : word == "--quick" ? &quick : nullptr) {
+      if (*flag) return refuse("'" + std::string{word} + "' is given twice");
+      *flag = true;
       continue;
     }
     auto const before = chosen.size();

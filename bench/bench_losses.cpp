@@ -78,11 +78,17 @@ void presets_table(golden::lm_model& lm, bool json) {
 }  // namespace
 
 int main(int argc, char** argv) try {
-  bool const json = argc == 2 && std::string_view{argv[1]} == "--json";
-  if (argc > 1 && !json) {
-    bool const help = argc == 2 && std::string_view{argv[1]} == "--help";
-    std::fputs("bench_losses [--json]\n", help ? stdout : stderr);
-    return help ? 0 : 2;
+  bool json = false;
+  for (int i = 1; i < argc; ++i) {
+    std::string_view const option{argv[i]};
+    if (option == "--help" && argc == 2)
+      return std::puts("bench_losses [--json]\n  --json   one JSON object a line"), 0;
+    if (option != "--json" || json) {
+      std::fprintf(stderr, "bench_losses: '%s' is %s; bench_losses [--json]\n", argv[i],
+                   option == "--json" ? "given twice" : "an unknown option");
+      return 2;
+    }
+    json = true;
   }
   golden::lm_model lm{MIXBIT_GOLDEN_DIR, MIXBIT_DATA_DIR};
   bits_table(lm, json);

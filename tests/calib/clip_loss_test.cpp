@@ -48,8 +48,9 @@ TEST_CASE("clip loss: equal to its definition for whole and ragged blocks, and f
   struct shape {
     std::int64_t width, block, rows;
   };
-  for (auto const [width, block, rows] : {shape{8, 4, 16}, shape{10, 4, 17}, shape{7, 7, 1}, shape{5, 1, 3},
-                                          shape{64, 32, 33}, shape{3, 8, 2}}) {
+  for (shape const each : {shape{8, 4, 16}, shape{10, 4, 17}, shape{7, 7, 1}, shape{5, 1, 3}, shape{64, 32, 33},
+                           shape{3, 8, 2}}) {
+    std::int64_t const width = each.width, block = each.block, rows = each.rows;  // clang 14 captures no bindings
     CAPTURE(width);
     std::vector<std::vector<float>> const batches{random_values(static_cast<std::size_t>(6 * width), 1),
                                                   random_values(static_cast<std::size_t>(width), 2)};
