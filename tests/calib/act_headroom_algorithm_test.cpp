@@ -50,7 +50,7 @@ TEST_CASE("act_headroom: where no activation is in NVFP4 it says so, and the mod
   auto config = preset("INT8_DEFAULT_CFG");
   config.algorithm = "nvfp4_act_headroom";
   auto const loop = [&] { net.forward(random_matrix(4, 32, 7)); };
-  CHECK(says(error_text(error_id::config_value, [&] { quantize(m, config, loop); }),
+  CHECK(says(error_text(error_id::config_conflict, [&] { quantize(m, config, loop); }),
              "nvfp4_act_headroom", "NVFP4"));
   CHECK(net.first.slots.shared_site()->recipes.empty());
 }

@@ -2,6 +2,8 @@
 
 #include <doctest/doctest.h>
 
+#include <limits>
+
 #include "mixbit/config/json.hpp"
 #include "support/error_text.hpp"
 #include "support/small_network.hpp"
@@ -156,4 +158,19 @@ TEST_CASE("local_hessian algorithm: without a Hessian the squared error decides,
   CHECK(says(error_text(error_id::state_not_calibrated, [&] { quantize(m, weights(int4, by_8)); }), "local_hessian",
              "forward_loop"));
   CHECK_NOTHROW(quantize(m, weights(int4, R"("local_hessian")")));  // the sweep leaves INT4 at max: no data needed
+}
+
+TEST_CASE("mse algorithm: a group with a NaN keeps max's amax, and calibrate refuses what a config would") {
+  small_network net;
+  net.first.weight(2, 5) = std::numeric_limits<float>::quiet_NaN();
+  model<cpu_backend> m{net};
+  quantize(m, weights(int4, R"("max")"));
+  auto const top = amax(net.first);
+  calibrate(m, "mse");
+  auto const searched = amax(net.first);
+  CHECK(searched.at(2 * 4) == top.at(2 * 4));  // blocks of 8 of 32 columns
+  CHECK(searched != top);
+  algorithm_step const wrong{"mse", {{"step_size", -1.0}}};
+  CHECK(says(error_text(error_id::config_value, [&] { calibrate(m, wrong); }), "calibrate", "step_size"));
+  CHECK(amax(net.first) == searched);
 }

@@ -141,3 +141,32 @@ TEST_CASE("svdquant: what it cannot do is refused") {
   calibrate(m, "max", loop);  // from the host's weight
   CHECK(!host.recipe().branch);
 }
+
+TEST_CASE("svdquant: calibrating again undoes the split and keeps input and weight under one scale") {
+  biased host;
+  matrix const x = random_matrix(8, 16, 3);
+  auto const loop = [&] { host.forward(x); };
+  model<cpu_backend> m{host, splitting(true)};
+  quantize(m, config(true), loop);
+  bool ran = false;
+  calibrate(m, "max", [&] {
+    ran = true;
+    matrix const plain = (x * host.weight.transpose()).rowwise() + host.bias;
+    CHECK((host.forward(x) - plain).norm() < 1e-5f * plain.norm());  // (x s) (w / s): the scales still cancel
+  });
+  CHECK(ran);
+}
+
+TEST_CASE("svdquant: a second split, and scales over a weight that was rewritten under others, are refused") {
+  biased host;
+  matrix const x = random_matrix(8, 16, 3);
+  model<cpu_backend> m{host, splitting(true)};
+  auto twice = config(false);
+  algorithm_step const split{"test.split", {{"rank", 3.0}}};
+  twice.algorithm = std::vector{split, split};
+  auto const loop = [&] { host.forward(x); };
+  CHECK(says(error_text(error_id::config_conflict, [&] { quantize(m, twice, loop); }), "layer", "split"));
+  twice.algorithm = std::vector{split, algorithm_step{"awq_lite"}};
+  CHECK(says(error_text(error_id::config_conflict, [&] { quantize(m, twice, loop); }), "awq_lite"));
+  CHECK(host.slots.shared_site()->recipes.empty());
+}

@@ -246,6 +246,11 @@ TEST_CASE("fold_weight: a tied weight is folded once, and only where its users a
   CHECK(says(error_text(error_id::config_conflict, [&] { fold_weight(m); }), "head", "layers.0.fc", "share"));
   CHECK(h.wa.values == raw.values);
   enable_quantizer(m, "head.weight_quantizer");
+  auto& of_head = *h.head.shared_site()->quantizers().find(quantizer_role::weight);
+  of_head.set_pre_quant_scale(m.device(), std::vector<float>(8, 2.0f));
+  CHECK(says(error_text(error_id::config_conflict, [&] { fold_weight(m); }), "head", "scale its input channels"));
+  CHECK(h.wa.values == raw.values);
+  of_head.set_pre_quant_scale(m.device(), {});
   CHECK(fold_weight(m) == 3);
   CHECK(h.out_of_a().values == before.values);
   CHECK(apply(h.head, batch, h.wa, multiply).values == before.values);

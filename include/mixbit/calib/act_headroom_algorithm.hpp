@@ -26,7 +26,7 @@ bool takes_headroom(sequential_quantizer<B> const& q) {
 
 }  // namespace detail
 
-/// Throws `config_value` where no quantizer takes it.
+/// Throws `config_conflict` where no quantizer takes it.
 template <backend B>
 void calibrate_act_headroom(calibration<B>& c, algorithm_step const& step) {
   auto const how = detail::headroom_of_step(step);
@@ -40,7 +40,7 @@ void calibrate_act_headroom(calibration<B>& c, algorithm_step const& step) {
       q.change_unready([&](quantizer_attribute_config& a) { a.calibrator = how; }, c.numerics);
     }
   if (!any)
-    fail(error_id::config_value, "algorithm: nvfp4_act_headroom calibrates activations in NVFP4 of type dynamic ",
+    fail(error_id::config_conflict, "algorithm: nvfp4_act_headroom calibrates activations in NVFP4 of type dynamic ",
          "(num_bits [2,1], scale_bits [4,3]), and no such quantizer is on");
   calibrate_max(c);
 }

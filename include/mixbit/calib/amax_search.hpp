@@ -193,7 +193,8 @@ class amax_search {
       std::size_t best = 0;
       for (std::size_t c = 1; c < candidates.values.size(); ++c)
         if (errors[c * n + g] < errors[best * n + g]) best = c;
-      found[first_group(slab) + g] = of_group(candidates, best, first_group(slab) + g);
+      std::size_t const group = first_group(slab) + g;  // beside a NaN or infinity no error says anything
+      found[group] = std::isfinite(errors[best * n + g]) ? of_group(candidates, best, group) : amax_[group];
     }
   }
 

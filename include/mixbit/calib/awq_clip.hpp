@@ -7,6 +7,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <optional>
 #include <string>
@@ -179,6 +180,10 @@ template <backend B>
 void clip_tensor(calibration<B>& c, clip_watch<B> const& l, std::vector<double> const& ratios) {
   auto& member = l.weight->members().front();
   auto const least = std::min_element(l.loss.begin(), l.loss.end()) - l.loss.begin();
+  if (!std::isfinite(l.loss[static_cast<std::size_t>(least)])) {
+    c.notes.push_back(l.layer.name() + ": awq_clip: its outputs are not finite, so its weight stays at max");
+    return;
+  }
   float const ratio = static_cast<float>(ratios[static_cast<std::size_t>(least)]);
   float const amax = member.amax(c.home.device).front();
   member.set_amax(c.home.device, member.groups(), {amax * ratio});

@@ -38,9 +38,10 @@ class input_pass final : public apply_hook<B> {
   }
 
   void on_apply(site<B>& s, workspace<B>& ws, operands o, erased_op& op, pending<B>*) override {
+    bool const measured = detail::trial_scope::is_on();     // inside another layer's probe: the data is not the host's
+    if (!measured && !s.probed) probe_layout(s, ws, o, op, {});  // first: it takes copies of the operands for itself
     seen_input const seen = s.run_with_plain_weight(ws, o, op);
-    if (detail::trial_scope::is_on()) return;  // inside another layer's probe: the data is not the host's
-    if (!s.probed) probe_layout(s, ws, o, op, {});
+    if (measured) return;
     if (o.x.data == nullptr) return;
     std::lock_guard const committing{mutex_};
     see_(index_.at(&s), ws, seen);

@@ -47,7 +47,9 @@ template <backend B, class Watch>
 class watching_pass : public apply_hook<B> {
  public:
   watching_pass(calibration<B>& c, std::vector<std::shared_ptr<site<B>>> watched, std::vector<Watch> watches)
-      : max_{c.sites(), c.every_recipe}, sites_{std::move(watched)}, watches_{std::move(watches)} {
+      : max_{c.sites(), c.every_recipe, c.calibrators},
+        notes_{c.notes},
+        sites_{std::move(watched)}, watches_{std::move(watches)} {
     for (std::size_t i = 0; i < sites_.size(); ++i) index_[sites_[i].get()] = i;
     for (auto& s : sites_) s->hook = this;
   }
@@ -67,7 +69,7 @@ class watching_pass : public apply_hook<B> {
 
   /// Ends the max calibration.
   std::vector<Watch>& finish(workspace<B>& ws) {
-    max_.share(ws);
+    for (auto& note : max_.share(ws)) notes_.push_back(std::move(note));
     return watches_;
   }
 
@@ -80,6 +82,7 @@ class watching_pass : public apply_hook<B> {
 
  private:
   max_calibration<B> max_;
+  std::vector<std::string>& notes_;
   std::vector<std::shared_ptr<site<B>>> sites_;
   std::vector<Watch> watches_;
   std::unordered_map<site<B> const*, std::size_t> index_;

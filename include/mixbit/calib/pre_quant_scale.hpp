@@ -71,6 +71,8 @@ std::vector<scalable_layer<B>> scalable_layers(calibration<B>& c, std::string_vi
                                     [](auto const& q) { return q.role() == quantizer_role::input; });
     if (s.layout.kind != site_kind::linear || layer.weight.rank != 2) {
       leave(layer.name(), "is no linear layer");
+    } else if (layer.quantizers().branch || !layer.quantizers().absorbed_scale.empty()) {
+      leave(layer.name(), "has a weight that an earlier step rewrote under its scale");
     } else if (input == quantizers.end()) {
       leave(layer.name(), "has no input quantizer to hold a pre_quant_scale");
     } else if (auto const why = detail::scaling_obstacle(*input); !why.empty()) {

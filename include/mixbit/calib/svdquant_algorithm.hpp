@@ -50,6 +50,7 @@ void split_weight(calibration<B>& c, calibrated_layer<B> const& layer, sequentia
   auto rest = held_floats(device, source.type, rows, columns, weight);
   recipe.weight.emplace(std::move(rest));
   recipe.branch.emplace(low_rank_branch<B>{std::move(down), std::move(up), std::move(negative)});
+  recipe.absorbed_scale = q.pre_quant_scale(device);
   if (q.has_pre_quant_scale()) q.set_pre_quant_scale(device, {});  // it is in what is kept
 }
 
@@ -57,6 +58,8 @@ void split_weight(calibration<B>& c, calibrated_layer<B> const& layer, sequentia
 template <backend B>
 bool takes_branch(calibrated_layer<B> const& layer) {
   auto const* const q = layer.weight.data ? layer.quantizers().find(quantizer_role::weight) : nullptr;
+  if (layer.quantizers().branch)
+    fail(error_id::config_conflict, layer.name(), ": svdquant: an earlier step has split this weight already");
   if (q == nullptr || layer.where->layout.kind != site_kind::linear || layer.weight.rank != 2) return false;
   for (auto const& each : layer.quantizers().quantizers)
     for (auto const& member : each.members())

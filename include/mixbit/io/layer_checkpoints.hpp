@@ -38,7 +38,7 @@ safetensors_metadata layer_metadata(algorithm_step const& step, calibrated_layer
   std::string quantizers;
   for (auto const& q : layer.quantizers().quantizers) {
     quantizers += q.leaf() + (q.enabled() ? " on" : " off");
-    for (auto const& a : q.attributes()) quantizers += " " + attributes_to_json(a).dump();
+    for (auto const& a : q.configured()) quantizers += " " + attributes_to_json(a).dump();
     quantizers += ";";
   }
   return {{"layer", layer.name()}, {"algorithm", algorithm_to_json(same).dump()}, {"quantizers", quantizers}};

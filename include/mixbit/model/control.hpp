@@ -127,7 +127,7 @@ int set_quantizer_attributes(model<B>& m, pattern const& which,
 namespace detail {
 
 template <backend B>
-void require_agreement(matched_quantizer<B> const& a, matched_quantizer<B> const& b) {
+void require_agreement(B& device, matched_quantizer<B> const& a, matched_quantizer<B> const& b) {
   auto const refuse = [&](auto const&... how) {
     fail(error_id::config_conflict, a.owner.name, " and ", b.owner.name, " share one weight but ", how...,
          ", so it cannot be folded");
@@ -135,7 +135,10 @@ void require_agreement(matched_quantizer<B> const& a, matched_quantizer<B> const
   auto const *qa = a.quantizer, *qb = b.quantizer;
   if ((qa == nullptr) != (qb == nullptr) || (qa != nullptr && qa->attributes() != qb->attributes()))
     refuse("quantize it differently");
+  for (auto const* m : {&a.owner, &b.owner})
+    if (auto const& s = *m->slots->shared_site(); s.rewritten(s.active)) refuse("have rewritten it, each for itself");
   if (qa == nullptr) return;
+  if (qa->pre_quant_scale(device) != qb->pre_quant_scale(device)) refuse("scale its input channels differently");
   geometry const ga = canonical_weight(a.owner), gb = canonical_weight(b.owner);
   if (!same_view(ga, gb))  // per-channel scales depend on it
     refuse("see it differently (", name_of(ga.type), ' ', to_string(ga), " and ", name_of(gb.type), ' ', to_string(gb),
@@ -153,7 +156,7 @@ std::vector<matched_quantizer<B>> weights_to_fold(model<B>& m) {
     if (s.recipes.empty() || module.weight.data == nullptr) continue;
     auto* const q = s.quantizers().find(quantizer_role::weight);
     auto const [first, is_first] = users.try_emplace(module.weight.data, matched_quantizer<B>{module, q});
-    if (!is_first) require_agreement<B>({module, q}, first->second);
+    if (!is_first) require_agreement<B>(m.device(), {module, q}, first->second);
     if (q == nullptr) continue;
     if (s.quantizers().branch)
       fail(error_id::state_folded, module.name, ": svdquant computes a branch beside this weight, which the quantized ",

@@ -170,7 +170,8 @@ recipe_quantizers<B> uncalibrated_copy(recipe_quantizers<B> const& from, B& devi
     bool const keeps = !q.enabled() && !q.members().empty();
     auto const& attributes = keeps ? q.attributes() : q.configured();
     auto& copy = to.quantizers.emplace_back(q.leaf(), q.path(), q.role(), q.enabled() || keeps, attributes, numerics);
-    copy.set_pre_quant_scale(device, q.pre_quant_scale(device));
+    bool const absorbed = q.role() == quantizer_role::weight && !from.absorbed_scale.empty();
+    copy.set_pre_quant_scale(device, absorbed ? from.absorbed_scale : q.pre_quant_scale(device));
     if (!keeps) continue;
     for (std::size_t i = 0; i < q.members().size(); ++i) copy.members()[i].adopt(device, q.members()[i]);
     copy.enable(false, numerics);
@@ -239,6 +240,7 @@ resolution quantize(model<B>& m, quantize_config const& config, forward_loop con
 /// algorithm. A module that has joined the walk since stays unquantized.
 template <backend B>
 calibration_report calibrate(model<B>& m, algorithm_config const& algorithm, forward_loop const& loop = {}) {
+  algorithm.validate("calibrate");
   auto const modules = m.modules();
   detail::require_known_algorithm(m, algorithm, "calibrate");
   auto const sites = sites_of(modules);
@@ -253,7 +255,9 @@ calibration_report calibrate(model<B>& m, algorithm_config const& algorithm, for
     sites[i]->refresh();
   }
   auto report = max_calibrate(m, modules, loop);
-  if (!detail::is_max(algorithm)) report = run_algorithm(m, modules, algorithm, loop);
+  if (!detail::is_max(algorithm))
+    for (auto& note : run_algorithm(m, modules, algorithm, loop).notes)
+      if (std::ranges::find(report.notes, note) == report.notes.end()) report.notes.push_back(std::move(note));
   change.commit();
   return report;
 }

@@ -56,7 +56,7 @@ class sequential_quantizer {
       }
     }
     for (std::size_t i = 0; i < made.size(); ++i) members_[places[i]] = std::move(made[i]);
-    configured_ = std::move(attributes_);
+    if (configured_.empty()) configured_ = std::move(attributes_);  // of a second change the first stays
     attributes_ = std::move(next);
   }
 

@@ -30,6 +30,8 @@ struct recipe_quantizers {
   std::vector<sequential_quantizer<B>> quantizers;
   /// Stands for the host's weight where an algorithm has rewritten it (GPTQ, SVDQuant); in PyTorch's axis order.
   std::optional<held_tensor<B>> weight = {};
+  /// The weight quantizer's pre_quant_scale that `weight` was made under and has in it; the input's is still in use.
+  std::vector<float> absorbed_scale = {};
   std::optional<low_rank_branch<B>> branch = {};
 
   /// The enabled quantizer in that role, or null.
@@ -152,8 +154,15 @@ struct site : std::enable_shared_from_this<site<B>> {
     const_tensor_ref const x =
         o.x.data ? quantized(ws, op, operand_role::input, o.x, q.acting(quantizer_role::input), pass::result) : o.x;
     const_tensor_ref const w = plain_weight(ws, op, o.w, q, joins_weight(q));
-    quantize_output(ws, with_branch(ws, o, op, q, call(ws, op, x, w, pass::result), pass::result), active);
-    return o.x.data ? seen_input{canonical(operand_role::input, o.x), canonical(operand_role::input, x)} : seen_input{};
+    tensor_ref const y = call(ws, op, x, w, pass::result);
+    const_tensor_ref seen = o.x.data ? canonical(operand_role::input, x) : x;
+    if (o.x.data && q.branch) {  // which asks the op for another copy of the input, and an owning host then drops this
+      tensor_ref const kept = detail::allocate_like(seen, ws.scratch);
+      copy_elements(ws.device, ws.scratch, seen, kept);
+      seen = kept;
+    }
+    quantize_output(ws, with_branch(ws, o, op, q, y, pass::result), active);
+    return o.x.data ? seen_input{canonical(operand_role::input, o.x), seen} : seen_input{};
   }
   /// What recipe `index` quantizes in place of the host's weight, or null: nothing once that is folded.
   held_tensor<B> const* rewritten(int index) const {
