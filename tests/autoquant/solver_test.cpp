@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-#include "../support/solver_families.hpp"
+#include "support/solver_families.hpp"
 
 namespace {
 

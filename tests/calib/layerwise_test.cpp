@@ -30,8 +30,8 @@ struct backward_network : small_network {
 };
 
 float input_amax(linear_layer& l) {
-  cpu_backend cpu;
-  return site_of(l).quantizers().find(quantizer_role::input)->members().front().amax(cpu).front();
+  cpu_backend device;
+  return site_of(l).quantizers().find(quantizer_role::input)->members().front().amax(device).front();
 }
 
 }  // namespace

@@ -16,8 +16,8 @@ sequential_quantizer<cpu_backend>& quantizer_of(linear_layer& l, quantizer_role 
   throw std::runtime_error{"no such quantizer"};
 }
 std::vector<float> amax_of(linear_layer& l, quantizer_role role) {
-  cpu_backend cpu;
-  return quantizer_of(l, role).members().front().amax(cpu);
+  cpu_backend device;
+  return quantizer_of(l, role).members().front().amax(device);
 }
 
 }  // namespace

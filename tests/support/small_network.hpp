@@ -64,9 +64,9 @@ struct small_network {
 /// Q(x) as the backend computes it, for one quantizer of a model.
 inline matrix by_hand(sequential_quantizer<cpu_backend>& q, matrix const& x) {
   matrix y = x;
-  cpu_backend cpu;
+  cpu_backend device;
   arena scratch;
-  q.quantize(cpu, scratch, read_view(x), write_view(y));
+  q.quantize(device, scratch, read_view(x), write_view(y));
   return y;
 }
 

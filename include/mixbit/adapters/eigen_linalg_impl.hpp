@@ -2,7 +2,6 @@
 // includes.
 #pragma once
 
-#include <Eigen/Cholesky>
 #include <Eigen/Core>
 #include <Eigen/Eigenvalues>
 #include <algorithm>
@@ -33,6 +32,15 @@ auto map(matrix_ref<T> m) {
                                                                    Eigen::OuterStride<>{m.stride}};
 }
 
+/// Rows of doubles, within a matrix or whole.
+using rows_ref = Eigen::Ref<matrix<double>, 0, Eigen::OuterStride<>>;
+using const_rows_ref = Eigen::Ref<matrix<double> const, 0, Eigen::OuterStride<>>;
+
+/// to += factor · a · bᵀ. The one product of doubles here: each further pair of storage orders is a second to compile.
+inline void add_product(double factor, const_rows_ref const& a, const_rows_ref const& b, rows_ref to) {
+  to.noalias() += factor * (a * b.transpose());
+}
+
 constexpr std::int64_t tiles_of(std::int64_t n, std::int64_t size) { return (n + size - 1) / size; }
 
 /// Eigen on one thread while it lives.
@@ -52,16 +60,26 @@ class single_threaded {
   [[maybe_unused]] int before_ = 1;
 };
 
+/// g = L Lᵀ in place, of a panel's width: the lower triangle is read and written. False as lower_cholesky.
+inline bool narrow_cholesky(rows_ref g) {
+  for (Eigen::Index k = 0; k < g.rows(); ++k) {
+    double const square = g(k, k) - g.row(k).head(k).squaredNorm();
+    if (!(square > 0) || !std::isfinite(square)) return false;
+    g(k, k) = std::sqrt(square);
+    for (Eigen::Index i = k + 1; i < g.rows(); ++i)
+      g(i, k) = (g(i, k) - g.row(i).head(k).dot(g.row(k).head(k))) / g(k, k);
+  }
+  return true;
+}
+
 /// g = L Lᵀ in place, of which the lower triangle is read and written: right-looking, a panel at a time. What is above
 /// the diagonal is scratch. False where g is not positive definite or not finite.
 inline bool lower_cholesky(executor_ref threads, matrix<double>& g) {
   std::int64_t const n = g.rows();
   for (std::int64_t k = 0; k < n; k += panel) {
     std::int64_t const width = std::min(panel, n - k), rest = n - k - width, blocks = tiles_of(rest, tile);
-    Eigen::LLT<Eigen::MatrixXd> const pivot{g.block(k, k, width, width)};
-    matrix<double> const factor = pivot.matrixL();
-    if (pivot.info() != Eigen::Success || !factor.allFinite()) return false;
-    g.block(k, k, width, width) = factor;
+    if (!narrow_cholesky(g.block(k, k, width, width))) return false;
+    matrix<double> const factor = g.block(k, k, width, width);
     auto const rows_of = [&](std::int64_t b) { return std::min(tile, rest - b * tile); };
     auto const panel_of = [&](std::int64_t b) { return g.block(k + width + b * tile, k, rows_of(b), width); };
     threads.parallel_for(blocks, [&](std::int64_t b) {
@@ -71,8 +89,8 @@ inline bool lower_cholesky(executor_ref threads, matrix<double>& g) {
     threads.parallel_for(blocks * (blocks + 1) / 2, [&](std::int64_t pair) {
       std::int64_t i = 0;
       while (pair > i) pair -= ++i;  // row i of the triangle has i + 1 tiles
-      g.block(k + width + i * tile, k + width + pair * tile, rows_of(i), rows_of(pair)).noalias() -=
-          panel_of(i) * panel_of(pair).transpose();
+      add_product(-1, panel_of(i), panel_of(pair),
+                  g.block(k + width + i * tile, k + width + pair * tile, rows_of(i), rows_of(pair)));
     });
   }
   return true;
@@ -139,10 +157,20 @@ struct tridiagonal {
 /// Orthonormal columns that span what the `count` largest eigenvalues of g belong to. Householder's reduction, and no
 /// more eigenvectors than are asked for: a fifth of the time of a whole decomposition.
 inline Eigen::MatrixXd leading_eigenvectors(Eigen::MatrixXd const& g, Eigen::Index count) {
-  if (g.rows() == 1) return Eigen::MatrixXd::Ones(1, 1);
+  Eigen::Index const n = g.rows();
+  if (n == 1) return Eigen::MatrixXd::Ones(1, 1);
   Eigen::Tridiagonalization<Eigen::MatrixXd> const reduced{g};
   tridiagonal const t{reduced.diagonal(), reduced.subDiagonal()};
-  return reduced.matrixQ() * t.largest(count);
+  Eigen::MatrixXd found = t.largest(count);
+  Eigen::VectorXd const scales = reduced.householderCoefficients();
+  for (Eigen::Index k = n - 2; k >= 0; --k) {  // the reflections, whose vectors lie below the subdiagonal
+    Eigen::VectorXd v = reduced.packedMatrix().col(k).tail(n - k - 1);
+    v[0] = 1;
+    auto rows = found.bottomRows(n - k - 1);
+    Eigen::VectorXd const along = scales[k] * (rows.transpose() * v);
+    rows.noalias() -= v * along.transpose();
+  }
+  return found;
 }
 
 }  // namespace eigen_products
@@ -159,13 +187,13 @@ MIXBIT_EIGEN_INLINE void eigen_linalg::accumulate_gram(float alpha, matrix_ref<f
     std::int64_t k = 0;
     while (i > k) i -= ++k;
     auto const left = all.middleCols(i * tile, size(i)), right = all.middleCols(k * tile, size(k));
+    matrix<float> product = matrix<float>::Zero(size(i), size(k));
+    product.noalias() += alpha * (left.transpose() * right);
     auto to = sum.block(i * tile, k * tile, size(i), size(k));
-    if (i != k) {
-      to.noalias() += alpha * (left.transpose() * right);
-      return;
-    }
-    matrix<float> const square = alpha * (left.transpose() * right);
-    to.template triangularView<Eigen::Upper>() += square;
+    if (i != k)
+      to += product;
+    else
+      to.template triangularView<Eigen::Upper>() += product;
   });
 }
 
@@ -215,18 +243,25 @@ MIXBIT_EIGEN_INLINE low_rank_factors eigen_linalg::low_rank(matrix_ref<double co
   using namespace eigen_products;
   single_threaded const guard;
   auto const whole = map(a);
+  matrix<double> const turned = whole.transpose();
   low_rank_factors found;
   found.left.resize(static_cast<std::size_t>(a.rows * rank));
   found.right.resize(static_cast<std::size_t>(rank * a.columns));
   auto left = map(dense_matrix(found.left.data(), a.rows, rank));
   auto right = map(dense_matrix(found.right.data(), rank, a.columns));
+  auto const leading = [rank](const_rows_ref const& rows) {
+    matrix<double> gram = matrix<double>::Zero(rows.rows(), rows.rows());
+    add_product(1, rows, rows, gram);
+    return leading_eigenvectors(gram, rank);
+  };
   if (a.columns <= a.rows) {
-    right = leading_eigenvectors(whole.transpose() * whole, rank).transpose();
-    left = whole * right.transpose();
+    right = leading(turned).transpose();
+    add_product(1, whole, right, left);
     return found;
   }
-  left = leading_eigenvectors(whole * whole.transpose(), rank);
-  right = left.transpose() * whole;
+  left = leading(whole);
+  matrix<double> const across = left.transpose();
+  add_product(1, across, turned, right);
   for (std::int64_t r = 0; r < rank; ++r) {
     double const value = right.row(r).norm();
     if (value > 0) right.row(r) /= value;
