@@ -4,8 +4,8 @@
 // largest of the siblings', group by group, and never less than what the layer's own data has shown. Weights need none
 // of this: they are calibrated from the walk, tokens or not.
 //
-// Source: ModelOpt's sync_moe_expert_amax, which gives *all* experts of a layer the largest amax. Here only those get it
-// that lack tokens; the others keep the finer scale that their own data allows.
+// Source: ModelOpt's sync_moe_expert_amax, which gives *all* experts of a layer the largest amax. Here only those get
+// it that lack tokens; the others keep the finer scale that their own data allows.
 #pragma once
 
 #include <algorithm>
@@ -54,7 +54,8 @@ void require_alike(B& device, sequential_quantizer<B> const& to, sequential_quan
   auto const refuse = [&](auto const&... how) {
     fail(error_id::config_conflict, to.path(), ": its amax cannot be taken from ", from.path(), ", which ", how...);
   };
-  if (to.pre_quant_scale(device) != from.pre_quant_scale(device)) refuse("scales its channels by another pre_quant_scale");
+  if (to.pre_quant_scale(device) != from.pre_quant_scale(device))
+    refuse("scales its channels by another pre_quant_scale");
   if (to.members().size() != from.members().size()) refuse("is another sequence of quantizers");
   for (std::size_t i = 0; i < to.members().size(); ++i) {
     auto const &mine = to.members()[i], &other = from.members()[i];
