@@ -5,6 +5,7 @@
 #pragma once
 
 #include "mixbit/autoquant/apply_plan.hpp"
+#include "mixbit/autoquant/experts.hpp"
 #include "mixbit/autoquant/search.hpp"
 #include "mixbit/config/presets.hpp"
 #include "mixbit/model/control.hpp"

@@ -102,7 +102,7 @@ refused "gradient" "${search[@]}" "${out[@]}" "${budget[@]}" --method kl_div
 refused "--algorithm: no algorithm is named" "${model[@]}" "${out[@]}" "${preset[@]}" --algorithm awq_lit
 refused "alpha: 2 is not in" "${model[@]}" "${out[@]}" "${preset[@]}" --algorithm '{"method": "smoothquant", "alpha": 2}'
 refused "--algorithm" "${model[@]}" "${out[@]}" "${preset[@]}" --algorithm '{"method": '
-refused "'lsq' is registered" "${model[@]}" "${out[@]}" "${preset[@]}" --algorithm lsq
+refused "'acme.none' is registered" "${model[@]}" "${out[@]}" "${preset[@]}" --algorithm '{"method": "acme.none"}'
 refused "--algorithm needs --preset" "${model[@]}" "${out[@]}" --plan x --algorithm max
 refused "smoothquant: takes INT8" "${model[@]}" "${out[@]}" "${preset[@]}" --calib-steps 1 --algorithm smoothquant
 

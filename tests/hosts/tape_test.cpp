@@ -2,6 +2,7 @@
 // its own kind, and the tape learns of a quantized copy through `link`.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <memory>
@@ -10,6 +11,7 @@
 #include "mixbit/config/presets.hpp"
 #include "mixbit/model/control.hpp"
 #include "mixbit/model/quantize.hpp"
+#include "mixbit/model/scale_training.hpp"
 #include "mixbit/reference/scalar.hpp"
 
 namespace tape {
@@ -262,4 +264,24 @@ TEST_CASE("tape: scoring records nothing, for a layer or for a region, whose res
   };
   s.run({1, 1, calibrate, score_once, {}});
   CHECK(trials == std::vector<bool>{true, true, false});  // the active recipe, INT8, and the restoring call
+}
+
+TEST_CASE("tape: a learned scale is shown the gradient of the copy, as weight_backward shows it") {
+  network net;
+  model<cpu> m{net};
+  tensor const x = waves(5, 8, 0.3f), target{5, 16};
+  quantize_int8(m, net, x, false);
+  tensor const xq = quantized(net.s1, quantizer_role::input, x), wq = quantized(net.s1, quantizer_role::weight, net.w1);
+  tape::loss_and_backward(tape::matmul(xq, wq), target);
+
+  scale_training<cpu> scales{m, learned_scales::one, "1.weight_quantizer"};
+  auto const& seen = scales.parameters().front()->after_gradient;
+  tape::loss_and_backward(apply(net.s1, x, net.w1, tape::matmul), target);
+  auto const by_tape = seen;
+  REQUIRE(std::ranges::any_of(by_tape, [](double g) { return g != 0; }));
+  tensor grad{16, 8};
+  grad.data->value = wq.data->grad;
+  scales.update();  // gradients start from 0
+  weight_backward(net.s1, net.w1, grad);
+  CHECK(seen == by_tape);
 }

@@ -68,6 +68,7 @@ double trainer::epoch(image_set const& images) {
   for (auto const& batch : shuffled) {
     sum += forward_and_backward(net_, batch);
     step();
+    if (after_step) after_step();
   }
   return sum / static_cast<double>(shuffled.size());
 }

@@ -32,6 +32,8 @@ class trainer {
   /// Once over all images; the mean loss of its batches.
   double epoch(image_set const& images);
 
+  std::function<void()> after_step = {};  ///< called behind each step: where learned scales make theirs
+
  private:
   static constexpr std::size_t batch_size = 32;
   struct moments {

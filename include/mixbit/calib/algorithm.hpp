@@ -13,6 +13,7 @@
 // recipes of a search do not disturb each other and a phase that throws leaves the model as it was.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <map>
 #include <memory>
@@ -65,13 +66,19 @@ struct calibration {
     for (auto const& layer : layers) all.push_back(layer.where);
     return all;
   }
-  /// Runs the loop, while the caller's hook is on the sites. Throws `state_not_calibrated`, naming what for, where
-  /// there is none.
+  /// Runs the loop, while the caller's hook is on the sites, and counts the tokens that it shows each of them. Throws
+  /// `state_not_calibrated`, naming what for, where there is none.
   void run(std::string_view what_for) {
     if (!loop)
       fail(error_id::state_not_calibrated, what_for, " needs data: give a forward_loop that runs calibration batches");
     ran = true;
+    for (auto const& layer : layers) layer.where->rows_shown = 0;
     loop();
+    for (auto const& layer : layers) {
+      if (input_channel_axis(layer.where->layout, 2) < 0) continue;  // a lookup, a module of single tensors
+      for (auto& recipe : layer.where->recipes)
+        recipe.tokens = std::max(recipe.tokens.value_or(0), layer.where->rows_shown.load());
+    }
   }
 };
 

@@ -7,6 +7,7 @@
 #include "mixbit/calib/awq_clip.hpp"
 #include "mixbit/calib/awq_lite.hpp"
 #include "mixbit/calib/gptq_algorithm.hpp"
+#include "mixbit/calib/lsq_algorithm.hpp"
 #include "mixbit/calib/max_algorithm.hpp"
 #include "mixbit/calib/smoothquant.hpp"
 #include "mixbit/calib/svdquant_algorithm.hpp"
@@ -25,6 +26,8 @@ algorithm_registry<B> default_algorithms() {
   all.add("awq_clip", calibrate_awq_clip<B>);
   all.add("awq_full", calibrate_awq_full<B>);
   all.add("svdquant", calibrate_svdquant<B>);
+  all.add("lsq", calibrate_lsq<B>);
+  all.add("dual_lsq", calibrate_lsq<B>);
   all.add("nvfp4_act_headroom", calibrate_act_headroom<B>);
   return all;
 }

@@ -13,6 +13,7 @@
 #include "mixbit/calib/max_algorithm.hpp"
 #include "mixbit/core/arithmetic.hpp"
 #include "mixbit/model/model.hpp"
+#include "mixbit/model/tokens.hpp"
 #include "mixbit/model/transaction.hpp"
 
 namespace mixbit {
@@ -61,9 +62,11 @@ void refuse_folded(module_ref<B> const& m) {
 }
 
 /// What calibration saw: what calibrators say of their amax, a line for each quantizer that saw no data where that is
-/// no error (model_options::unseen), and for each that met NaN or infinities, with counts.
+/// no error (model_options::unseen), and for each that met NaN or infinities, with counts; and how many tokens each
+/// layer was shown.
 struct calibration_report {
   std::vector<std::string> notes;
+  token_counts tokens = {};
 };
 
 namespace detail {
@@ -115,7 +118,7 @@ calibration_report concluded(model<B>& m, calibration<B>& c) {
       c.notes.push_back(std::move(note));
   require_calibrated(c);
   report_nonfinite(c);
-  return {std::move(c.notes)};
+  return {std::move(c.notes), tokens_of(c.sites())};
 }
 
 /// Every method has to be registered before anything is calibrated.
@@ -258,6 +261,7 @@ calibration_report calibrate(model<B>& m, algorithm_config const& algorithm, for
   if (!detail::is_max(algorithm))
     for (auto& note : run_algorithm(m, modules, algorithm, loop).notes)
       if (std::ranges::find(report.notes, note) == report.notes.end()) report.notes.push_back(std::move(note));
+  report.tokens = detail::tokens_of(sites);
   change.commit();
   return report;
 }

@@ -4,6 +4,7 @@
 //
 //   options.unseen = mixbit::unseen_quantizers::take_from_data();   // dynamic: each call's own amax
 //   options.unseen = mixbit::unseen_quantizers::take(6.0f);         // this amax
+//   options.unseen = mixbit::unseen_quantizers::take_from(mixbit::expert_siblings());  // the other experts'
 //
 // It is for quantizers that a loop passed by while it reached others. A loop that reached none is a mistake and stays
 // an error, and so does a weight without elements. `calibrate` starts from what the config said, so a quantizer that
@@ -17,17 +18,23 @@
 #include <vector>
 
 #include "mixbit/core/fp.hpp"
-#include "mixbit/quantizer/site.hpp"
+#include "mixbit/model/siblings.hpp"
 
 namespace mixbit {
 
 class unseen_quantizers {
  public:
-  enum class become : std::uint8_t { refused, dynamic, constant };
+  enum class become : std::uint8_t { refused, dynamic, constant, siblings };
 
-  constexpr unseen_quantizers() = default;
-  static constexpr unseen_quantizers refuse() { return {}; }
-  static constexpr unseen_quantizers take_from_data() { return {become::dynamic, 0}; }
+  unseen_quantizers() = default;
+  static unseen_quantizers refuse() { return {}; }
+  static unseen_quantizers take_from_data() { return {become::dynamic, 0}; }
+  /// The largest amax of the siblings that saw data. Who has none stays refused. Throws `config_value` for an empty
+  /// rule.
+  static unseen_quantizers take_from(sibling_rule rule) {
+    if (!rule) fail(error_id::config_value, "unseen: the rule that says which layers are siblings is empty");
+    return {become::siblings, 0, std::move(rule)};
+  }
   /// Throws `format_amax` for an amax that is not positive and finite.
   static unseen_quantizers take(float amax) {
     if (!(amax > 0) || !fp::is_finite(amax))
@@ -35,10 +42,12 @@ class unseen_quantizers {
     return {become::constant, amax};
   }
 
-  constexpr become what() const { return what_; }
-  constexpr float amax() const { return amax_; }
+  become what() const { return what_; }
+  float amax() const { return amax_; }
+  sibling_rule const& siblings() const { return siblings_; }
 
-  /// What the attributes become. A static bias saw no data either, so it becomes that of each call.
+  /// What the attributes become, where it is they that change. A static bias saw no data either, so it becomes that of
+  /// each call.
   void change(quantizer_attribute_config& a) const {
     if (what_ == become::dynamic) a.type = quantizer_type::dynamic_type;
     else a.constant_amax = amax_;
@@ -51,10 +60,12 @@ class unseen_quantizers {
   }
 
  private:
-  constexpr unseen_quantizers(become what, float amax) : what_{what}, amax_{amax} {}
+  unseen_quantizers(become what, float amax, sibling_rule siblings = {})
+      : what_{what}, amax_{amax}, siblings_{std::move(siblings)} {}
 
   become what_ = become::refused;
   float amax_ = 0;
+  sibling_rule siblings_;
 };
 
 namespace detail {
@@ -62,8 +73,9 @@ namespace detail {
 /// Changes the quantizers that saw no data, where others did; a line for each. Throws `format_value` naming one whose
 /// format cannot be what `unseen` says.
 template <backend B>
-std::vector<std::string> settle_unseen(std::vector<std::shared_ptr<site<B>>> const& sites, unseen_quantizers unseen,
-                                       numerics_options const& numerics) {
+std::vector<std::string> settle_unseen(std::vector<std::shared_ptr<site<B>>> const& sites,
+                                       unseen_quantizers const& unseen, numerics_options const& numerics) {
+  if (unseen.what() == unseen_quantizers::become::siblings) return take_from_siblings(sites, unseen.siblings());
   std::vector<sequential_quantizer<B>*> missed;
   bool reached = false;
   for (auto const& s : sites)

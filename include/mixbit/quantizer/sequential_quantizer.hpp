@@ -138,7 +138,7 @@ class sequential_quantizer {
     require_compute(x.type, path_);
     arena_scope const borrowed{scratch};
     if (enabled_) {
-      bool const looks = std::any_of(members_.begin(), members_.end(), [](auto const& m) { return m.clips(); });
+      bool const looks = std::any_of(members_.begin(), members_.end(), [](auto const& m) { return m.looks_back(); });
       backward_from(0, device, scratch, looks ? scaled(device, scratch, x) : x, grad);
     } else if (off_rotation_) {
       device.hadamard({grad, grad, off_rotation_->block_of(grad, path_)});
@@ -179,7 +179,7 @@ class sequential_quantizer {
   void backward_from(std::size_t i, B& device, arena& scratch, const_tensor_ref x, tensor_ref grad) {
     if (i == members_.size()) return;
     auto const later = members_.begin() + static_cast<std::ptrdiff_t>(i) + 1;
-    if (std::any_of(later, members_.end(), [](auto const& m) { return m.clips(); })) {
+    if (std::any_of(later, members_.end(), [](auto const& m) { return m.looks_back(); })) {
       geometry const dense = dense_like(x);
       tensor_ref const y{dense, scratch.allocate(static_cast<std::size_t>(dense.bytes()))};
       members_[i].quantize(device, scratch, x, y);

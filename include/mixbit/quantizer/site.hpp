@@ -33,6 +33,7 @@ struct recipe_quantizers {
   /// The weight quantizer's pre_quant_scale that `weight` was made under and has in it; the input's is still in use.
   std::vector<float> absorbed_scale = {};
   std::optional<low_rank_branch<B>> branch = {};
+  std::optional<std::uint64_t> tokens = {};  ///< rows of input that its calibration was shown; none: it ran no loop
 
   /// The enabled quantizer in that role, or null.
   sequential_quantizer<B>* find(quantizer_role role) {
@@ -111,6 +112,7 @@ struct site : std::enable_shared_from_this<site<B>> {
   bool folded = false;                        ///< fold_weight has overwritten the host's weight
   std::atomic<bool> probed = false;           ///< has the layout been probed?
   bool live = false;                          ///< must `apply` do more than call the op?
+  std::atomic<std::uint64_t> rows_shown = 0;  ///< of inputs, to the passes that were on (calib/algorithm.hpp)
   weight_cache cache;
   std::mutex cache_mutex;  ///< held while the cache is looked at or filled
 
@@ -129,6 +131,15 @@ struct site : std::enable_shared_from_this<site<B>> {
   template <class Ref>
   Ref canonical_output(Ref const& y) const {
     return detail::named(name, [&] { return layout.output.apply(y); });
+  }
+
+  /// Counts the rows of an input that a pass is shown; what another layer tries is none of it.
+  void count_rows(const_tensor_ref x) {
+    if (x.data == nullptr || detail::trial_scope::is_on()) return;
+    const_tensor_ref const seen = canonical(operand_role::input, x);
+    int const channels = input_channel_axis(layout, seen.rank);
+    if (channels >= 0 && seen.size() != 0)
+      rows_shown += static_cast<std::uint64_t>(seen.size() / seen.shape[channels]);
   }
 
   /// Runs the op on operands quantized under recipe `index`, as result or as a trial.

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <array>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,7 @@
 #include "mixbit/quantizer/affine_bias.hpp"
 #include "mixbit/quantizer/calibrator.hpp"
 #include "mixbit/quantizer/numerics.hpp"
+#include "mixbit/quantizer/scale_learner.hpp"
 #include "mixbit/quantizer/workspace.hpp"
 
 namespace mixbit {
@@ -134,7 +136,7 @@ class tensor_quantizer {
       args.x = less;
     }
     if (numerics_.how.element.is_unsigned) require_positive(device, scratch, args);
-    device.fake_quantize(args);
+    if (!learner_ || !learner_->quantize(device, scratch, args)) device.fake_quantize(args);
     if (bias) device.shift({y, y, offsets, bias, false});
     if (numerics_.rotate && numerics_.rotate->back) rotate(device, y, y);
   }
@@ -142,10 +144,23 @@ class tensor_quantizer {
   /// Does its backward zero gradients? MX never does: its scales cover what they see.
   bool clips() const { return !attributes_.pass_through_bwd && !is_mx(numerics_.how.scaling); }
 
+  /// Does its backward look at what the forward has cast?
+  bool looks_back() const { return clips() || learner_; }
+
+  /// From now on its scale is learned by `by`; null: no longer.
+  void learn(std::shared_ptr<scale_learner<B>> by) { learner_ = std::move(by); }
+  scale_learner<B> const* learns() const { return learner_.get(); }
+
   /// The gradient of y to that of x: rotations are linear, and a clipped quantizer zeroes it where what the cast saw
   /// exceeds amax. A dynamic bias or amax passes no gradient.
   void mask_backward(B& device, arena& scratch, const_tensor_ref x, tensor_ref grad) {
     if (numerics_.rotate && numerics_.rotate->back) rotate(device, grad, grad);
+    if (learner_) {
+      arena_scope const borrowed{scratch};
+      tensor_ref const y = borrow(scratch, x);
+      quantize(device, scratch, x, y);
+      learner_->backward(device, x, y, grad);
+    }
     if (clips()) {
       arena_scope const borrowed{scratch};
       require_state_for(x);
@@ -198,6 +213,7 @@ class tensor_quantizer {
   }
   /// Keeps it where it is, whatever becomes of the groups' amaxes: a search changes those alone. Until the next
   /// `observe`.
+  bool holds_tensor_amax() const { return !tensor_amax_.empty(); }
   void hold_tensor_amax(B& device, float value) {
     tensor_amax_ = buffer<B, float>{device, 1};
     device.copy_from_host(tensor_amax_.data(), &value, sizeof value);
@@ -375,6 +391,7 @@ class tensor_quantizer {
   buffer<B, float> file_amax_;  ///< of double quantization; none while the calibration runs
   buffer<B, float> tensor_amax_;  ///< where it is not the largest of the groups'
   buffer<B, data_flags> flags_;
+  std::shared_ptr<scale_learner<B>> learner_;  ///< while its scale is learned
   partition groups_;
   bool shown_ = false;            ///< has a calibrator been shown anything for it?
   dtype seen_type_ = dtype::f32;  ///< of the tensors that it was calibrated on
