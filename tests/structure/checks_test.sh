@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Tests the checks of scripts/ other than check-layering (which has a test of its own), on small trees made here:
-# check-headers, check-compile-fail, check-mutations, demo, the arguments of test, count-tests.awk, list-sources, batch-tests and
-# install-deps.
+# check-headers, check-compile-fail, check-mutations, demo, the arguments of test, count-tests.awk, list-sources,
+# batch-tests and install-deps.
 set -euo pipefail
 source_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 work=$(mktemp -d)
