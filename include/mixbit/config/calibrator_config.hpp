@@ -103,7 +103,7 @@ class calibrator_config {
     for (auto const& [key, value] : parameters())
       if (std::ranges::count(known, std::string_view{key}) == 0)
         fail(error_id::config_unknown_field, where, ": the calibrator '", name(), "' has no parameter '", key, '\'',
-             close_names(key, known));
+             close_names(key, std::span{known.begin(), known.size()}));
   }
 
   /// A parameter's value as given, else the default of a built-in calibrator, else `otherwise`. Throws config_value for

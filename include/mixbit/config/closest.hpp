@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cctype>
 #include <cstddef>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -31,18 +32,20 @@ inline std::size_t edit_distance(std::string_view a, std::string_view b) {
 }  // namespace detail
 
 /// " (close: A, B, C)" for the at most three nearest of `names`, or "" where nothing is near.
-template <class Names>
-std::string close_names(std::string_view wrong, Names const& names) {
-  std::vector<std::pair<std::size_t, std::string_view>> near;
+inline std::string close_names(std::string_view wrong, std::span<std::string_view const> names) {
+  std::vector<std::pair<std::size_t, std::string_view>> near;  // in order
   for (std::string_view name : names) {
     std::size_t const distance = detail::edit_distance(wrong, name);
-    if (distance <= std::max<std::size_t>(3, wrong.size() / 2)) near.emplace_back(distance, name);
+    if (distance > std::max<std::size_t>(3, wrong.size() / 2)) continue;
+    std::size_t at = near.size();
+    near.emplace_back();
+    for (; at > 0 && near[at - 1].first > distance; --at) near[at] = near[at - 1];
+    near[at] = {distance, name};
+    if (near.size() > 3) near.pop_back();
   }
-  std::stable_sort(near.begin(), near.end(), [](auto const& x, auto const& y) { return x.first < y.first; });
   if (near.empty()) return {};
   std::string text = " (close: ";
-  for (std::size_t i = 0; i < std::min<std::size_t>(3, near.size()); ++i)
-    text.append(i ? ", " : "").append(near[i].second);
+  for (std::size_t i = 0; i < near.size(); ++i) text.append(i ? ", " : "").append(near[i].second);
   return text += ')';
 }
 

@@ -78,8 +78,8 @@ class module_class_registry {
     if (!classes_.contains(name) && classes_.contains("nn." + name)) name.insert(0, "nn.");
     return name;
   }
-  std::vector<std::string> names() const {
-    std::vector<std::string> all;
+  std::vector<std::string_view> names() const {
+    std::vector<std::string_view> all;
     for (auto const& entry : classes_) all.push_back(entry.first);
     return all;
   }

@@ -79,7 +79,7 @@ inline bool same_content(quantize_config const& a, quantize_config const& b) {
 /// `base` followed by the entries of `extra`, as a preset followed by a KV-cache preset. The algorithm is base's where
 /// it says one, else extra's; the name joins both.
 inline quantize_config combine(quantize_config base, quantize_config const& extra) {
-  base.entries.insert(base.entries.end(), extra.entries.begin(), extra.entries.end());
+  for (quantizer_entry const& e : extra.entries) base.entries.push_back(e);
   if (base.algorithm.state == algorithm_config::presence::absent) base.algorithm = extra.algorithm;
   base.name += '+' + extra.name;
   return base;
