@@ -8,6 +8,7 @@
 #include "mixbit/calib/awq_lite.hpp"
 #include "mixbit/calib/gptq_algorithm.hpp"
 #include "mixbit/calib/max_algorithm.hpp"
+#include "mixbit/calib/shared_state.hpp"
 #include "mixbit/calib/smoothquant.hpp"
 #include "mixbit/calib/svdquant_algorithm.hpp"
 
@@ -26,6 +27,7 @@ algorithm_registry<B> default_algorithms() {
   all.add("awq_full", calibrate_awq_full<B>);
   all.add("svdquant", calibrate_svdquant<B>);
   all.add("nvfp4_act_headroom", calibrate_act_headroom<B>);
+  all.add("share_state", calibrate_shared_state<B>);
   return all;
 }
 
