@@ -33,7 +33,9 @@ struct bench {
     return quantize(config);
   }
   std::vector<quantizer_slots<cpu>*> fused() { return {&host.q, &host.k, &host.v}; }
-  float input_amax(quantizer_slots<cpu>& s) { return quantizer_in(s, role::input).members().front().amax(device).at(0); }
+  float input_amax(quantizer_slots<cpu>& s) {
+    return quantizer_in(s, role::input).members().front().amax(device).at(0);
+  }
   float weight_amax(quantizer_slots<cpu>& s, plain_tensor const& w) {
     return quantizer_in(s, role::weight).members().back().tensor_amax(device, w.shape);
   }

@@ -105,12 +105,31 @@ TEST_CASE("unshared_groups: scales by their first channel that differs, formats,
   CHECK(field(0).field == "pre_quant_scale[3]");
   CHECK(field(0).second_value == "7.5");
   CHECK(unshared_groups(b.m, {qkv}, {.pre_quant_scale = false}).empty());
+  quantizer_in(b.host.k, role::input).set_pre_quant_scale(b.device, {});
+  CHECK(field(0).field == "pre_quant_scale[0]");
+  CHECK(field(0).second_value == "none");
   quantizer_attribute_config other;
   set_quantizer_attributes(b.m, "*v_proj.weight_quantizer", other);
   CHECK(field(1).field == "weight format");
   CHECK(field(1).second_value == "int8 per tensor, static");
   disable_quantizer(b.m, "*v_proj.weight_quantizer");
   CHECK(field(1).second_value == "off");
+}
+
+TEST_CASE("unshared_groups: a weight of a single channel has that channel's amax, not one of the tensor") {
+  checkpoint_host host;
+  host.add("l.gate_proj", waves({1, 16}, 0.7f));
+  host.add("l.up_proj", waves({1, 16}, 0.7f, 2.0f));
+  model<cpu> m{host};
+  auto config = nothing_on();
+  quantizer_attribute_config a;
+  a.axis = 0;
+  turn_on(config, "*weight_quantizer", a);
+  quantize(m, config);
+  CHECK(unshared_groups(m).empty());
+  turn_on(config, "*weight_quantizer", quantizer_attribute_config{});
+  quantize(m, config);
+  CHECK(unshared_groups(m).size() == 1);
 }
 
 TEST_CASE("share_state: groups that are none are refused, and the model is as it was") {
@@ -146,7 +165,7 @@ TEST_CASE("share_state: formats, uncalibrated, unquantized and folded layers are
   CHECK(says(folded.refused(error_id::state_folded, {qkv}), "attn.q_proj"));
 }
 
-TEST_CASE("share_state: scales of some layers, of another width, of inputs alone and of rewritten weights are refused") {
+TEST_CASE("share_state: scales of some layers, of other widths, of inputs alone, of rewritten weights are refused") {
   bench b;
   b.quantize(awq());
   auto const none = std::vector<float>{};
@@ -155,6 +174,8 @@ TEST_CASE("share_state: scales of some layers, of another width, of inputs alone
   CHECK(says(b.refused(error_id::config_conflict, {qkv}), "attn.v_proj 0", "has 16"));
   CHECK(says(b.refused(error_id::config_conflict, {{"attn.q_proj", "attn.o_proj"}}), "attn.o_proj 8"));
   quantizer_in(b.host.v, role::input).set_pre_quant_scale(b.device, own);
+  CHECK(says(b.refused(error_id::config_conflict, {{"attn.q_proj", "attn.v_proj"}, {"attn.k_proj", "attn.o_proj"}}),
+             "attn.o_proj 8"));  // behind a group that could have been changed
   quantizer_in(b.host.v, role::weight).set_pre_quant_scale(b.device, none);
   CHECK(says(b.refused(error_id::config_conflict, {qkv}), "attn.v_proj", "none on its weight"));
   model_options<cpu> options;

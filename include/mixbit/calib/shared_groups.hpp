@@ -43,11 +43,6 @@ struct unshared_group {
   std::vector<shared_difference> differences;
 };
 
-/// What runtimes fuse, as ModelOpt's export has it: q/k/v, gate/up, and Mixtral's w1/w3, each of one parent.
-inline std::vector<grouping_rule> fused_layer_rules() {
-  return {"{q_proj,k_proj,v_proj}", "{gate_proj,up_proj}", "{w1,w3}"};
-}
-
 namespace detail {
 
 /// A layer of a group. Quantizers are there, on or off, where the module has them.

@@ -148,4 +148,9 @@ inline std::vector<module_group> group_modules(std::span<std::string const> name
   return groups;
 }
 
+/// What runtimes fuse, as ModelOpt's export has it: q/k/v, gate/up, and Mixtral's w1/w3, each of one parent.
+inline std::vector<grouping_rule> fused_layer_rules() {
+  return {"{q_proj,k_proj,v_proj}", "{gate_proj,up_proj}", "{w1,w3}"};
+}
+
 }  // namespace mixbit

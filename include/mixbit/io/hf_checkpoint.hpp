@@ -28,6 +28,7 @@
 #include "mixbit/io/folders.hpp"
 #include "mixbit/io/hf_config.hpp"
 #include "mixbit/io/hf_form.hpp"
+#include "mixbit/io/hf_fused.hpp"
 #include "mixbit/io/hf_source.hpp"
 #include "mixbit/io/safetensors_writer.hpp"
 #include "mixbit/io/staged_output.hpp"
@@ -62,6 +63,7 @@ class hf_export {
       if (items_.try_emplace(name, item{source_.tensors().at(name), {}, {}}).second) note_unwalked(name);
     for (auto const& head : heads_) add_head(head);
     fused_blocks();
+    detail::hf::note_unshared(m, layers_, notes_);
     finish_notes();
   }
 
