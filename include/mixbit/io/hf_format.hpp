@@ -214,9 +214,11 @@ inline void note_algorithms(std::set<hf_algorithm> const& used, bool uniform, st
                              " in a checkpoint of this form"));
   }
   if (used.contains(a::int8))
-    notes.push_back("W8A8_SQ_PER_CHANNEL is written without pre_quant_scale, which ModelOpt's has: no SmoothQuant ran");
+    notes.push_back("W8A8_SQ_PER_CHANNEL is written without pre_quant_scale, which ModelOpt's has: no SmoothQuant ran, "
+                    "or its scales are folded");
   if (used.contains(a::int4_weight_only))
-    notes.push_back("W4A16_AWQ is written without pre_quant_scale (\"pre_quant_scale\": false), as no AWQ ran");
+    notes.push_back("W4A16_AWQ is written without pre_quant_scale (\"pre_quant_scale\": false): no AWQ ran, or its "
+                    "scales are folded");
 }
 
 }  // namespace detail::hf
