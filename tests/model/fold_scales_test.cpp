@@ -203,7 +203,8 @@ TEST_CASE("fold_pre_quant_scales: folded and tied weights, output quantizers and
     apply(s2, x, w, multiply);
   });
   std::vector<preceding_op> const ops{preceding_norm("n", factor, {"a"})};
-  CHECK(says(error_text(error_id::config_conflict, [&] { fold_pre_quant_scales(m, ops); }), "a and b share one weight"));
+  auto const fold = [&] { fold_pre_quant_scales(m, ops); };
+  CHECK(says(error_text(error_id::config_conflict, fold), "a and b share one weight"));
 }
 
 TEST_CASE("fold_pre_quant_scales: a guard around it does not put the scales back") {
