@@ -121,13 +121,14 @@ TEST_CASE("fold_pre_quant_scales: rows without scales of their own are calibrate
 }
 
 TEST_CASE("fold_pre_quant_scales: weights that gptq and svdquant rewrote follow; calibrating again starts from there") {
-  for (bool const svd : {false, true}) {
-    CAPTURE(svd);
+  std::vector<std::vector<algorithm_step>> const cases{
+      {{"svdquant", {{"lowrank", std::int64_t{2}}}}}, {{"awq_lite"}, {"gptq"}}, {{"gptq"}, {"awq_lite"}}};
+  for (auto const& steps : cases) {
+    CAPTURE(steps.front().method);
     model_options<cpu> options;
     options.linalg = plain_linalg{};
     bench b{std::move(options)};
-    if (svd) b.quantize("INT4_AWQ_CFG", {{"svdquant", {{"lowrank", std::int64_t{2}}}}});
-    else b.quantize("INT4_AWQ_CFG", {{"awq_lite"}, {"gptq"}});
+    b.quantize("INT4_AWQ_CFG", steps);
     auto const y = b.host.forward(batch);
     auto const plain = b.host.wdown.values;
     CHECK(fold_pre_quant_scales(b.m, {b.up()}).folded == 1);
