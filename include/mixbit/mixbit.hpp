@@ -9,5 +9,7 @@
 #include "mixbit/autoquant/search.hpp"
 #include "mixbit/config/presets.hpp"
 #include "mixbit/model/control.hpp"
+#include "mixbit/model/fold_scales.hpp"
+#include "mixbit/model/shared_state.hpp"
 #include "mixbit/model/summary.hpp"
 #include "mixbit/report/markdown.hpp"

@@ -50,34 +50,6 @@ TEST_CASE("grouping: names that only look alike stay apart") {
   CHECK(members({"m.mlp.experts.one.up_proj", "m.mlp.experts.two.up_proj"}) == groups{{0}, {1}});
 }
 
-TEST_CASE("grouping: a user's rules, as pattern and as callable, first that matches wins") {
-  std::vector<grouping_rule> const rules{grouping_rule{
-      "first letter", [](std::string_view name) { return std::optional{std::string{name.substr(0, 1)}}; }}};
-  CHECK(members({"alpha", "beta", "axis"}, rules) == groups{{0, 2}, {1}});
-  CHECK(members({"x.fc1", "x.fc2", "y.fc1"}, {grouping_rule{"{fc1,fc2}"}}) == groups{{0, 1}, {2}});
-  CHECK(members({"x.q_proj", "x.k_proj"}, {}) == groups{{0}, {1}});
-  CHECK(says(error_text(error_id::config_value, [] { grouping_rule{"{a,b"}; }), "{a,b"));
-  CHECK(says(error_text(error_id::config_value, [] { grouping_rule{""}; }), "empty"));
-}
-
-TEST_CASE("grouping: a pattern that is not well formed is refused with what is wrong") {
-  struct {
-    char const *pattern, *fault;
-  } const bad[] = {{"(a.b", "not closed"},       {"a.b)", "no '('"},          {"a).(b", "no '('"},
-                   {"(a).(b)", "more than one"}, {"((a)).b", "within"},       {"x(a).b", "'x(a'"},
-                   {"(a)x.b", "'a)x'"},          {"().b", "segment is empty"}, {"a..b", "segment is empty"},
-                   {".a", "segment is empty"},   {"a.", "segment is empty"},  {"x{a,b}", "'x{a,b}'"},
-                   {"{a,b}x", "'{a,b}x'"},       {"}a{", "whole segment"},    {"{a.b}", "'{a'"},
-                   {"{{a},b}", "whole segment"}, {"{}", "alternative"},       {"{a,}", "alternative"},
-                   {"{,a}.b", "alternative"},    {"{", "whole segment"},      {"(", "segment is empty"}};
-  for (auto const& b : bad) {
-    auto const text = error_text(error_id::config_value, [&] { grouping_rule{b.pattern}; });
-    CAPTURE(text);
-    CHECK(says(text, std::string{"'"} + b.pattern + "'", b.fault));
-  }
-  for (auto const* good : {"(a)", "x.(a.b).c", "(a.{b,c}).#", "{a}", "#"}) CHECK_NOTHROW(grouping_rule{good});
-}
-
 TEST_CASE("grouping: groups that share a weight become one, in the order of their first member") {
   std::vector<std::string> const names{"x.q_proj", "alone", "x.k_proj", "y.gate_proj", "head", "y.up_proj", "bridge"};
   auto const rules = default_grouping_rules();
@@ -113,10 +85,6 @@ TEST_CASE("grouping: a later group may tie earlier ones together") {
   CHECK(all[0].members == std::vector<std::size_t>{0, 1, 2, 3});
   CHECK(label_of(all[0], rules) == "{q_proj,k_proj,v_proj} + tied weight");
   CHECK(all[1].members == std::vector<std::size_t>{4});
-}
-
-TEST_CASE("grouping: a rule without a function is refused by its label") {
-  CHECK(says(error_text(error_id::config_value, [] { grouping_rule{"mine", nullptr}; }), "grouping rule 'mine'"));
 }
 
 TEST_CASE("budget: a target is exactly the decimal that was written, floored once") {

@@ -9,6 +9,7 @@
 #include "mixbit/calib/gptq_algorithm.hpp"
 #include "mixbit/calib/lsq_algorithm.hpp"
 #include "mixbit/calib/max_algorithm.hpp"
+#include "mixbit/calib/shared_state.hpp"
 #include "mixbit/calib/smoothquant.hpp"
 #include "mixbit/calib/svdquant_algorithm.hpp"
 
@@ -29,6 +30,7 @@ algorithm_registry<B> default_algorithms() {
   all.add("lsq", calibrate_lsq<B>);
   all.add("dual_lsq", calibrate_lsq<B>);
   all.add("nvfp4_act_headroom", calibrate_act_headroom<B>);
+  all.add("share_state", calibrate_shared_state<B>);
   return all;
 }
 

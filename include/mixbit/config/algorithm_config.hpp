@@ -90,6 +90,13 @@ inline constexpr parameter_rule act_headroom_rules[] = {
     {"anchor", parameter_kind::number, 1, 0, 100, true},
     {"upper", parameter_kind::number, 99.99, 0, 100, true},
 };
+// Not ModelOpt's, whose export does it: layers that one kernel runs share scales (calib/shared_state.hpp).
+inline constexpr parameter_rule share_state_rules[] = {
+    {"groups", parameter_kind::text, 0},
+    {"input_amax", parameter_kind::flag, 1},
+    {"weight_amax", parameter_kind::flag, 1},
+    {"pre_quant_scale", parameter_kind::flag, 1},
+};
 
 inline constexpr method_rule method_rules[] = {
     {"max", max_rules},
@@ -102,6 +109,7 @@ inline constexpr method_rule method_rules[] = {
     {"svdquant", svdquant_rules},
     {"gptq", gptq_rules},
     {"nvfp4_act_headroom", act_headroom_rules},
+    {"share_state", share_state_rules},
     {"lsq", {}},
     {"dual_lsq", {}},
 };

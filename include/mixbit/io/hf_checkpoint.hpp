@@ -24,10 +24,13 @@
 #include <unordered_set>
 #include <vector>
 
+#include "mixbit/calib/host_floats.hpp"
 #include "mixbit/formats/check.hpp"
 #include "mixbit/io/folders.hpp"
 #include "mixbit/io/hf_config.hpp"
 #include "mixbit/io/hf_form.hpp"
+#include "mixbit/io/hf_fused.hpp"
+#include "mixbit/io/hf_rewritten.hpp"
 #include "mixbit/io/hf_source.hpp"
 #include "mixbit/io/safetensors_writer.hpp"
 #include "mixbit/io/staged_output.hpp"
@@ -41,6 +44,8 @@ struct hf_export_options {
   /// in ModelOpt's files: fused, they may lie in one block. Their codes are then coarser than what the model simulates,
   /// so it has to be asked for; without it a note names the layers.
   bool share_fused_blocks = false;
+  /// What fold_pre_quant_scales was given: norms and biases that it rewrote come from the host, not from the source.
+  std::vector<preceding_op> preceding = {};
   hf_producer producer = {};
 };
 
@@ -58,10 +63,13 @@ class hf_export {
       if (module.layout.kind == site_kind::lookup) embeddings_.push_back(module);
     }
     for (auto const& module : modules) add_module(module);
+    for (auto const& module : modules)
+      for (auto const& name : module.slots->shared_site()->scales_folded_into) add_rewritten(module.name, name);
     for (auto const& name : source_.tensors().names())
       if (items_.try_emplace(name, item{source_.tensors().at(name), {}, {}}).second) note_unwalked(name);
     for (auto const& head : heads_) add_head(head);
     fused_blocks();
+    detail::hf::note_unshared(m, layers_, notes_);
     finish_notes();
   }
 
@@ -113,6 +121,20 @@ class hf_export {
     if (is_tied_head(module)) heads_.push_back(module);
     else if (!there) fail_missing(module.name);
     if (there) add_unquantized(module, module.name + ".weight");
+  }
+
+  /// A tensor outside of the walk, into which a scale of this module was folded.
+  void add_rewritten(std::string const& module, std::string const& name) {
+    auto const written = hf_rewritten_tensor(options_.preceding, name);
+    if (written.data == nullptr)
+      fail(error_id::state_missing, name, ": was rewritten when the scale of ", module, " was folded into it, and the ",
+           "source has it as it was before; give hf_export_options::preceding what fold_pre_quant_scales was given");
+    auto const there = source_.tensors().at(name);
+    if (!there.same_shape(written))
+      fail(error_id::file_content, source_.tensors().label(), ": tensor ", in_quotes(name), " is ", to_string(there),
+           ", and the host's has ", written.size(), " values");
+    items_[name] = {there, {}, {}};
+    host_weights_[name] = written;
   }
 
   /// In the type of the source's tensor `like`, which is the module's own but for a head that was tied.
@@ -392,24 +414,13 @@ class hf_export {
 
 template <backend B>
 std::vector<std::byte> hf_export<B>::converted(const_tensor_ref const& w, dtype type) {
-  std::int64_t reach = 1;  // elements from the first to the last in memory
-  for (int a = 0; a < w.rank; ++a) reach += (w.shape[a] - 1) * w.stride[a];
-  std::vector<std::byte> memory(w.size() == 0 ? 0 : static_cast<std::size_t>(reach) * size_of(w.type));
-  if (w.where == device::cpu) std::memcpy(memory.data(), w.data, memory.size());
-  else model_.device().copy_to_host(memory.data(), w.data, memory.size());
   std::vector<std::byte> dense(static_cast<std::size_t>(w.size()) * size_of(type));
-  visit_compute(w.type, [&]<class From>(From) {
-    visit_compute(type, [&]<class To>(To) {
-      for (std::int64_t i = 0; i < w.size(); ++i) {
-        std::int64_t offset = 0;
-        for (std::int64_t a = w.rank - 1, rest = i; a >= 0; rest /= w.shape[a], --a)
-          offset += rest % w.shape[a] * w.stride[a];
-        From from;
-        std::memcpy(&from, memory.data() + static_cast<std::size_t>(offset) * sizeof from, sizeof from);
-        To const to = from_float<To>(to_float(from));
-        std::memcpy(dense.data() + static_cast<std::size_t>(i) * sizeof to, &to, sizeof to);
-      }
-    });
+  auto const values = fetch_floats(model_.device(), w);
+  visit_compute(type, [&]<class To>(To) {
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      To const to = from_float<To>(values[i]);
+      std::memcpy(dense.data() + i * sizeof to, &to, sizeof to);
+    }
   });
   return dense;
 }

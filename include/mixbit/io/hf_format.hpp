@@ -13,8 +13,6 @@
 #pragma once
 
 #include <algorithm>
-#include <iterator>
-#include <map>
 #include <optional>
 #include <set>
 #include <string>
@@ -22,6 +20,7 @@
 #include <utility>
 #include <vector>
 
+#include "mixbit/config/grouping_rule.hpp"
 #include "mixbit/quantizer/describe.hpp"
 #include "mixbit/quantizer/layout.hpp"
 #include "mixbit/quantizer/numerics.hpp"
@@ -168,19 +167,12 @@ namespace detail::hf {
 
 /// Layers that loaders run as one, because they read one input: indices of q/k/v and of gate/up in the same parent.
 inline std::vector<std::vector<std::size_t>> fused_groups(std::vector<hf_layer> const& layers) {
-  constexpr std::string_view leaves[][3] = {{"q_proj", "k_proj", "v_proj"}, {"gate_proj", "up_proj", "up_proj"}};
-  std::map<std::pair<std::string, int>, std::vector<std::size_t>> groups;
-  for (std::size_t i = 0; i < layers.size(); ++i) {
-    std::string const& name = layers[i].name;
-    auto const leaf = name.rfind('.') + 1;  // 0 where there is no dot
-    for (int which = 0; which < 2; ++which)
-      if (std::find(std::begin(leaves[which]), std::end(leaves[which]), name.substr(leaf)) != std::end(leaves[which]))
-        groups[{name.substr(0, leaf), which}].push_back(i);
-  }
-  std::vector<std::vector<std::size_t>> result;
-  for (auto& [key, members] : groups)
-    if (members.size() > 1) result.push_back(std::move(members));
-  return result;
+  std::vector<std::string> names;
+  for (auto const& l : layers) names.push_back(l.name);
+  std::vector<std::vector<std::size_t>> fused;
+  for (auto& group : group_modules(names, fused_layer_rules()))
+    if (group.members.size() > 1) fused.push_back(std::move(group.members));
+  return fused;
 }
 
 inline void note_fused(std::vector<hf_layer> const& layers, std::vector<std::string>& notes) {
@@ -222,9 +214,11 @@ inline void note_algorithms(std::set<hf_algorithm> const& used, bool uniform, st
                              " in a checkpoint of this form"));
   }
   if (used.contains(a::int8))
-    notes.push_back("W8A8_SQ_PER_CHANNEL is written without pre_quant_scale, which ModelOpt's has: no SmoothQuant ran");
+    notes.push_back("W8A8_SQ_PER_CHANNEL is written without pre_quant_scale, which ModelOpt's has: no SmoothQuant ran, "
+                    "or its scales are folded");
   if (used.contains(a::int4_weight_only))
-    notes.push_back("W4A16_AWQ is written without pre_quant_scale (\"pre_quant_scale\": false), as no AWQ ran");
+    notes.push_back("W4A16_AWQ is written without pre_quant_scale (\"pre_quant_scale\": false): no AWQ ran, or its "
+                    "scales are folded");
 }
 
 }  // namespace detail::hf

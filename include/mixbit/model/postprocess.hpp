@@ -76,7 +76,7 @@ class quantizer_guard {
     auto const all = detail::match_quantizers(m, which);
     for (auto const& q : all) {
       auto const& s = q.owner.slots->shared_site();
-      kept_.push_back({s, s->generation, copy_of(*q.quantizer, m), q.quantizer});
+      kept_.push_back({s, s->generation, q.quantizer->copy(m.device(), m.options().numerics), q.quantizer});
     }
     for (auto& k : kept_) std::swap(k.quantizer, *k.place);  // nothing throws from here on
     detail::refresh_sites(all);
@@ -98,15 +98,6 @@ class quantizer_guard {
     sequential_quantizer<B> quantizer;
     sequential_quantizer<B>* place;
   };
-
-  static sequential_quantizer<B> copy_of(sequential_quantizer<B> const& q, model<B>& m) {
-    bool const interpreted = !q.members().empty();
-    sequential_quantizer<B> copy{q.leaf(), q.path(), q.role(), interpreted, q.attributes(), m.options().numerics};
-    copy.set_pre_quant_scale(m.device(), q.pre_quant_scale(m.device()));
-    for (std::size_t i = 0; i < q.members().size(); ++i) copy.members()[i].adopt(m.device(), q.members()[i]);
-    copy.enable(q.enabled(), m.options().numerics);
-    return copy;
-  }
 
   std::vector<kept> kept_;
 };

@@ -60,6 +60,16 @@ class sequential_quantizer {
     attributes_ = std::move(next);
   }
 
+  /// Another of the same attributes, calibration and pre_quant_scale.
+  sequential_quantizer copy(B& device, numerics_options const& numerics) const {
+    sequential_quantizer to{leaf_, path_, role_, !members_.empty(), attributes_, numerics};
+    to.configured_ = configured_;
+    to.set_pre_quant_scale(device, pre_quant_scale(device));
+    for (std::size_t i = 0; i < members_.size(); ++i) to.members_[i].adopt(device, members_[i]);
+    to.enabled_ = enabled_;
+    return to;
+  }
+
   bool needs_calibration() const {
     if (enabled_)
       for (auto const& m : members_)

@@ -6,6 +6,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -110,6 +111,7 @@ struct site : std::enable_shared_from_this<site<B>> {
   apply_hook<B>* hook = nullptr;              ///< set for the length of a pass
   bool in_trial = false;                      ///< is it a member of a region that runs as a trial?
   bool folded = false;                        ///< fold_weight has overwritten the host's weight
+  std::set<std::string> scales_folded_into;   ///< by fold_pre_quant_scales: tensors outside of the walk
   std::atomic<bool> probed = false;           ///< has the layout been probed?
   bool live = false;                          ///< must `apply` do more than call the op?
   std::atomic<std::uint64_t> rows_shown = 0;  ///< of inputs, to the passes that were on (calib/algorithm.hpp)

@@ -1,0 +1,53 @@
+#include "mixbit/config/grouping_rule.hpp"
+
+#include <doctest/doctest.h>
+
+#include "support/error_text.hpp"
+
+using namespace mixbit;
+using mixbit::test::error_text;
+using mixbit::test::says;
+
+namespace {
+
+std::vector<std::vector<std::size_t>> members(std::vector<std::string> const& names,
+                                              std::vector<grouping_rule> const& rules) {
+  std::vector<std::vector<std::size_t>> all;
+  for (auto const& g : group_modules(names, rules)) all.push_back(g.members);
+  return all;
+}
+using groups = std::vector<std::vector<std::size_t>>;
+
+}  // namespace
+
+TEST_CASE("grouping_rule: a user's rules, as pattern and as callable, first that matches wins") {
+  std::vector<grouping_rule> const rules{grouping_rule{
+      "first letter", [](std::string_view name) { return std::optional{std::string{name.substr(0, 1)}}; }}};
+  CHECK(members({"alpha", "beta", "axis"}, rules) == groups{{0, 2}, {1}});
+  CHECK(members({"x.fc1", "x.fc2", "y.fc1"}, {grouping_rule{"{fc1,fc2}"}}) == groups{{0, 1}, {2}});
+  CHECK(members({"x.q_proj", "x.k_proj"}, {}) == groups{{0}, {1}});
+  CHECK(says(error_text(error_id::config_value, [] { grouping_rule{"{a,b"}; }), "{a,b"));
+  CHECK(says(error_text(error_id::config_value, [] { grouping_rule{""}; }), "empty"));
+}
+
+TEST_CASE("grouping_rule: a pattern that is not well formed is refused with what is wrong") {
+  struct {
+    char const *pattern, *fault;
+  } const bad[] = {{"(a.b", "not closed"},       {"a.b)", "no '('"},          {"a).(b", "no '('"},
+                   {"(a).(b)", "more than one"}, {"((a)).b", "within"},       {"x(a).b", "'x(a'"},
+                   {"(a)x.b", "'a)x'"},          {"().b", "segment is empty"}, {"a..b", "segment is empty"},
+                   {".a", "segment is empty"},   {"a.", "segment is empty"},  {"x{a,b}", "'x{a,b}'"},
+                   {"{a,b}x", "'{a,b}x'"},       {"}a{", "whole segment"},    {"{a.b}", "'{a'"},
+                   {"{{a},b}", "whole segment"}, {"{}", "alternative"},       {"{a,}", "alternative"},
+                   {"{,a}.b", "alternative"},    {"{", "whole segment"},      {"(", "segment is empty"}};
+  for (auto const& b : bad) {
+    auto const text = error_text(error_id::config_value, [&] { grouping_rule{b.pattern}; });
+    CAPTURE(text);
+    CHECK(says(text, std::string{"'"} + b.pattern + "'", b.fault));
+  }
+  for (auto const* good : {"(a)", "x.(a.b).c", "(a.{b,c}).#", "{a}", "#"}) CHECK_NOTHROW(grouping_rule{good});
+}
+
+TEST_CASE("grouping_rule: a rule without a function is refused by its label") {
+  CHECK(says(error_text(error_id::config_value, [] { grouping_rule{"mine", nullptr}; }), "grouping rule 'mine'"));
+}
