@@ -19,31 +19,22 @@ quantize_config int4_with(algorithm_config algorithm, std::int64_t block = 8) {
   return config;
 }
 
-sequential_quantizer<cpu_backend>& quantizer_of(linear_layer& l, quantizer_role role) {
-  for (auto& q : site_of(l).quantizers().quantizers)
-    if (q.role() == role) return q;
-  throw std::runtime_error{"no such quantizer"};
-}
 std::vector<float> scale_of(linear_layer& l, model<cpu_backend>& m) {
   return quantizer_of(l, quantizer_role::input).pre_quant_scale(m.device());
 }
-std::vector<float> weight_amax(linear_layer& l, model<cpu_backend>& m) {
-  return quantizer_of(l, quantizer_role::weight).members().front().amax(m.device());
-}
+std::vector<float> weight_amax(linear_layer& l) { return amax_of(l, quantizer_role::weight); }
 
-matrix outliers(int rows, int width, unsigned seed = 7) {
-  matrix x = random_matrix(rows, width, seed);
-  for (int c = 0; c < width; c += 5) x.col(c) *= 30;
-  return x;
-}
+/// Two layers, data with outliers, and a model of them.
+struct bench {
+  small_network net{};
+  matrix x;
+  model<cpu_backend> m{net};
 
-std::vector<std::string> notes_of(model<cpu_backend>& m, quantize_config const& config, forward_loop const& loop) {
-  return quantize(m, config, loop).notes;
-}
-bool mentions(std::vector<std::string> const& notes, std::string_view a, std::string_view b) {
-  return std::any_of(notes.begin(), notes.end(),
-                     [&](auto const& n) { return n.find(a) != n.npos && n.find(b) != n.npos; });
-}
+  explicit bench(Eigen::Index rows) : x{outliers(rows, 32)} {}
+  std::vector<std::string> quantize_with(quantize_config const& config) {
+    return quantize(m, config, [&] { net.forward(x); }).notes;
+  }
+};
 
 /// W with its columns times `factor`, through the layer's weight quantizer as max calibrates it.
 matrix max_quantized(matrix w, std::vector<float> const& factor, std::int64_t block) {
@@ -127,11 +118,9 @@ TEST_CASE("awq: each of lite, clip and full has less output error than max, and 
 }
 
 TEST_CASE("awq_lite: calibrated inputs get the amax of the scaled channels, and W4A8 keeps both members at max") {
-  small_network net;
-  matrix const x = outliers(40, 32);
-  model<cpu_backend> m{net};
-  auto config = preset("W4A8_AWQ_BETA_CFG");
-  quantize(m, config, [&] { net.forward(x); });
+  bench b{40};
+  auto& [net, x, m] = b;
+  b.quantize_with(preset("W4A8_AWQ_BETA_CFG"));
   auto& input = quantizer_of(net.first, quantizer_role::input);
   auto const s = scale_of(net.first, m);
   float top = 0;
@@ -145,15 +134,13 @@ TEST_CASE("awq_lite: calibrated inputs get the amax of the scaled channels, and 
 }
 
 TEST_CASE("awq_clip: each block's ratio is the first with the least partial error on the sampled rows") {
-  small_network net;
-  matrix const x = outliers(10, 32);
-  model<cpu_backend> m{net};
-  quantize(m, int4_with("max", 12), [&] {});  // blocks of 12, 12 and 8
-  auto const before = weight_amax(net.first, m);
+  bench b{10};
+  auto& [net, x, m] = b;
+  b.quantize_with(int4_with("max", 12));  // blocks of 12, 12 and 8
+  auto const before = weight_amax(net.first);
   matrix const w = net.first.weight;
-  quantize(m, int4_with(algorithm_step{"awq_clip", {{"max_tokens_per_batch", std::int64_t{4}}}}, 12),
-           [&] { net.forward(x); });
-  auto const after = weight_amax(net.first, m);
+  b.quantize_with(int4_with(algorithm_step{"awq_clip", {{"max_tokens_per_batch", std::int64_t{4}}}}, 12));
+  auto const after = weight_amax(net.first);
   REQUIRE(after.size() == before.size());
   auto& q = quantizer_of(net.first, quantizer_role::weight).members().front();
   auto const groups = q.groups();
@@ -165,13 +152,13 @@ TEST_CASE("awq_clip: each block's ratio is the first with the least partial erro
     q.set_amax(m.device(), groups, tried);
     matrix const wq = by_hand(quantizer_of(net.first, quantizer_role::weight), w);
     for (Eigen::Index r = 0; r < 24; ++r)
-      for (Eigen::Index b = 0; b < 3; ++b) {
-        Eigen::Index const first = 12 * b, n = std::min<Eigen::Index>(12, 32 - first);
+      for (Eigen::Index block = 0; block < 3; ++block) {
+        Eigen::Index const first = 12 * block, n = std::min<Eigen::Index>(12, 32 - first);
         double loss = 0;
         for (Eigen::Index t = 0; t < 10; t += 2)  // 10 rows, 4 wanted: every second
           loss += std::pow(double{(x.row(t).segment(first, n) *
                                    (wq - w).row(r).segment(first, n).transpose()).value()}, 2);
-        auto const i = static_cast<std::size_t>(3 * r + b);
+        auto const i = static_cast<std::size_t>(3 * r + block);
         if (loss < least[i]) least[i] = loss, best[i] = tried[i];
       }
   }
@@ -180,24 +167,20 @@ TEST_CASE("awq_clip: each block's ratio is the first with the least partial erro
 }
 
 TEST_CASE("awq_clip: a block without data takes the first ratio, as any of equal losses") {
-  small_network net;
-  matrix x = outliers(10, 32);
-  x.leftCols(8).setZero();
-  model<cpu_backend> m{net};
-  quantize(m, int4_with("max"), {});
-  auto const before = weight_amax(net.first, m);
-  quantize(m, int4_with("awq_clip"), [&] { net.forward(x); });
-  auto const after = weight_amax(net.first, m);
+  bench b{10};
+  b.x.leftCols(8).setZero();
+  b.quantize_with(int4_with("max"));
+  auto const before = weight_amax(b.net.first);
+  b.quantize_with(int4_with("awq_clip"));
+  auto const after = weight_amax(b.net.first);
   for (std::size_t row = 0; row < 24; ++row) CHECK(after[4 * row] == 0.5f * before[4 * row]);
 }
 
 TEST_CASE("awq_clip: NVFP4 weights have one amax, chosen by the output") {
-  small_network net;
-  matrix const x = outliers(16, 32);
-  model<cpu_backend> m{net};
-  auto config = preset("NVFP4_AWQ_CLIP_CFG");
-  quantize(m, config, [&] { net.forward(x); });
-  float const top = net.first.weight.cwiseAbs().maxCoeff(), chosen = weight_amax(net.first, m).front();
+  bench b{16};
+  auto& [net, x, m] = b;
+  b.quantize_with(preset("NVFP4_AWQ_CLIP_CFG"));
+  float const top = net.first.weight.cwiseAbs().maxCoeff(), chosen = weight_amax(net.first).front();
   double least = INFINITY;
   float best = 0;
   auto& q = quantizer_of(net.first, quantizer_role::weight);
@@ -211,34 +194,33 @@ TEST_CASE("awq_clip: NVFP4 weights have one amax, chosen by the output") {
 }
 
 TEST_CASE("awq: what cannot be searched stays at max, and a note says why") {
-  small_network net;
-  model<cpu_backend> m{net};
-  matrix x = outliers(8, 32);
-  auto const only_first = [&] { net.first.forward(x); };
+  bench b{8};
+  auto& [net, x, m] = b;
+  auto const only_first = [&net = net, &x = x] { net.first.forward(x); };
   for (char const* method : {"awq_lite", "awq_clip", "awq_full"}) {
-    CHECK(mentions(notes_of(m, int4_with(method), only_first), "second", "saw no data"));
+    CHECK(mentions(quantize(m, int4_with(method), only_first).notes, "second", "saw no data"));
     CHECK_FALSE(quantizer_of(net.second, quantizer_role::input).has_pre_quant_scale());
   }
   quantize(m, int4_with("max"), {});
-  auto const max_amax = weight_amax(net.first, m);
+  auto const max_amax = weight_amax(net.first);
   x(1, 1) = NAN;
-  CHECK(mentions(notes_of(m, int4_with("awq_lite"), [&] { net.forward(x); }), "first", "NaN"));
-  CHECK(weight_amax(net.first, m) == max_amax);
+  CHECK(mentions(b.quantize_with(int4_with("awq_lite")), "first", "NaN"));
+  CHECK(weight_amax(net.first) == max_amax);
   int runs = 0;
   x = outliers(8, 32);
-  CHECK(mentions(notes_of(m, int4_with("awq_lite"), [&] { if (runs++ == 0) net.forward(x); }), "first", "ran again"));
-  CHECK(weight_amax(net.first, m) == max_amax);
+  CHECK(mentions(quantize(m, int4_with("awq_lite"), [&] { if (runs++ == 0) b.net.forward(b.x); }).notes, "first",
+                 "ran again"));
+  CHECK(weight_amax(net.first) == max_amax);
   x.setZero();  // channels without data: every alpha's scale is finite
-  CHECK_NOTHROW(quantize(m, int4_with("awq_full"), [&] { net.forward(x); }));
-  CHECK(mentions(notes_of(m, int4_with(algorithm_step{"awq_lite", {{"debug", true}}}), [&] { net.forward(x); }),
-                 "first", "alpha "));
+  CHECK_NOTHROW(b.quantize_with(int4_with("awq_full")));
+  CHECK(mentions(b.quantize_with(int4_with(algorithm_step{"awq_lite", {{"debug", true}}})), "first", "alpha "));
 }
 
 TEST_CASE("awq: a format it cannot take, no loop and a loop that throws: one error, and the model as before") {
-  small_network net;
-  model<cpu_backend> m{net};
-  matrix const x = outliers(4, 32), before = net.forward(x);
-  auto const run = [&] { net.forward(x); };
+  bench b{4};
+  auto& [net, x, m] = b;
+  matrix const before = net.forward(x);
+  auto const run = [&b] { b.net.forward(b.x); };
   quantizer_attribute_config const int8{.num_bits = 8};
   for (char const* method : {"awq_lite", "awq_clip", "awq_full"}) {
     quantize_config activations{.name = "activations"};

@@ -16,18 +16,6 @@ quantize_config smoothquant(double alpha) {
   return config;
 }
 
-sequential_quantizer<cpu_backend>& quantizer_of(linear_layer& l, quantizer_role role) {
-  for (auto& q : site_of(l).quantizers().quantizers)
-    if (q.role() == role) return q;
-  throw std::runtime_error{"no such quantizer"};
-}
-
-matrix outliers(int rows, int width) {
-  matrix x = random_matrix(rows, width, 7);
-  for (int c = 0; c < width; c += 5) x.col(c) *= 30;
-  return x;
-}
-
 }  // namespace
 
 TEST_CASE("smoothquant: the scale by its definition, its clamps, and 1 for a channel without data") {
@@ -103,7 +91,7 @@ TEST_CASE("smoothquant: other formats are refused, or left at max where some lay
   quantizer_attribute_config const fp8_attributes{.num_bits = bit_spec{4, 3}};
   mixed.entries.push_back({.quantizer_name = "second.*", .cfg = std::vector{fp8_attributes}});
   auto const notes = quantize(m, mixed, run).notes;
-  CHECK(std::any_of(notes.begin(), notes.end(), [](auto const& n) { return n.find("second") != n.npos; }));
+  CHECK(mentions(notes, "smoothquant", "second"));
   CHECK(quantizer_of(net.first, quantizer_role::input).has_pre_quant_scale());
   CHECK_FALSE(quantizer_of(net.second, quantizer_role::input).has_pre_quant_scale());
 }

@@ -8,20 +8,6 @@
 using namespace mixbit;
 using namespace mixbit::test;
 
-namespace {
-
-sequential_quantizer<cpu_backend>& quantizer_of(linear_layer& l, quantizer_role role) {
-  for (auto& q : site_of(l).quantizers().quantizers)
-    if (q.role() == role) return q;
-  throw std::runtime_error{"no such quantizer"};
-}
-std::vector<float> amax_of(linear_layer& l, quantizer_role role) {
-  cpu_backend cpu;
-  return quantizer_of(l, role).members().front().amax(cpu);
-}
-
-}  // namespace
-
 TEST_CASE("postprocess_amax: scales, clips and sets by wildcard; the rest is left alone") {
   small_network net;
   matrix const x = random_matrix(8, 32, 7);

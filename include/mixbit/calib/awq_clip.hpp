@@ -89,7 +89,7 @@ std::vector<float> sampled_rows(site<B>& s, workspace<B>& ws, const_tensor_ref x
     copy_elements(ws.device, ws.scratch, {row, static_cast<std::byte const*>(x.data) + offset * size}, to);
   }
   auto* const q = s.quantizers().acting(quantizer_role::input);
-  return host_floats(ws, q ? q->scaled(ws.device, ws.scratch, sample) : const_tensor_ref{sample});
+  return fetch_floats(ws.device, q ? q->scaled(ws.device, ws.scratch, sample) : const_tensor_ref{sample});
 }
 
 /// Both operands scaled, none quantized.
@@ -169,7 +169,7 @@ void clip_blocks(calibration<B>& c, clip_watch<B> const& l, std::vector<double> 
     arena_scope const borrowed{c.home.scratch};
     member.quantize(device, c.home.scratch, w, changed);
     device.subtract({changed, w, changed});
-    l.blocks->losses(host_floats(c.home, changed), loss);
+    l.blocks->losses(fetch_floats(device, changed), loss);
     for (std::size_t i = 0; i < loss.size(); ++i)
       if (loss[i] < least[i]) least[i] = loss[i], best[i] = tried[i];
   }
@@ -197,7 +197,6 @@ void clip_tensor(calibration<B>& c, clip_watch<B> const& l, std::vector<double> 
 template <backend B>
 void calibrate_awq_clip(calibration<B>& c, algorithm_step const& step) {
   auto layers = detail::clipped_layers(c, step);
-  for (auto const& l : layers) recalibrate_weight(c, l.layer, *l.weight);
   calibrate_weights(c);
   auto const ratios = clip_ratios(step.number("min_clip_ratio"), step.number("shrink_step"));
   auto const seen = [&] {

@@ -9,7 +9,6 @@
 #include <cstdint>
 #include <mutex>
 #include <thread>
-#include <unordered_map>
 #include <vector>
 
 #include "mixbit/calib/max_algorithm.hpp"
@@ -49,18 +48,14 @@ class watching_pass : public apply_hook<B> {
   watching_pass(calibration<B>& c, std::vector<std::shared_ptr<site<B>>> watched, std::vector<Watch> watches)
       : max_{c.sites(), c.every_recipe, c.calibrators},
         notes_{c.notes},
-        sites_{std::move(watched)}, watches_{std::move(watches)} {
-    for (std::size_t i = 0; i < sites_.size(); ++i) index_[sites_[i].get()] = i;
-    for (auto& s : sites_) s->hook = this;
-  }
-  watching_pass(watching_pass const&) = delete;
-  watching_pass& operator=(watching_pass const&) = delete;
+        watches_{std::move(watches)},
+        hooked_{std::move(watched), *this} {}
   void on_apply(site<B>& s, workspace<B>& ws, operands o, erased_op& op, pending<B>* kept) override {
     max_.on_apply(s, ws, o, op, kept);
     if (trial_scope::is_on()) return;  // inside another layer's probe: the data is not the host's
     if (o.x.size() == 0) return;       // an expert without tokens
     std::lock_guard const adding{mutex_};
-    watch(watches_[index_.at(&s)], s, ws, o, op);
+    watch(watches_[hooked_.place(s)], s, ws, o, op);
   }
   void on_tensor(site<B>& s, workspace<B>& ws, std::size_t index, tensor_ref x) override {
     max_.on_tensor(s, ws, index, x);
@@ -74,19 +69,16 @@ class watching_pass : public apply_hook<B> {
   }
 
  protected:
-  ~watching_pass() {
-    for (auto& s : sites_) s->hook = nullptr;  // refreshed where the max calibration ends
-  }
+  ~watching_pass() = default;
   /// One call's operands; the input has elements.
   virtual void watch(Watch& kept, site<B>& s, workspace<B>& ws, operands o, erased_op& op) = 0;
 
  private:
   max_calibration<B> max_;
   std::vector<std::string>& notes_;
-  std::vector<std::shared_ptr<site<B>>> sites_;
   std::vector<Watch> watches_;
-  std::unordered_map<site<B> const*, std::size_t> index_;
   std::mutex mutex_;
+  hooked_sites<B> hooked_;  ///< over the max calibration's hook
 };
 
 template <backend B>

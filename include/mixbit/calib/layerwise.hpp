@@ -34,23 +34,10 @@ namespace detail {
 template <backend B>
 class unquantized_pass final : public apply_hook<B> {
  public:
-  explicit unquantized_pass(std::vector<std::shared_ptr<site<B>>> sites) : sites_{std::move(sites)} {
-    for (auto& s : sites_) {
-      s->hook = this;
-      s->refresh();
-    }
-  }
-  unquantized_pass(unquantized_pass const&) = delete;
-  unquantized_pass& operator=(unquantized_pass const&) = delete;
-  ~unquantized_pass() {
-    for (auto& s : sites_) release(*s);
-  }
+  explicit unquantized_pass(std::vector<std::shared_ptr<site<B>>> sites) : hooked_{std::move(sites), *this} {}
 
   /// From now on the site is no business of this pass.
-  void release(site<B>& s) {
-    if (s.hook == this) s.hook = nullptr;
-    s.refresh();
-  }
+  void release(site<B>& s) { hooked_.release(s); }
   std::vector<site<B> const*> const& reached() const { return reached_; }
 
   void on_apply(site<B>& s, workspace<B>& ws, operands o, erased_op& op, pending<B>*) override {
@@ -69,10 +56,10 @@ class unquantized_pass final : public apply_hook<B> {
     if (seen_.insert(&s).second) reached_.push_back(&s);
   }
 
-  std::vector<std::shared_ptr<site<B>>> sites_;
   std::vector<site<B> const*> reached_;
   std::set<site<B> const*> seen_;
   std::mutex mutex_;
+  hooked_sites<B> hooked_;
 };
 
 /// Layers with a quantizer that is on, those that were reached first.

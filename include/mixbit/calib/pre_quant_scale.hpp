@@ -48,17 +48,22 @@ std::string scaling_obstacle(sequential_quantizer<B> const& input) {
   return {};
 }
 
+template <backend B>
+void leave_at_max(calibration<B>& c, std::string_view method, std::string const& layer, std::string_view why) {
+  c.notes.push_back(concat(method, ": ", layer, " ", why, ", so it is calibrated by max"));
+}
+
 }  // namespace detail
 
-/// The layers that `method` scales: linear ones whose weight is quantized, and whose input quantizer calibrates one
-/// amax or none. Of others with a quantized weight a note says why they stay at max. Scales of a calibration before are
-/// taken off. Throws `config_conflict` where no layer is left.
+/// The layers that `method` can scale: linear ones whose weight is quantized, and whose input quantizer calibrates one
+/// amax or none. Of others with a quantized weight a note says why they stay at max. Throws `config_conflict` where no
+/// layer is left.
 template <backend B>
 std::vector<scalable_layer<B>> scalable_layers(calibration<B>& c, std::string_view method) {
   std::vector<scalable_layer<B>> all;
   std::string first;
   auto const leave = [&](std::string const& layer, std::string_view why) {
-    c.notes.push_back(detail::concat(method, ": ", layer, " ", why, ", so it is calibrated by max"));
+    detail::leave_at_max(c, method, layer, why);
     if (first.empty()) first = detail::concat("; ", layer, " ", why);
   };
   for (auto const& layer : c.layers) {
@@ -84,10 +89,15 @@ std::vector<scalable_layer<B>> scalable_layers(calibration<B>& c, std::string_vi
   if (all.empty())
     fail(error_id::config_conflict, method, ": there is no linear layer with a quantized weight whose inputs it could ",
          "scale", first);
-  for (auto& l : all)
+  return all;
+}
+
+/// Takes off the scales of a calibration before.
+template <backend B>
+void remove_scales(calibration<B>& c, std::vector<scalable_layer<B>> const& layers) {
+  for (auto const& l : layers)
     for (auto* q : {l.input, l.weight})
       if (q->has_pre_quant_scale()) q->set_pre_quant_scale(c.home.device, {});
-  return all;
 }
 
 template <backend B>

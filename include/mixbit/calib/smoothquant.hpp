@@ -53,13 +53,14 @@ std::vector<float> weight_channel_amax(workspace<B>& ws, const_tensor_ref w) {
 template <backend B>
 void calibrate_smoothquant(calibration<B>& c, algorithm_step const& step) {
   auto layers = scalable_layers(c, "smoothquant");
+  remove_scales(c, layers);
   auto const int8 = [](auto const& l) { return detail::is_int8(*l.weight) && detail::is_int8(*l.input); };
   auto const others = std::stable_partition(layers.begin(), layers.end(), int8);
   if (others == layers.begin())
     fail(error_id::config_conflict, "smoothquant: takes INT8 weights and inputs, and no layer quantizes both so; ",
          layers.front().name(), " does not");
   for (auto l = others; l != layers.end(); ++l)
-    c.notes.push_back("smoothquant: " + l->name() + " has no INT8 weight and input, so it is calibrated by max");
+    detail::leave_at_max(c, "smoothquant", l->name(), "has no INT8 weight and input");
   layers.erase(others, layers.end());
 
   calibrate_weights(c);
