@@ -202,18 +202,120 @@ TEST_CASE("awq: what cannot be searched stays at max, and a note says why") {
     CHECK_FALSE(quantizer_of(net.second, quantizer_role::input).has_pre_quant_scale());
   }
   quantize(m, int4_with("max"), {});
-  auto const max_amax = weight_amax(net.first);
+  auto const max_amax = weight_amax(net.first), max_of_second = weight_amax(net.second);
   x(1, 1) = NAN;
   CHECK(mentions(b.quantize_with(int4_with("awq_lite")), "first", "NaN"));
   CHECK(weight_amax(net.first) == max_amax);
   int runs = 0;
   x = outliers(8, 32);
-  CHECK(mentions(quantize(m, int4_with("awq_lite"), [&] { if (runs++ == 0) b.net.forward(b.x); }).notes, "first",
-                 "ran again"));
-  CHECK(weight_amax(net.first) == max_amax);
+  auto const not_second = [&] { runs++ == 0 ? b.net.forward(b.x) : b.net.first.forward(b.x); };
+  CHECK(mentions(quantize(m, int4_with("awq_lite"), not_second).notes, "second", "ran again"));
+  CHECK(weight_amax(net.second) == max_of_second);
   x.setZero();  // channels without data: every alpha's scale is finite
   CHECK_NOTHROW(b.quantize_with(int4_with("awq_full")));
   CHECK(mentions(b.quantize_with(int4_with(algorithm_step{"awq_lite", {{"debug", true}}})), "first", "alpha "));
+}
+
+TEST_CASE("awq: a loop that reaches nothing, at once or when it runs again, is one error, and the model is as before") {
+  bench b{8};
+  for (char const* method : {"awq_lite", "awq_clip", "awq_full"})
+    CHECK(says(error_text(error_id::state_not_calibrated, [&] { quantize(b.m, int4_with(method), [] {}); }), method,
+               "reached none of 2 layer(s)"));
+  int runs = 0;
+  auto const once = [&] { if (runs++ == 0) b.net.forward(b.x); };
+  CHECK(says(error_text(error_id::state_not_calibrated, [&] { quantize(b.m, int4_with("awq_lite"), once); }),
+             "awq_lite", "ran again"));
+  auto layerwise = int4_with(algorithm_step{"awq_lite", {{"layerwise", true}}});
+  CHECK(says(error_text(error_id::state_not_calibrated, [&] { quantize(b.m, layerwise, [] {}); }), "awq_lite",
+             "reached none of 1 layer(s)"));
+  CHECK(site_of(b.net.first).recipes.empty());
+}
+
+TEST_CASE("awq: NaN are counted once, of weights and of inputs, and calibrate runs the loop as often as quantize does") {
+  bench b{8};
+  b.net.first.weight(2, 5) = NAN;
+  auto config = int4_with("awq_clip");
+  for (char const* method : {"awq_clip", "awq_full"}) {
+    config.algorithm = method;
+    auto const notes = b.quantize_with(config);
+    CHECK(mentions(notes, "first.weight_quantizer", ": 1 NaN"));
+  }
+  b.net.first.weight(2, 5) = 0;
+  b.x(1, 1) = NAN;
+  b.quantize_with(preset("INT8_SMOOTHQUANT_CFG"));
+  int runs = 0;
+  auto const counting = [&] { b.net.forward(b.x), ++runs; };
+  CHECK(mentions(calibrate(b.m, "smoothquant", counting).notes, "first.input_quantizer", ": 1 NaN"));
+  CHECK(runs == 1);
+  config.algorithm = "max";
+  b.quantize_with(config);
+  b.x(1, 1) = 0;
+  runs = 0;
+  calibrate(b.m, "awq_lite", counting);
+  CHECK(runs == 2);
+}
+
+TEST_CASE("awq_clip: blocks whose data has NaN stay at max, and a note says how many") {
+  bench b{10};
+  b.quantize_with(int4_with("max"));
+  auto const top = weight_amax(b.net.first);
+  b.x(3, 9) = NAN;  // of the second block of four
+  CHECK(mentions(b.quantize_with(int4_with("awq_clip")), "first: awq_clip", "24 of 96 blocks"));
+  auto const clipped = weight_amax(b.net.first);
+  CHECK(clipped != top);
+  for (std::size_t row = 0; row < 24; ++row) CHECK(clipped[4 * row + 1] == top[4 * row + 1]);
+}
+
+TEST_CASE("awq: rotated operands are left at max or refused with the field; a weight's bias is searched with") {
+  bench b{16};
+  auto const with = [](char const* method, std::string const& on, auto&& change) {
+    auto config = int4_with(method);
+    auto a = config.entries.back().cfg->front();
+    change(a);
+    config.entries.push_back({.quantizer_name = on, .cfg = std::vector{a}});
+    return config;
+  };
+  auto const rotate = [](auto& a) { a.rotate = true; };
+  for (char const* method : {"awq_lite", "awq_clip", "awq_full"}) {
+    CHECK(says(error_text(error_id::config_conflict, [&] { b.quantize_with(with(method, "*weight_quantizer", rotate)); }),
+               method, "first", "weight_quantizer.rotate"));
+    CHECK(mentions(b.quantize_with(with(method, "second.weight_quantizer", rotate)), "second",
+                   "weight_quantizer.rotate"));
+    CHECK_FALSE(quantizer_of(b.net.second, quantizer_role::weight).has_pre_quant_scale());
+    auto const off = [&](auto& a) { rotate(a), a.enable = false; };
+    CHECK(says(error_text(error_id::config_conflict, [&] { b.quantize_with(with(method, "*input_quantizer", off)); }),
+               method, "first", "input_quantizer.rotate"));
+  }
+  auto const shift = [](auto& a) {
+    a.num_bits = 8, a.axis = std::vector{0}, a.block_sizes.reset();
+    a.bias = bias_config{.axes = {-1}, .type = quantizer_type::static_type, .method = bias_method::max_min};
+  };
+  b.quantize_with(with("awq_lite", "*weight_quantizer", shift));
+  auto& q = quantizer_of(b.net.first, quantizer_role::weight);
+  REQUIRE(q.has_pre_quant_scale());
+  auto const s = q.pre_quant_scale(b.m.device());
+  matrix scaled = b.net.first.weight;
+  for (Eigen::Index c = 0; c < 32; ++c) scaled.col(c) *= s[static_cast<std::size_t>(c)];
+  auto const bias = q.members().front().bias()->values();
+  for (Eigen::Index r = 0; r < 24; ++r)
+    CHECK(bias[static_cast<std::size_t>(r)] == (scaled.row(r).maxCoeff() + scaled.row(r).minCoeff()) * 0.5f);
+}
+
+TEST_CASE("awq: a folded weight has the scale in it, so its recipe is calibrated anew and not replaced") {
+  bench b{16};
+  auto& [net, x, m] = b;
+  b.quantize_with(int4_with("awq_lite"));
+  CHECK(fold_weight(m) == 2);
+  matrix const folded = net.forward(x);
+  auto activations = preset("INT8_DEFAULT_CFG");
+  activations.entries.push_back({.quantizer_name = "*weight_quantizer", .enable = false});
+  CHECK(says(error_text(error_id::state_folded, [&] { b.quantize_with(activations); }), "first",
+             "pre_quant_scale of first.input_quantizer"));
+  CHECK(same_bits(net.forward(x), folded));
+  calibrate(m, "max", [&b] { b.net.forward(b.x); });
+  CHECK(same_bits(net.forward(x), folded));
+  set_quantizer_attributes(m, "*input_quantizer", {.num_bits = 8, .type = quantizer_type::dynamic_type});
+  CHECK((net.forward(x) - folded).norm() < 0.05f * folded.norm());
 }
 
 TEST_CASE("awq: a format it cannot take, no loop and a loop that throws: one error, and the model as before") {

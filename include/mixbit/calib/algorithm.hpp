@@ -13,6 +13,7 @@
 // recipes of a search do not disturb each other and a phase that throws leaves the model as it was.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
@@ -74,6 +75,15 @@ struct calibration {
     loop();
   }
 };
+
+namespace detail {
+
+/// What an algorithm throws whose loop was run and showed it nothing. `what` follows their number.
+[[noreturn]] inline void fail_unreached(std::string_view method, std::int64_t layers, std::string_view what) {
+  fail(error_id::state_not_calibrated, method, ": the forward_loop was run and reached none of ", layers, what);
+}
+
+}  // namespace detail
 
 template <backend B>
 using algorithm = std::function<void(calibration<B>&, algorithm_step const&)>;

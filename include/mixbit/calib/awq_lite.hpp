@@ -189,6 +189,8 @@ std::vector<awq_search<B>> awq_searches(calibration<B>& c, algorithm_step const&
   remove_scales(c, layers);
   calibrate_weights(c);
   auto seen = collect_statistics(c, layers, step.method, true);
+  if (std::none_of(seen.begin(), seen.end(), [](auto const& s) { return s.batches > 0; }))
+    fail_unreached(step.method, std::ssize(layers), " layer(s) whose inputs it scales");
   std::vector<awq_search<B>> searches;
   for (std::size_t i = 0; i < layers.size(); ++i) {
     auto const& l = layers[i];
@@ -207,7 +209,7 @@ std::vector<awq_search<B>> awq_searches(calibration<B>& c, algorithm_step const&
 
 /// Chooses a scale for every linear layer whose weight is quantized. A layer without data, or with NaN, stays at max,
 /// which a note says; with the step's `debug` notes say each layer's alpha. Runs the loop twice. Throws
-/// `config_conflict` where there is no such layer, and `state_not_calibrated` without a loop.
+/// `config_conflict` where there is no such layer, and `state_not_calibrated` without a loop or where it reaches none.
 template <backend B>
 void calibrate_awq_lite(calibration<B>& c, algorithm_step const& step) {
   auto const alphas = awq_alphas(step.number("alpha_step"));
@@ -217,6 +219,9 @@ void calibrate_awq_lite(calibration<B>& c, algorithm_step const& step) {
     detail::awq_pass<B> pass{c, searches};
     c.run(step.method);
   }
+  if (std::none_of(searches.begin(), searches.end(), [](auto const& s) { return s.batches > 0; }))
+    fail(error_id::state_not_calibrated, step.method, ": the forward_loop reached ", searches.size(), " layer(s) at ",
+         "first, and none of them when it ran again; give a loop that can be run twice");
   for (auto const& found : searches) {
     std::size_t const best = found.best();
     if (found.batches == 0) {

@@ -8,10 +8,10 @@
 
 #include <cstdint>
 #include <mutex>
-#include <thread>
 #include <vector>
 
 #include "mixbit/calib/max_algorithm.hpp"
+#include "mixbit/calib/one_thread.hpp"
 
 namespace mixbit {
 
@@ -24,21 +24,6 @@ struct channel_statistics {
 };
 
 namespace detail {
-
-/// Refuses a second thread: what is added up would depend on their order.
-class one_thread {
- public:
-  void claim(std::string const& layer) {
-    auto const me = std::this_thread::get_id();
-    if (shown_by_ == std::thread::id{}) shown_by_ = me;
-    if (shown_by_ != me)
-      fail(error_id::state_busy, layer, ": two threads show its data to a calibration that adds up over batches; run ",
-           "the batches of this layer on one thread");
-  }
-
- private:
-  std::thread::id shown_by_{};
-};
 
 /// A max calibration in which watched layers are handed their operands as well. Derived classes say what they do with
 /// them; `Watch` is what they keep of a layer.
