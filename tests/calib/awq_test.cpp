@@ -231,7 +231,7 @@ TEST_CASE("awq: a loop that reaches nothing, at once or when it runs again, is o
   CHECK(site_of(b.net.first).recipes.empty());
 }
 
-TEST_CASE("awq: NaN are counted once, of weights and of inputs, and calibrate runs the loop as often as quantize does") {
+TEST_CASE("awq: NaN are counted once, of weights and of inputs, and calibrate runs the loop as often as quantize") {
   bench b{8};
   b.net.first.weight(2, 5) = NAN;
   auto config = int4_with("awq_clip");
@@ -247,6 +247,9 @@ TEST_CASE("awq: NaN are counted once, of weights and of inputs, and calibrate ru
   auto const counting = [&] { b.net.forward(b.x), ++runs; };
   CHECK(mentions(calibrate(b.m, "smoothquant", counting).notes, "first.input_quantizer", ": 1 NaN"));
   CHECK(runs == 1);
+  auto w4a8 = preset("W4A8_AWQ_BETA_CFG");
+  w4a8.algorithm = std::vector<algorithm_step>{{"awq_lite"}, {"max"}};  // two passes over the same inputs
+  CHECK(mentions(b.quantize_with(w4a8), "first.input_quantizer", ": 1 NaN"));
   config.algorithm = "max";
   b.quantize_with(config);
   b.x(1, 1) = 0;
@@ -277,14 +280,15 @@ TEST_CASE("awq: rotated operands are left at max or refused with the field; a we
   };
   auto const rotate = [](auto& a) { a.rotate = true; };
   for (char const* method : {"awq_lite", "awq_clip", "awq_full"}) {
-    CHECK(says(error_text(error_id::config_conflict, [&] { b.quantize_with(with(method, "*weight_quantizer", rotate)); }),
-               method, "first", "weight_quantizer.rotate"));
+    auto const refused = [&](quantize_config const& config) {
+      return error_text(error_id::config_conflict, [&] { b.quantize_with(config); });
+    };
+    CHECK(says(refused(with(method, "*weight_quantizer", rotate)), method, "first", "weight_quantizer.rotate"));
     CHECK(mentions(b.quantize_with(with(method, "second.weight_quantizer", rotate)), "second",
                    "weight_quantizer.rotate"));
     CHECK_FALSE(quantizer_of(b.net.second, quantizer_role::weight).has_pre_quant_scale());
     auto const off = [&](auto& a) { rotate(a), a.enable = false; };
-    CHECK(says(error_text(error_id::config_conflict, [&] { b.quantize_with(with(method, "*input_quantizer", off)); }),
-               method, "first", "input_quantizer.rotate"));
+    CHECK(says(refused(with(method, "*input_quantizer", off)), method, "first", "input_quantizer.rotate"));
   }
   auto const shift = [](auto& a) {
     a.num_bits = 8, a.axis = std::vector{0}, a.block_sizes.reset();
@@ -320,9 +324,10 @@ TEST_CASE("awq: a folded weight has the scale in it, so its recipe is calibrated
 
 TEST_CASE("awq: a format it cannot take, no loop and a loop that throws: one error, and the model as before") {
   bench b{4};
-  auto& [net, x, m] = b;
-  matrix const before = net.forward(x);
-  auto const run = [&b] { b.net.forward(b.x); };
+  auto& net = b.net;
+  auto& m = b.m;
+  matrix const before = net.forward(b.x);
+  auto const run = [&] { net.forward(b.x); };
   quantizer_attribute_config const int8{.num_bits = 8};
   for (char const* method : {"awq_lite", "awq_clip", "awq_full"}) {
     quantize_config activations{.name = "activations"};
@@ -337,6 +342,6 @@ TEST_CASE("awq: a format it cannot take, no loop and a loop that throws: one err
   auto per_channel = preset("INT8_WEIGHT_ONLY_CFG");
   per_channel.algorithm = "awq_clip";
   CHECK(says(error_text(error_id::config_conflict, [&] { quantize(m, per_channel, run); }), "awq_clip", "blocks"));
-  CHECK(same_bits(net.forward(x), before));
+  CHECK(same_bits(net.forward(b.x), before));
   CHECK(site_of(net.first).recipes.empty());
 }

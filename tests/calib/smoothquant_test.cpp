@@ -85,6 +85,12 @@ TEST_CASE("smoothquant: other formats are refused, or left at max where some lay
   CHECK(says(error_text(error_id::state_not_calibrated, [&] { quantize(m, smoothquant(1)); }), "smoothquant",
              "forward_loop"));
   CHECK(says(error_text(error_id::config_value, [&] { quantize(m, smoothquant(1.5), run); }), "alpha", "1.5"));
+  auto rotated = smoothquant(1);
+  quantizer_attribute_config turned{.num_bits = 8};
+  turned.rotate = true;
+  rotated.entries.push_back({.quantizer_name = "*input_quantizer", .cfg = std::vector{turned}});
+  CHECK(says(error_text(error_id::config_conflict, [&] { quantize(m, rotated, run); }), "smoothquant", "first",
+             "input_quantizer.rotate"));
   CHECK(same_bits(net.forward(x), before));
 
   auto mixed = smoothquant(1);
@@ -96,7 +102,7 @@ TEST_CASE("smoothquant: other formats are refused, or left at max where some lay
   CHECK_FALSE(quantizer_of(net.second, quantizer_role::input).has_pre_quant_scale());
 }
 
-TEST_CASE("smoothquant: of layers that it does not take, the scales of an earlier step stay; what it takes starts anew") {
+TEST_CASE("smoothquant: of layers that it does not take, scales of an earlier step stay; what it takes starts anew") {
   small_network net;
   matrix const x = outliers(24, 32);
   model<cpu_backend> m{net};

@@ -123,9 +123,8 @@ void same_when_taken_up(quantize_config const& config, model_options<cpu_backend
 TEST_CASE("layer checkpoints: NVFP4 keeps the tensor's amax that a search of its blocks left where it was") {
   temporary_folder const folder;
   auto config = preset("NVFP4_DEFAULT_CFG");
-  quantizer_attribute_config const blocks{
-      .num_bits = bit_spec{2, 1},
-      .block_sizes = block_config{.axes = {{-1, 8}}, .type = quantizer_type::static_type, .scale_bits = bit_spec{4, 3}}};
+  block_config const eights{.axes = {{-1, 8}}, .type = quantizer_type::static_type, .scale_bits = bit_spec{4, 3}};
+  quantizer_attribute_config const blocks{.num_bits = bit_spec{2, 1}, .block_sizes = eights};
   config.entries.push_back({.quantizer_name = "*weight_quantizer", .cfg = std::vector{blocks}});
   config.algorithm = algorithm_step{
       "mse", {{"stop_multiplier", 0.8}, {"layerwise", true}, {"layerwise_checkpoint_dir", folder.path().string()}}};

@@ -111,7 +111,7 @@ TEST_CASE("postprocess_amax: an amax is checked for the type that its scale is h
   CHECK(amax_of(net.first, quantizer_role::weight) == before);
 }
 
-TEST_CASE("quantizer_guard: what an algorithm has put in a weight's place is put back, and a folded weight stays folded") {
+TEST_CASE("quantizer_guard: what an algorithm has put in a weight's place is put back; a folded weight stays folded") {
   small_network net;
   matrix const x = random_matrix(8, 32, 7);
   model<cpu_backend> m{net};

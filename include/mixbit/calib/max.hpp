@@ -128,6 +128,10 @@ class max_calibration final : public apply_hook<B> {
                            calibrator_registry<B> const& known = {})
       : hooked_{std::move(sites), *this} {
     for (auto& s : hooked_.all()) observers_.emplace_back(*s, every_recipe, known);
+    each_group([](observer_group<B>& g) {
+      if (g.owner->role() == quantizer_role::weight) return;  // seen already, before the pass
+      for (auto* const member : g.members) member->count_anew();
+    });
   }
 
   void on_apply(site<B>& s, workspace<B>& ws, operands o, erased_op& op, pending<B>*) override {
@@ -156,16 +160,20 @@ class max_calibration final : public apply_hook<B> {
   /// Ends the calibration: what the first of each group has observed serves all of them. Returns calibrators' notes.
   std::vector<std::string> share(workspace<B>& ws) {
     std::vector<std::string> notes;
-    for (auto& o : observers_) {
-      for (auto* groups : {&o.input, &o.output})
-        for (auto& g : *groups) finish_group(g, ws.device, notes);
-      for (auto& groups : o.tensors)
-        for (auto& g : groups) finish_group(g, ws.device, notes);
-    }
+    each_group([&](observer_group<B>& g) { finish_group(g, ws.device, notes); });
     return notes;
   }
 
  private:
+  template <class F>
+  void each_group(F&& f) {
+    for (auto& o : observers_) {
+      for (auto* groups : {&o.input, &o.output})
+        for (auto& g : *groups) f(g);
+      for (auto& groups : o.tensors)
+        for (auto& g : groups) f(g);
+    }
+  }
   static void observe(workspace<B>& ws, std::vector<observer_group<B>>& groups, const_tensor_ref x) {
     for (auto& g : groups) observe_first<B>(g, ws, x);
   }

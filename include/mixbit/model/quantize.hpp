@@ -145,8 +145,8 @@ void require_known_algorithm(model<B> const& m, algorithm_config const& algorith
            step.number("moe_calib_experts_ratio"), ": the host routes tokens to its experts, not this library; run a ",
            "forward_loop that shows each expert what it should see, and leave the parameter out");
     if (auto const* sync = step.given("sync_expert_weight_amax"); sync && *sync == algorithm_value{true})
-      fail(error_id::config_conflict, where, ": ", step.method, ".sync_expert_weight_amax true: a calibration does not ",
-           "know which layers are experts of one another; leave the parameter out");
+      fail(error_id::config_conflict, where, ": ", step.method, ".sync_expert_weight_amax true: a calibration does ",
+           "not know which layers are experts of one another; leave the parameter out");
   }
 }
 

@@ -80,6 +80,9 @@ class tensor_quantizer {
     if (bias_) bias_->forget();
   }
 
+  /// Forgets what was left out alone: a second pass over the same data would count it again.
+  void count_anew() { flags_ = {}; }
+
   /// Ends the calibration that `by` made of what `first`, this one or another with the same calibration, has shown it.
   /// The others come before the first. Throws what is wrong with the calibrator's amax, naming the quantizer.
   void finish(B& device, calibrator<B>& by, tensor_quantizer const& first) {
