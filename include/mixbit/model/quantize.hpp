@@ -286,14 +286,9 @@ calibration_report calibrate(model<B>& m, algorithm_config const& algorithm, for
   bool const several = std::ranges::any_of(sites, [](auto const& s) { return s->recipes.size() > 1; });
   calibration_report report;
   if (several || detail::is_max(algorithm)) report = max_calibrate(m, modules, loop);
-  if (!detail::is_max(algorithm)) {
-    for (std::size_t i = 0; several && i < sites.size(); ++i)  // the active ones start anew
-      if (!change.before(i).empty())
-        sites[i]->quantizers() = detail::uncalibrated_copy(change.before(i)[static_cast<std::size_t>(active[i])],
-                                                           m.device(), m.options().numerics);
+  if (!detail::is_max(algorithm))
     for (auto& note : run_algorithm(m, modules, algorithm, loop).notes)
       if (std::ranges::find(report.notes, note) == report.notes.end()) report.notes.push_back(std::move(note));
-  }
   change.commit();
   return report;
 }

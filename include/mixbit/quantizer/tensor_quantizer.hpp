@@ -75,7 +75,7 @@ class tensor_quantizer {
     amax_ = {};
     file_amax_ = {};
     tensor_amax_ = {};
-    flags_ = {};
+    count_anew();
     shown_ = false;
     if (bias_) bias_->forget();
   }
