@@ -38,6 +38,20 @@ std::vector<float> positive_definite(std::int64_t n, unsigned seed) {
   return h;
 }
 
+/// |a - left right|², a being [n, m].
+double residual(std::vector<double> const& a, low_rank_factors const& f, std::int64_t n, std::int64_t m,
+                std::int64_t rank) {
+  double sum = 0;
+  for (std::int64_t i = 0; i < n; ++i)
+    for (std::int64_t k = 0; k < m; ++k) {
+      double d = a[static_cast<std::size_t>(i * m + k)];
+      for (std::int64_t r = 0; r < rank; ++r)
+        d -= f.left[static_cast<std::size_t>(i * rank + r)] * f.right[static_cast<std::size_t>(r * m + k)];
+      sum += d * d;
+    }
+  return sum;
+}
+
 template <class F>
 void check_same_bits_on_threads(std::vector<float> const& start, F&& f) {
   auto alone = start;
@@ -154,15 +168,7 @@ TEST_CASE("eigen_linalg: no matrix of that rank is nearer (Eckart and Young)") {
     };
     for (std::int64_t r = 0; r < rank; ++r)
       for (std::int64_t s = 0; s < rank; ++s) CHECK(dot(r, s) == doctest::Approx(r == s ? 1 : 0).epsilon(1e-12));
-    double residual = 0;
-    for (std::int64_t i = 0; i < n; ++i)
-      for (std::int64_t k = 0; k < m; ++k) {
-        double d = shown[static_cast<std::size_t>(i * m + k)];
-        for (std::int64_t r = 0; r < rank; ++r)
-          d -= f.left[static_cast<std::size_t>(i * rank + r)] * f.right[static_cast<std::size_t>(r * m + k)];
-        residual += d * d;
-      }
-    CHECK(residual == doctest::Approx(tail).epsilon(1e-10));
+    CHECK(residual(shown, f, n, m, rank) == doctest::Approx(tail).epsilon(1e-10));
     for (std::int64_t r = 0; r < rank; ++r) {  // left is U S: columns of falling length
       double length = 0;
       for (std::int64_t i = 0; i < n; ++i) length += std::pow(f.left[static_cast<std::size_t>(i * rank + r)], 2);
@@ -172,27 +178,18 @@ TEST_CASE("eigen_linalg: no matrix of that rank is nearer (Eckart and Young)") {
 }
 
 TEST_CASE("eigen_linalg: equal singular values, missing ones and a single row") {
-  auto const residual = [](std::vector<double> const& a, std::int64_t n, std::int64_t m, std::int64_t rank) {
-    auto const f = eigen_linalg{}.low_rank(dense_matrix<double const>(a.data(), n, m), rank);
-    double sum = 0;
-    for (std::int64_t i = 0; i < n; ++i)
-      for (std::int64_t k = 0; k < m; ++k) {
-        double d = a[static_cast<std::size_t>(i * m + k)];
-        for (std::int64_t r = 0; r < rank; ++r)
-          d -= f.left[static_cast<std::size_t>(i * rank + r)] * f.right[static_cast<std::size_t>(r * m + k)];
-        sum += d * d;
-      }
-    return sum;
+  auto const least = [](std::vector<double> const& a, std::int64_t n, std::int64_t m, std::int64_t rank) {
+    return residual(a, eigen_linalg{}.low_rank(dense_matrix<double const>(a.data(), n, m), rank), n, m, rank);
   };
   std::vector<double> identity(40 * 40, 0.0), product(40 * 30, 0.0), zeros(12, 0.0);
   for (std::size_t i = 0; i < 40; ++i) identity[i * 41] = 2;
-  CHECK(residual(identity, 40, 40, 15) == doctest::Approx(25 * 4).epsilon(1e-12));
+  CHECK(least(identity, 40, 40, 15) == doctest::Approx(25 * 4).epsilon(1e-12));
   auto const u = random_values(40 * 3, 10), v = random_values(30 * 3, 11);
   for (std::size_t i = 0; i < 40; ++i)
     for (std::size_t k = 0; k < 30; ++k)
       for (std::size_t r = 0; r < 3; ++r) product[i * 30 + k] += double{u[i * 3 + r]} * v[k * 3 + r];
-  CHECK(residual(product, 40, 30, 10) < 1e-20);
-  CHECK(residual(zeros, 3, 4, 2) == 0);
-  CHECK(residual({3, 4}, 1, 2, 1) < 1e-20);
-  CHECK(residual({3, 4}, 2, 1, 1) < 1e-20);
+  CHECK(least(product, 40, 30, 10) < 1e-20);
+  CHECK(least(zeros, 3, 4, 2) == 0);
+  CHECK(least({3, 4}, 1, 2, 1) < 1e-20);
+  CHECK(least({3, 4}, 2, 1, 1) < 1e-20);
 }

@@ -123,3 +123,47 @@ TEST_CASE("algorithms: calibrating again starts from the host's weight, and a pa
   calibrate(m, "max", [&] { CHECK(same_bits(net.forward(x), plain)); });
   CHECK(!net.first.slots.shared_site()->quantizers().weight);
 }
+
+TEST_CASE("algorithms: parameters that would change results and are not done here are refused; others are taken") {
+  small_network net;
+  model<cpu_backend> m{net};
+  auto const refused = [&](char const* algorithm) {
+    return error_text(error_id::config_conflict, [&] { quantize(m, int8_with(algorithm)); });
+  };
+  CHECK(says(refused(R"({"method": "max", "moe_calib_experts_ratio": 0.5})"), "max.moe_calib_experts_ratio 0.5",
+             "routes"));
+  CHECK(says(refused(R"({"method": "max", "sync_expert_weight_amax": true})"), "max.sync_expert_weight_amax true"));
+  CHECK(net.first.slots.shared_site()->recipes.empty());
+  CHECK_NOTHROW(quantize(m, int8_with(R"({"method": "max", "sync_expert_weight_amax": false,
+                                          "distributed_sync": true})")));
+  algorithm_step const ratio{"max", {{"moe_calib_experts_ratio", 1.0}}};
+  CHECK(says(error_text(error_id::config_conflict, [&] { calibrate(m, ratio); }), "moe_calib_experts_ratio 1"));
+}
+
+TEST_CASE("algorithms: calibrate after a search: the active recipe by the algorithm, the others by max, NaN once") {
+  small_network net;
+  matrix x = random_matrix(16, 32, 7);
+  x(1, 1) = std::numeric_limits<float>::quiet_NaN();
+  model<cpu_backend> m{net};
+  auto config = preset("INT8_DEFAULT_CFG");
+  quantizer_attribute_config const int3{.num_bits = 3, .axis = std::vector{0}};
+  config.entries.push_back({.quantizer_name = "*weight_quantizer", .cfg = std::vector{int3}});
+  quantize(m, config, [&] { net.forward(x); });
+  for (auto const& module : m.modules())
+    module.slots->shared_site()->recipes.push_back(search_recipe(m, preset("FP8_DEFAULT_CFG"), module));
+  int runs = 0;
+  auto const notes = calibrate(m, "mse", [&] { net.forward(x), ++runs; }).notes;
+  CHECK(runs == 2);
+  CHECK(mentions(notes, "first.input_quantizer", ": 1 NaN"));
+  CHECK_FALSE(mentions(notes, "first.input_quantizer", ": 2 NaN"));
+  for (auto* layer : {&net.first, &net.second}) {
+    auto& s = site_of(*layer);
+    for (auto& recipe : s.recipes)
+      for (auto& q : recipe.quantizers) CHECK(q.ready());
+    auto const by_mse = amax_of(*layer, quantizer_role::weight);
+    bool smaller = false;
+    for (std::size_t r = 0; r < by_mse.size(); ++r)
+      smaller |= by_mse[r] < layer->weight.row(static_cast<Eigen::Index>(r)).cwiseAbs().maxCoeff();
+    CHECK(smaller);
+  }
+}

@@ -157,6 +157,9 @@ TEST_CASE("local_hessian algorithm: without a Hessian the squared error decides,
   CHECK(amax(net.second) == by_mse);
   CHECK(says(error_text(error_id::state_not_calibrated, [&] { quantize(m, weights(int4, by_8)); }), "local_hessian",
              "forward_loop"));
+  CHECK(says(error_text(error_id::state_not_calibrated, [&] { quantize(m, weights(int4, by_8), [] {}); }),
+             "local_hessian", "reached none of 2 layer(s)"));
+  CHECK(amax(net.second) == by_mse);
   CHECK_NOTHROW(quantize(m, weights(int4, R"("local_hessian")")));  // the sweep leaves INT4 at max: no data needed
 }
 

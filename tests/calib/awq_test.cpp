@@ -19,31 +19,22 @@ quantize_config int4_with(algorithm_config algorithm, std::int64_t block = 8) {
   return config;
 }
 
-sequential_quantizer<cpu_backend>& quantizer_of(linear_layer& l, quantizer_role role) {
-  for (auto& q : site_of(l).quantizers().quantizers)
-    if (q.role() == role) return q;
-  throw std::runtime_error{"no such quantizer"};
-}
 std::vector<float> scale_of(linear_layer& l, model<cpu_backend>& m) {
   return quantizer_of(l, quantizer_role::input).pre_quant_scale(m.device());
 }
-std::vector<float> weight_amax(linear_layer& l, model<cpu_backend>& m) {
-  return quantizer_of(l, quantizer_role::weight).members().front().amax(m.device());
-}
+std::vector<float> weight_amax(linear_layer& l) { return amax_of(l, quantizer_role::weight); }
 
-matrix outliers(int rows, int width, unsigned seed = 7) {
-  matrix x = random_matrix(rows, width, seed);
-  for (int c = 0; c < width; c += 5) x.col(c) *= 30;
-  return x;
-}
+/// Two layers, data with outliers, and a model of them.
+struct bench {
+  small_network net{};
+  matrix x;
+  model<cpu_backend> m{net};
 
-std::vector<std::string> notes_of(model<cpu_backend>& m, quantize_config const& config, forward_loop const& loop) {
-  return quantize(m, config, loop).notes;
-}
-bool mentions(std::vector<std::string> const& notes, std::string_view a, std::string_view b) {
-  return std::any_of(notes.begin(), notes.end(),
-                     [&](auto const& n) { return n.find(a) != n.npos && n.find(b) != n.npos; });
-}
+  explicit bench(Eigen::Index rows) : x{outliers(rows, 32)} {}
+  std::vector<std::string> quantize_with(quantize_config const& config) {
+    return quantize(m, config, [&] { net.forward(x); }).notes;
+  }
+};
 
 /// W with its columns times `factor`, through the layer's weight quantizer as max calibrates it.
 matrix max_quantized(matrix w, std::vector<float> const& factor, std::int64_t block) {
@@ -127,11 +118,9 @@ TEST_CASE("awq: each of lite, clip and full has less output error than max, and 
 }
 
 TEST_CASE("awq_lite: calibrated inputs get the amax of the scaled channels, and W4A8 keeps both members at max") {
-  small_network net;
-  matrix const x = outliers(40, 32);
-  model<cpu_backend> m{net};
-  auto config = preset("W4A8_AWQ_BETA_CFG");
-  quantize(m, config, [&] { net.forward(x); });
+  bench b{40};
+  auto& [net, x, m] = b;
+  b.quantize_with(preset("W4A8_AWQ_BETA_CFG"));
   auto& input = quantizer_of(net.first, quantizer_role::input);
   auto const s = scale_of(net.first, m);
   float top = 0;
@@ -145,15 +134,13 @@ TEST_CASE("awq_lite: calibrated inputs get the amax of the scaled channels, and 
 }
 
 TEST_CASE("awq_clip: each block's ratio is the first with the least partial error on the sampled rows") {
-  small_network net;
-  matrix const x = outliers(10, 32);
-  model<cpu_backend> m{net};
-  quantize(m, int4_with("max", 12), [&] {});  // blocks of 12, 12 and 8
-  auto const before = weight_amax(net.first, m);
+  bench b{10};
+  auto& [net, x, m] = b;
+  b.quantize_with(int4_with("max", 12));  // blocks of 12, 12 and 8
+  auto const before = weight_amax(net.first);
   matrix const w = net.first.weight;
-  quantize(m, int4_with(algorithm_step{"awq_clip", {{"max_tokens_per_batch", std::int64_t{4}}}}, 12),
-           [&] { net.forward(x); });
-  auto const after = weight_amax(net.first, m);
+  b.quantize_with(int4_with(algorithm_step{"awq_clip", {{"max_tokens_per_batch", std::int64_t{4}}}}, 12));
+  auto const after = weight_amax(net.first);
   REQUIRE(after.size() == before.size());
   auto& q = quantizer_of(net.first, quantizer_role::weight).members().front();
   auto const groups = q.groups();
@@ -165,13 +152,13 @@ TEST_CASE("awq_clip: each block's ratio is the first with the least partial erro
     q.set_amax(m.device(), groups, tried);
     matrix const wq = by_hand(quantizer_of(net.first, quantizer_role::weight), w);
     for (Eigen::Index r = 0; r < 24; ++r)
-      for (Eigen::Index b = 0; b < 3; ++b) {
-        Eigen::Index const first = 12 * b, n = std::min<Eigen::Index>(12, 32 - first);
+      for (Eigen::Index block = 0; block < 3; ++block) {
+        Eigen::Index const first = 12 * block, n = std::min<Eigen::Index>(12, 32 - first);
         double loss = 0;
         for (Eigen::Index t = 0; t < 10; t += 2)  // 10 rows, 4 wanted: every second
           loss += std::pow(double{(x.row(t).segment(first, n) *
                                    (wq - w).row(r).segment(first, n).transpose()).value()}, 2);
-        auto const i = static_cast<std::size_t>(3 * r + b);
+        auto const i = static_cast<std::size_t>(3 * r + block);
         if (loss < least[i]) least[i] = loss, best[i] = tried[i];
       }
   }
@@ -180,24 +167,20 @@ TEST_CASE("awq_clip: each block's ratio is the first with the least partial erro
 }
 
 TEST_CASE("awq_clip: a block without data takes the first ratio, as any of equal losses") {
-  small_network net;
-  matrix x = outliers(10, 32);
-  x.leftCols(8).setZero();
-  model<cpu_backend> m{net};
-  quantize(m, int4_with("max"), {});
-  auto const before = weight_amax(net.first, m);
-  quantize(m, int4_with("awq_clip"), [&] { net.forward(x); });
-  auto const after = weight_amax(net.first, m);
+  bench b{10};
+  b.x.leftCols(8).setZero();
+  b.quantize_with(int4_with("max"));
+  auto const before = weight_amax(b.net.first);
+  b.quantize_with(int4_with("awq_clip"));
+  auto const after = weight_amax(b.net.first);
   for (std::size_t row = 0; row < 24; ++row) CHECK(after[4 * row] == 0.5f * before[4 * row]);
 }
 
 TEST_CASE("awq_clip: NVFP4 weights have one amax, chosen by the output") {
-  small_network net;
-  matrix const x = outliers(16, 32);
-  model<cpu_backend> m{net};
-  auto config = preset("NVFP4_AWQ_CLIP_CFG");
-  quantize(m, config, [&] { net.forward(x); });
-  float const top = net.first.weight.cwiseAbs().maxCoeff(), chosen = weight_amax(net.first, m).front();
+  bench b{16};
+  auto& [net, x, m] = b;
+  b.quantize_with(preset("NVFP4_AWQ_CLIP_CFG"));
+  float const top = net.first.weight.cwiseAbs().maxCoeff(), chosen = weight_amax(net.first).front();
   double least = INFINITY;
   float best = 0;
   auto& q = quantizer_of(net.first, quantizer_role::weight);
@@ -211,34 +194,140 @@ TEST_CASE("awq_clip: NVFP4 weights have one amax, chosen by the output") {
 }
 
 TEST_CASE("awq: what cannot be searched stays at max, and a note says why") {
-  small_network net;
-  model<cpu_backend> m{net};
-  matrix x = outliers(8, 32);
-  auto const only_first = [&] { net.first.forward(x); };
+  bench b{8};
+  auto& [net, x, m] = b;
+  auto const only_first = [&net = net, &x = x] { net.first.forward(x); };
   for (char const* method : {"awq_lite", "awq_clip", "awq_full"}) {
-    CHECK(mentions(notes_of(m, int4_with(method), only_first), "second", "saw no data"));
+    CHECK(mentions(quantize(m, int4_with(method), only_first).notes, "second", "saw no data"));
     CHECK_FALSE(quantizer_of(net.second, quantizer_role::input).has_pre_quant_scale());
   }
   quantize(m, int4_with("max"), {});
-  auto const max_amax = weight_amax(net.first, m);
+  auto const max_amax = weight_amax(net.first), max_of_second = weight_amax(net.second);
   x(1, 1) = NAN;
-  CHECK(mentions(notes_of(m, int4_with("awq_lite"), [&] { net.forward(x); }), "first", "NaN"));
-  CHECK(weight_amax(net.first, m) == max_amax);
+  CHECK(mentions(b.quantize_with(int4_with("awq_lite")), "first", "NaN"));
+  CHECK(weight_amax(net.first) == max_amax);
   int runs = 0;
   x = outliers(8, 32);
-  CHECK(mentions(notes_of(m, int4_with("awq_lite"), [&] { if (runs++ == 0) net.forward(x); }), "first", "ran again"));
-  CHECK(weight_amax(net.first, m) == max_amax);
+  auto const not_second = [&] { runs++ == 0 ? b.net.forward(b.x) : b.net.first.forward(b.x); };
+  CHECK(mentions(quantize(m, int4_with("awq_lite"), not_second).notes, "second", "ran again"));
+  CHECK(weight_amax(net.second) == max_of_second);
   x.setZero();  // channels without data: every alpha's scale is finite
-  CHECK_NOTHROW(quantize(m, int4_with("awq_full"), [&] { net.forward(x); }));
-  CHECK(mentions(notes_of(m, int4_with(algorithm_step{"awq_lite", {{"debug", true}}}), [&] { net.forward(x); }),
-                 "first", "alpha "));
+  CHECK_NOTHROW(b.quantize_with(int4_with("awq_full")));
+  CHECK(mentions(b.quantize_with(int4_with(algorithm_step{"awq_lite", {{"debug", true}}})), "first", "alpha "));
+}
+
+TEST_CASE("awq: a loop that reaches nothing, at once or when it runs again, is one error, and the model is as before") {
+  bench b{8};
+  for (char const* method : {"awq_lite", "awq_clip", "awq_full"})
+    CHECK(says(error_text(error_id::state_not_calibrated, [&] { quantize(b.m, int4_with(method), [] {}); }), method,
+               "reached none of 2 layer(s)"));
+  int runs = 0;
+  auto const once = [&] { if (runs++ == 0) b.net.forward(b.x); };
+  CHECK(says(error_text(error_id::state_not_calibrated, [&] { quantize(b.m, int4_with("awq_lite"), once); }),
+             "awq_lite", "ran again"));
+  auto layerwise = int4_with(algorithm_step{"awq_lite", {{"layerwise", true}}});
+  CHECK(says(error_text(error_id::state_not_calibrated, [&] { quantize(b.m, layerwise, [] {}); }), "awq_lite",
+             "reached none of 1 layer(s)"));
+  CHECK(site_of(b.net.first).recipes.empty());
+}
+
+TEST_CASE("awq: NaN are counted once, of weights and of inputs, and calibrate runs the loop as often as quantize") {
+  bench b{8};
+  b.net.first.weight(2, 5) = NAN;
+  auto config = int4_with("awq_clip");
+  for (char const* method : {"awq_clip", "awq_full"}) {
+    config.algorithm = method;
+    auto const notes = b.quantize_with(config);
+    CHECK(mentions(notes, "first.weight_quantizer", ": 1 NaN"));
+  }
+  b.net.first.weight(2, 5) = 0;
+  b.x(1, 1) = NAN;
+  b.quantize_with(preset("INT8_SMOOTHQUANT_CFG"));
+  int runs = 0;
+  auto const counting = [&] { b.net.forward(b.x), ++runs; };
+  CHECK(mentions(calibrate(b.m, "smoothquant", counting).notes, "first.input_quantizer", ": 1 NaN"));
+  CHECK(runs == 1);
+  auto w4a8 = preset("W4A8_AWQ_BETA_CFG");
+  w4a8.algorithm = std::vector<algorithm_step>{{"awq_lite"}, {"max"}};  // two passes over the same inputs
+  CHECK(mentions(b.quantize_with(w4a8), "first.input_quantizer", ": 1 NaN"));
+  config.algorithm = "max";
+  b.quantize_with(config);
+  b.x(1, 1) = 0;
+  runs = 0;
+  calibrate(b.m, "awq_lite", counting);
+  CHECK(runs == 2);
+}
+
+TEST_CASE("awq_clip: blocks whose data has NaN stay at max, and a note says how many") {
+  bench b{10};
+  b.quantize_with(int4_with("max"));
+  auto const top = weight_amax(b.net.first);
+  b.x(3, 9) = NAN;  // of the second block of four
+  CHECK(mentions(b.quantize_with(int4_with("awq_clip")), "first: awq_clip", "24 of 96 blocks"));
+  auto const clipped = weight_amax(b.net.first);
+  CHECK(clipped != top);
+  for (std::size_t row = 0; row < 24; ++row) CHECK(clipped[4 * row + 1] == top[4 * row + 1]);
+}
+
+TEST_CASE("awq: rotated operands are left at max or refused with the field; a weight's bias is searched with") {
+  bench b{16};
+  auto const with = [](char const* method, std::string const& on, auto&& change) {
+    auto config = int4_with(method);
+    auto a = config.entries.back().cfg->front();
+    change(a);
+    config.entries.push_back({.quantizer_name = on, .cfg = std::vector{a}});
+    return config;
+  };
+  auto const rotate = [](auto& a) { a.rotate = true; };
+  for (char const* method : {"awq_lite", "awq_clip", "awq_full"}) {
+    auto const refused = [&](quantize_config const& config) {
+      return error_text(error_id::config_conflict, [&] { b.quantize_with(config); });
+    };
+    CHECK(says(refused(with(method, "*weight_quantizer", rotate)), method, "first", "weight_quantizer.rotate"));
+    CHECK(mentions(b.quantize_with(with(method, "second.weight_quantizer", rotate)), "second",
+                   "weight_quantizer.rotate"));
+    CHECK_FALSE(quantizer_of(b.net.second, quantizer_role::weight).has_pre_quant_scale());
+    auto const off = [&](auto& a) { rotate(a), a.enable = false; };
+    CHECK(says(refused(with(method, "*input_quantizer", off)), method, "first", "input_quantizer.rotate"));
+  }
+  auto const shift = [](auto& a) {
+    a.num_bits = 8, a.axis = std::vector{0}, a.block_sizes.reset();
+    a.bias = bias_config{.axes = {-1}, .type = quantizer_type::static_type, .method = bias_method::max_min};
+  };
+  b.quantize_with(with("awq_lite", "*weight_quantizer", shift));
+  auto& q = quantizer_of(b.net.first, quantizer_role::weight);
+  REQUIRE(q.has_pre_quant_scale());
+  auto const s = q.pre_quant_scale(b.m.device());
+  matrix scaled = b.net.first.weight;
+  for (Eigen::Index c = 0; c < 32; ++c) scaled.col(c) *= s[static_cast<std::size_t>(c)];
+  auto const bias = q.members().front().bias()->values();
+  for (Eigen::Index r = 0; r < 24; ++r)
+    CHECK(bias[static_cast<std::size_t>(r)] == (scaled.row(r).maxCoeff() + scaled.row(r).minCoeff()) * 0.5f);
+}
+
+TEST_CASE("awq: a folded weight has the scale in it, so its recipe is calibrated anew and not replaced") {
+  bench b{16};
+  auto& [net, x, m] = b;
+  b.quantize_with(int4_with("awq_lite"));
+  CHECK(fold_weight(m) == 2);
+  matrix const folded = net.forward(x);
+  auto activations = preset("INT8_DEFAULT_CFG");
+  activations.entries.push_back({.quantizer_name = "*weight_quantizer", .enable = false});
+  CHECK(says(error_text(error_id::state_folded, [&] { b.quantize_with(activations); }), "first",
+             "pre_quant_scale of first.input_quantizer"));
+  CHECK(same_bits(net.forward(x), folded));
+  calibrate(m, "max", [&b] { b.net.forward(b.x); });
+  CHECK(same_bits(net.forward(x), folded));
+  set_quantizer_attributes(m, "*input_quantizer", {.num_bits = 8, .type = quantizer_type::dynamic_type});
+  CHECK((net.forward(x) - folded).norm() < 0.05f * folded.norm());
 }
 
 TEST_CASE("awq: a format it cannot take, no loop and a loop that throws: one error, and the model as before") {
-  small_network net;
-  model<cpu_backend> m{net};
-  matrix const x = outliers(4, 32), before = net.forward(x);
-  auto const run = [&] { net.forward(x); };
+  bench b{4};
+  auto& net = b.net;
+  auto& m = b.m;
+  matrix const before = net.forward(b.x);
+  auto const run = [&] { net.forward(b.x); };
   quantizer_attribute_config const int8{.num_bits = 8};
   for (char const* method : {"awq_lite", "awq_clip", "awq_full"}) {
     quantize_config activations{.name = "activations"};
@@ -253,6 +342,6 @@ TEST_CASE("awq: a format it cannot take, no loop and a loop that throws: one err
   auto per_channel = preset("INT8_WEIGHT_ONLY_CFG");
   per_channel.algorithm = "awq_clip";
   CHECK(says(error_text(error_id::config_conflict, [&] { quantize(m, per_channel, run); }), "awq_clip", "blocks"));
-  CHECK(same_bits(net.forward(x), before));
+  CHECK(same_bits(net.forward(b.x), before));
   CHECK(site_of(net.first).recipes.empty());
 }

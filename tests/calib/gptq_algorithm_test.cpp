@@ -2,6 +2,9 @@
 
 #include <doctest/doctest.h>
 
+#include <exception>
+#include <thread>
+
 #include "mixbit/config/json.hpp"
 #include "support/error_text.hpp"
 #include "support/plain_linalg.hpp"
@@ -121,7 +124,7 @@ TEST_CASE("gptq algorithm: what it cannot do is refused, and the model is as bef
              "model_options::linalg"));
   CHECK(says(error_text(error_id::state_not_calibrated, [&] { quantize(m, int4_gptq()); }), "gptq", "forward_loop"));
   CHECK(says(error_text(error_id::state_not_calibrated, [&] { quantize(m, int4_gptq(), [] {}); }), "gptq",
-             "none of 2 layers"));
+             "none of 2 layer(s)"));
   auto dynamic = int4_gptq();
   dynamic.entries.back().cfg->front().type = quantizer_type::dynamic_type;
   CHECK(says(error_text(error_id::format_value, [&] { quantize(m, dynamic, loop); }), "first.weight_quantizer",
@@ -177,4 +180,28 @@ TEST_CASE("gptq algorithm: an embedding has no inputs and is refused by name") {
   model<cpu_backend> m{host, with_linalg()};
   CHECK(says(error_text(error_id::format_value, [&] { quantize(m, int4_gptq(), [] {}); }), "embed.weight_quantizer",
              "embedding"));
+}
+
+TEST_CASE("gptq algorithm: two threads that show one layer are refused, and the model is as before") {
+  small_network net;
+  matrix const x = correlated(40, 32, 5), before = net.forward(x);
+  model<cpu_backend> m{net, with_linalg()};
+  auto const run = [&] {
+    net.forward(x);
+    std::exception_ptr thrown;
+    std::thread{[&] {
+      try {
+        net.forward(x);
+      } catch (...) {
+        thrown = std::current_exception();
+      }
+    }}.join();
+    if (thrown) std::rethrow_exception(thrown);
+  };
+  for (std::string const algorithm :
+       {R"("gptq")", R"({"method": "local_hessian", "fp8_scale_sweep": false, "block_size": 8})"})
+    CHECK(says(error_text(error_id::state_busy, [&] { quantize(m, int4_gptq(algorithm), run); }), "first",
+               "two threads"));
+  CHECK(same_bits(net.forward(x), before));
+  CHECK_NOTHROW(quantize(m, int4_gptq(R"("max")"), run));
 }

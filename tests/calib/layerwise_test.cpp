@@ -101,3 +101,14 @@ TEST_CASE("layerwise: without a loop weights alone, in the order of the walk") {
   CHECK(says(error_text(error_id::state_not_calibrated, [&] { quantize(m, int8_with(layerwise("max"))); }),
              "input_quantizer", "forward_loop"));
 }
+
+TEST_CASE("layerwise: calibrate runs max layer by layer too where it is told to") {
+  small_network net;
+  matrix const x = random_matrix(40, 32, 7);
+  model<cpu_backend> m{net};
+  quantize(m, int8_with({"max"}), [&] { net.forward(x); });
+  int runs = 0;
+  calibrate(m, layerwise("max"), [&] { net.forward(x), ++runs; });
+  CHECK(runs == 3);
+  CHECK(input_amax(net.second) == net.first.forward(x).cwiseAbs().maxCoeff());
+}

@@ -16,18 +16,6 @@ quantize_config smoothquant(double alpha) {
   return config;
 }
 
-sequential_quantizer<cpu_backend>& quantizer_of(linear_layer& l, quantizer_role role) {
-  for (auto& q : site_of(l).quantizers().quantizers)
-    if (q.role() == role) return q;
-  throw std::runtime_error{"no such quantizer"};
-}
-
-matrix outliers(int rows, int width) {
-  matrix x = random_matrix(rows, width, 7);
-  for (int c = 0; c < width; c += 5) x.col(c) *= 30;
-  return x;
-}
-
 }  // namespace
 
 TEST_CASE("smoothquant: the scale by its definition, its clamps, and 1 for a channel without data") {
@@ -97,13 +85,59 @@ TEST_CASE("smoothquant: other formats are refused, or left at max where some lay
   CHECK(says(error_text(error_id::state_not_calibrated, [&] { quantize(m, smoothquant(1)); }), "smoothquant",
              "forward_loop"));
   CHECK(says(error_text(error_id::config_value, [&] { quantize(m, smoothquant(1.5), run); }), "alpha", "1.5"));
+  auto rotated = smoothquant(1);
+  quantizer_attribute_config turned{.num_bits = 8};
+  turned.rotate = true;
+  rotated.entries.push_back({.quantizer_name = "*input_quantizer", .cfg = std::vector{turned}});
+  CHECK(says(error_text(error_id::config_conflict, [&] { quantize(m, rotated, run); }), "smoothquant", "first",
+             "input_quantizer.rotate"));
   CHECK(same_bits(net.forward(x), before));
 
   auto mixed = smoothquant(1);
   quantizer_attribute_config const fp8_attributes{.num_bits = bit_spec{4, 3}};
   mixed.entries.push_back({.quantizer_name = "second.*", .cfg = std::vector{fp8_attributes}});
   auto const notes = quantize(m, mixed, run).notes;
-  CHECK(std::any_of(notes.begin(), notes.end(), [](auto const& n) { return n.find("second") != n.npos; }));
+  CHECK(mentions(notes, "smoothquant", "second"));
   CHECK(quantizer_of(net.first, quantizer_role::input).has_pre_quant_scale());
   CHECK_FALSE(quantizer_of(net.second, quantizer_role::input).has_pre_quant_scale());
+}
+
+TEST_CASE("smoothquant: of layers that it does not take, scales of an earlier step stay; what it takes starts anew") {
+  small_network net;
+  matrix const x = outliers(24, 32);
+  model<cpu_backend> m{net};
+  auto config = smoothquant(0.5);
+  quantizer_attribute_config const int4{.num_bits = 4, .axis = std::vector{0}};
+  config.entries.push_back({.quantizer_name = "second.weight_quantizer", .cfg = std::vector{int4}});
+  auto const run = [&] { net.forward(x); };
+  config.algorithm = "awq_lite";
+  quantize(m, config, run);
+  auto const by_awq = quantizer_of(net.second, quantizer_role::input).pre_quant_scale(m.device());
+  REQUIRE(by_awq.size() == 24);
+  config.algorithm = std::vector{algorithm_step{"awq_lite"}, algorithm_step{"smoothquant", {{"alpha", 0.5}}}};
+  quantize(m, config, run);
+  CHECK(quantizer_of(net.second, quantizer_role::input).pre_quant_scale(m.device()) == by_awq);
+  float const listed = amax_of(net.first, quantizer_role::input).front();
+  config.algorithm = algorithm_step{"smoothquant", {{"alpha", 0.5}}};
+  quantize(m, config, run);
+  CHECK(amax_of(net.first, quantizer_role::input).front() == listed);
+
+  // an expert that smoothquant reaches no more has lost its scale, and an amax under it would be another's
+  int runs = 0;
+  auto const then_first_alone = [&] { ++runs <= 2 ? net.forward(x) : net.first.forward(x); };
+  config = smoothquant(0.5);
+  config.algorithm = std::vector{algorithm_step{"awq_lite"}, algorithm_step{"smoothquant", {{"alpha", 0.5}}}};
+  CHECK(says(error_text(error_id::state_not_calibrated, [&] { quantize(m, config, then_first_alone); }),
+             "second.input_quantizer"));
+}
+
+TEST_CASE("smoothquant: a loop that reaches no layer is an error, also where inputs need no calibration") {
+  small_network net;
+  model<cpu_backend> m{net};
+  auto config = smoothquant(0.5);
+  quantizer_attribute_config const dynamic{.num_bits = 8, .type = quantizer_type::dynamic_type};
+  config.entries.push_back({.quantizer_name = "*input_quantizer", .cfg = std::vector{dynamic}});
+  CHECK(says(error_text(error_id::state_not_calibrated, [&] { quantize(m, config, [] {}); }), "smoothquant",
+             "reached none of 2 layer(s)"));
+  CHECK(site_of(net.first).recipes.empty());
 }

@@ -170,3 +170,39 @@ TEST_CASE("svdquant: a second split, and scales over a weight that was rewritten
   CHECK(says(error_text(error_id::config_conflict, [&] { quantize(m, twice, loop); }), "awq_lite"));
   CHECK(host.slots.shared_site()->recipes.empty());
 }
+
+TEST_CASE("svdquant: no gradient comes back through a branch beside the op; where it is in the weight, it does") {
+  matrix const x = random_matrix(8, 16, 3);
+  for (bool const inputs : {true, false}) {
+    CAPTURE(inputs);
+    biased host;
+    model<cpu_backend> m{host, splitting(false)};
+    quantize(m, config(inputs), [&] { host.forward(x); });
+    matrix grad = x;
+    auto const backward = [&] { input_backward(host.slots, x, grad); };
+    if (inputs) CHECK(says(error_text(error_id::state_missing, backward), "layer", "branch", "gradient"));
+    else CHECK_NOTHROW(backward());
+    CHECK(same_bits(grad, x));
+    CHECK(says(error_text(error_id::state_folded, [&] { weight_backward(host.slots, host.weight, host.weight); }),
+               "layer", "rewritten"));
+  }
+}
+
+TEST_CASE("svdquant: NaN of inputs and a weight's bias are of the last pass alone") {
+  biased host;
+  matrix x = random_matrix(8, 16, 3);
+  x(2, 2) = NAN;
+  model<cpu_backend> m{host, splitting(true)};
+  auto twice = config(true);
+  twice.algorithm = std::vector{algorithm_step{"max"}, algorithm_step{"test.split", {{"rank", 3.0}}}};
+  auto const notes = quantize(m, twice, [&] { host.forward(x); }).notes;
+  CHECK(mentions(notes, "layer.input_quantizer", ": 1 NaN"));
+  quantizer_attribute_config shifted{.num_bits = 8, .axis = std::vector{0}};
+  shifted.bias = bias_config{.axes = {-1}, .type = quantizer_type::static_type, .method = bias_method::max_min};
+  twice.entries.push_back({.quantizer_name = "*weight_quantizer", .cfg = std::vector{shifted}});
+  quantize(m, twice, [&] { host.forward(x); });
+  matrix const rest = map(host.recipe().weight->view());
+  auto const bias = host.recipe().find(quantizer_role::weight)->members().front().bias()->values();
+  for (Eigen::Index r = 0; r < 12; ++r)
+    CHECK(bias[static_cast<std::size_t>(r)] == (rest.row(r).maxCoeff() + rest.row(r).minCoeff()) * 0.5f);
+}

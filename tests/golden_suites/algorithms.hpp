@@ -10,59 +10,26 @@
 #include <string>
 #include <vector>
 
+#include "golden_suites/algorithms_net.hpp"
 #include "golden_suites/suite.hpp"
-#include "mixbit/adapters/eigen.hpp"
 #include "mixbit/config/json.hpp"
-#include "mixbit/mixbit.hpp"
-#include "mixbit/reference/scalar.hpp"
-#include "support/golden_file.hpp"
 
 namespace golden {
 
-/// fc2(gelu(fc1(x))), with the exact gelu.
-struct outlier_net {
-  using backend = mixbit::reference::scalar;
-  using matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-  struct layer {
-    matrix weight;
-    Eigen::RowVectorXf bias;
-    mixbit::quantizer_slots<backend> slots = {};
-
-    matrix forward(matrix const& x) {
-      return mixbit::apply(slots, x, weight, [](auto const& xq, auto const& wq) -> matrix {
-               return xq * wq.transpose();
-             }).rowwise() + bias;
-    }
-  };
-  layer fc1, fc2;
-
-  matrix forward(matrix const& x) {
-    return fc2.forward(fc1.forward(x).unaryExpr([](float v) {
-      return v * 0.5f * (1.0f + std::erf(v * 0.70710678f));
-    }));
-  }
-  template <class Visit>
-  void walk(Visit&& visit) {
-    visit(mixbit::linear("fc1", fc1.slots, fc1.weight));
-    visit(mixbit::linear("fc2", fc2.slots, fc2.weight));
-  }
-};
-
 class algorithms_suite {
-  using backend = outlier_net::backend;
-  using matrix = outlier_net::matrix;
+  using backend = algorithms_net::backend;
+  using matrix = algorithms_net::matrix;
   using quantizer = mixbit::sequential_quantizer<backend>;
 
  public:
   explicit algorithms_suite(std::filesystem::path const& dir) : file_{dir, "algorithms"} {
     result_.name = "algorithms";
-    for (int i = 0; i < 4; ++i) batches_.push_back(golden_matrix("batch" + std::to_string(i)));
-    test_ = golden_matrix("test");
-    unquantized_ = golden_matrix("test_output");
+    test_ = algorithms_net::matrix_of(file_, "test");
+    unquantized_ = algorithms_net::matrix_of(file_, "test_output");
   }
 
   suite_result run() {
-    auto plain = net();
+    algorithms_net const plain{file_};
     close(plain.forward(test_), unquantized_, "unquantized output", 1e-5);
     for (auto const& c : file_.cases().at("cases")) {
       auto const algorithm = mixbit::algorithm_from_json(mixbit::config_json::parse(c.at("algorithm").dump()));
@@ -78,21 +45,6 @@ class algorithms_suite {
   struct outcome {
     double ours, theirs;
   };
-
-  matrix golden_matrix(std::string const& name) {
-    auto const values = file_.floats(name);
-    auto const shape = file_.tensor(name);
-    if (shape.rank == 0 || shape.size() == 0)
-      mixbit::fail(mixbit::error_id::file_content, file_.tensors().label(), ": tensor '", name, "' is empty");
-    std::int64_t const columns = shape.shape[shape.rank - 1];
-    return Eigen::Map<matrix const>(values.data(), static_cast<std::int64_t>(values.size()) / columns, columns);
-  }
-  outlier_net net() {
-    auto const layer = [&](std::string const& name) {
-      return outlier_net::layer{golden_matrix(name + ".weight"), golden_matrix(name + ".bias").row(0)};
-    };
-    return {layer("fc1"), layer("fc2")};
-  }
 
   /// Element by element relative to ModelOpt's; `bound` of the largest for what cancels.
   void close(std::vector<float> const& ours, std::vector<float> const& theirs, std::string const& what, double bound,
@@ -110,7 +62,7 @@ class algorithms_suite {
   }
 
   void compare(std::string const& id, mixbit::json_document const& c, mixbit::algorithm_config const& algorithm) {
-    auto host = net();
+    algorithms_net host{file_};
     mixbit::model_options<backend> options;
     options.numerics = mixbit::policy::modelopt;
     mixbit::model<backend> model{host, options};
@@ -118,7 +70,7 @@ class algorithms_suite {
     config.entries = mixbit::quant_cfg_from_json(mixbit::config_json::parse(c.at("quant_cfg").dump()));
     config.algorithm = algorithm;
     mixbit::quantize(model, config, [&] {
-      for (auto const& x : batches_) (void)host.forward(x);
+      for (auto const& x : host.batches) (void)host.forward(x);
     });
     auto const& golden = c.at("state");
     std::size_t seen = 0;
@@ -199,7 +151,7 @@ class algorithms_suite {
     double const theirs = c.at("relative_output_error");
     errors_[id] = {error, theirs};
     // one flipped rounding of an activation moves an output by a step
-    close(y, golden_matrix(c.at("output").get<std::string>()), id + ": output", 2e-3);
+    close(y, algorithms_net::matrix_of(file_, c.at("output").get<std::string>()), id + ": output", 2e-3);
     result_.check(std::abs(error - theirs) <= 1e-2 * theirs,
                   mixbit::detail::concat(id, ": relative output error ", error, ", ModelOpt's ", theirs));
   }
@@ -213,7 +165,6 @@ class algorithms_suite {
   }
 
   mixbit::test::golden_file file_;
-  std::vector<matrix> batches_;
   matrix test_, unquantized_;
   std::map<std::string, outcome> errors_;
   suite_result result_;

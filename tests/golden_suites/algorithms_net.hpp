@@ -4,7 +4,10 @@
 
 #include <Eigen/Core>
 #include <cmath>
-#include <filesystem>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "mixbit/adapters/eigen.hpp"
 #include "mixbit/adapters/eigen_linalg.hpp"
@@ -46,7 +49,9 @@ struct algorithms_net {
   static matrix matrix_of(mixbit::test::golden_file const& file, std::string const& name) {
     auto const values = file.floats(name);
     auto const shape = file.tensor(name);
-    std::int64_t const columns = shape.rank == 0 ? 1 : shape.shape[shape.rank - 1];
+    if (shape.rank == 0 || shape.size() == 0)
+      mixbit::fail(mixbit::error_id::file_content, file.tensors().label(), ": tensor '", name, "' is empty");
+    std::int64_t const columns = shape.shape[shape.rank - 1];
     return Eigen::Map<matrix const>(values.data(), static_cast<std::int64_t>(values.size()) / columns, columns);
   }
   static matrix gelu(matrix x) {

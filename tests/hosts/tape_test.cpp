@@ -209,6 +209,25 @@ TEST_CASE("tape: clipped - no gradient where the operand is beyond its amax") {
   CHECK(masked < 35);
 }
 
+TEST_CASE("tape: a forward over svdquant's branch is computed, and a backward to its input is refused") {
+  network net;
+  model<cpu> m{net};
+  tensor const x = waves(5, 8, 0.3f), target{5, 16};
+  quantize_int8(m, net, x, false);
+  auto const plain = apply(net.s1, x, net.w1, tape::matmul).data->value;
+  tape::recorded.clear();
+  auto& recipe = net.s1.shared_site()->quantizers();  // what svdquant leaves: W = weight + up · down
+  cpu device;
+  geometry const down = dense_geometry(dtype::f32, {1, 8}), up = dense_geometry(dtype::f32, {16, 1});
+  recipe.weight.emplace(device, read_view(net.w1));
+  std::copy_n(net.w1.data->value.data(), 16 * 8, static_cast<float*>(recipe.weight->view().data));
+  recipe.branch.emplace(low_rank_branch<cpu>{{device, down}, {device, up}, {device, read_view(net.w1)}});
+  tensor const y = apply(net.s1, x, net.w1, tape::matmul);
+  CHECK(y.data->value == plain);  // a branch of zeros
+  CHECK_THROWS_WITH(tape::loss_and_backward(y, target), doctest::Contains("svdquant's branch"));
+  tape::recorded.clear();
+}
+
 TEST_CASE("tape: training under fake quantization lowers the loss, with cached weights too") {
   for (bool const cached : {false, true}) {
     network net, teacher;

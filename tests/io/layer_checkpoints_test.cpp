@@ -3,9 +3,11 @@
 #include <doctest/doctest.h>
 
 #include <stdexcept>
+#include <utility>
 
 #include "mixbit/calib/awq_lite.hpp"
 #include "support/error_text.hpp"
+#include "support/plain_linalg.hpp"
 #include "support/small_network.hpp"
 #include "support/temporary_folder.hpp"
 
@@ -94,4 +96,80 @@ TEST_CASE("layer checkpoints: of another step, layer or format they are refused,
   config.algorithm = algorithm_step{"max", {{"layerwise", true}, {"layerwise_checkpoint_dir", std::string{"x"}}}};
   CHECK(says(error_text(error_id::config_value, [&] { quantize(without, config, run); }), "max",
              "layerwise_checkpoint_dir", "model_options::checkpoints"));
+}
+
+namespace {
+
+model_options<cpu_backend> for_gptq() {
+  auto options = with_checkpoints();
+  options.linalg = plain_linalg{};
+  return options;
+}
+
+/// The same twice: calibrated, and taken up from the files of that.
+template <class Check>
+void same_when_taken_up(quantize_config const& config, model_options<cpu_backend> const& options, Check&& check) {
+  matrix const x = outliers(40, 32);
+  small_network whole, again;
+  model<cpu_backend> first{whole, options}, second{again, options};
+  quantize(first, config, [&] { whole.forward(x); });
+  quantize(second, config, [&] { again.forward(x); });
+  CHECK(same_bits(again.forward(x), whole.forward(x)));
+  check(whole.first, again.first);
+}
+
+}  // namespace
+
+TEST_CASE("layer checkpoints: NVFP4 keeps the tensor's amax that a search of its blocks left where it was") {
+  temporary_folder const folder;
+  auto config = preset("NVFP4_DEFAULT_CFG");
+  block_config const eights{.axes = {{-1, 8}}, .type = quantizer_type::static_type, .scale_bits = bit_spec{4, 3}};
+  quantizer_attribute_config const blocks{.num_bits = bit_spec{2, 1}, .block_sizes = eights};
+  config.entries.push_back({.quantizer_name = "*weight_quantizer", .cfg = std::vector{blocks}});
+  config.algorithm = algorithm_step{
+      "mse", {{"stop_multiplier", 0.8}, {"layerwise", true}, {"layerwise_checkpoint_dir", folder.path().string()}}};
+  same_when_taken_up(config, with_checkpoints(), [](linear_layer& whole, linear_layer& again) {
+    cpu_backend cpu;
+    auto& expected = quantizer_of(whole, quantizer_role::weight).members().front();
+    auto& got = quantizer_of(again, quantizer_role::weight).members().front();
+    REQUIRE(expected.holds_tensor_amax());
+    CHECK(got.holds_tensor_amax());
+    CHECK(got.tensor_amax(cpu, {}) == expected.tensor_amax(cpu, {}));
+  });
+}
+
+TEST_CASE("layer checkpoints: a weight keeps the scale that GPTQ found it under, and is not scaled twice") {
+  temporary_folder const folder;
+  auto config = preset("INT8_DEFAULT_CFG");
+  algorithm_step const gptq{"gptq", {{"layerwise", true}, {"layerwise_checkpoint_dir", folder.path().string()}}};
+  config.algorithm = std::vector{algorithm_step{"awq_lite"}, gptq};
+  same_when_taken_up(config, for_gptq(), [](linear_layer& whole, linear_layer& again) {
+    CHECK_FALSE(site_of(whole).quantizers().absorbed_scale.empty());
+    CHECK(site_of(again).quantizers().absorbed_scale == site_of(whole).quantizers().absorbed_scale);
+    CHECK_FALSE(quantizer_of(again, quantizer_role::weight).has_pre_quant_scale());
+  });
+}
+
+TEST_CASE("layer checkpoints: of other weights, other scales or another policy they are refused") {
+  temporary_folder const folder;
+  matrix const x = outliers(40, 32);
+  small_network net;
+  model<cpu_backend> m{net, for_gptq()};
+  auto config = preset("INT8_DEFAULT_CFG");
+  algorithm_step const gptq{"gptq", {{"layerwise", true}, {"layerwise_checkpoint_dir", folder.path().string()}}};
+  config.algorithm = gptq;
+  auto const run = [&] { net.forward(x); };
+  quantize(m, config, run);
+  auto options = for_gptq();
+  options.numerics = policy::modelopt;
+  model<cpu_backend> other{net, options};
+  CHECK(says(error_text(error_id::file_content, [&] { quantize(other, config, run); }), "first", "numerics"));
+  auto scaled = config;
+  scaled.algorithm = std::vector{algorithm_step{"awq_lite"}, gptq};
+  CHECK(says(error_text(error_id::file_content, [&] { quantize(m, scaled, run); }), "first", "weight"));
+  float const was = std::exchange(net.first.weight(3, 4), 0.5f);
+  CHECK(says(error_text(error_id::file_content, [&] { quantize(m, config, run); }), "first", "weight"));
+  net.first.weight(3, 4) = was;
+  net.second.weight.row(1).swap(net.second.weight.row(2));
+  CHECK(says(error_text(error_id::file_content, [&] { quantize(m, config, run); }), "second", "weight"));
 }

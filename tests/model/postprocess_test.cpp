@@ -10,14 +10,13 @@ using namespace mixbit::test;
 
 namespace {
 
-sequential_quantizer<cpu_backend>& quantizer_of(linear_layer& l, quantizer_role role) {
-  for (auto& q : site_of(l).quantizers().quantizers)
-    if (q.role() == role) return q;
-  throw std::runtime_error{"no such quantizer"};
-}
-std::vector<float> amax_of(linear_layer& l, quantizer_role role) {
-  cpu_backend device;
-  return quantizer_of(l, role).members().front().amax(device);
+/// Weights' amaxes, of what stands in their place.
+void calibrate_weight_again(model<cpu_backend>& m) {
+  for (auto const& module : m.modules()) {
+    workspace_lock<cpu_backend> const held{m.scratch()};
+    std::vector<std::string> notes;
+    observe_weight(*module.slots->shared_site(), m.scratch(), source_weight(module), false, {}, notes);
+  }
 }
 
 }  // namespace
@@ -92,4 +91,57 @@ TEST_CASE("quantizer_guard: on or off, attributes, amaxes and scales are put bac
   model<cpu_backend> expected{fresh};
   quantize(expected, preset("INT8_WEIGHT_ONLY_CFG"));
   CHECK(same_bits(net.forward(x), fresh.forward(x)));
+}
+
+TEST_CASE("postprocess_amax: an amax is checked for the type that its scale is held in, before any is set") {
+  small_network net;
+  model_options<cpu_backend> options;
+  options.numerics = policy::modelopt_pack;
+  model<cpu_backend> m{net, options};
+  quantize(m, preset("INT4_BLOCKWISE_WEIGHT_ONLY_CFG"));
+  std::vector<half> const halves(8 * 24, half{});
+  auto& second = quantizer_of(net.second, quantizer_role::weight).members().front();
+  arena scratch;
+  second.forget();
+  second.observe(m.device(), scratch, dense_view(halves.data(), {8, 24}));
+  second.finish(m.device());
+  auto const before = amax_of(net.first, quantizer_role::weight);
+  CHECK(says(error_text(error_id::format_amax, [&] { postprocess_amax(m, "*weight_quantizer", set_amax_to(1e-6f)); }),
+             "second.weight_quantizer", "overflows"));
+  CHECK(amax_of(net.first, quantizer_role::weight) == before);
+}
+
+TEST_CASE("quantizer_guard: what an algorithm has put in a weight's place is put back; a folded weight stays folded") {
+  small_network net;
+  matrix const x = random_matrix(8, 32, 7);
+  model<cpu_backend> m{net};
+  quantize(m, preset("INT8_WEIGHT_ONLY_CFG"));
+  auto& recipe = site_of(net.first).quantizers();
+  matrix twice = 2 * net.first.weight;
+  cpu_backend cpu;
+  recipe.weight.emplace(cpu, read_view(twice));
+  std::copy_n(twice.data(), twice.size(), static_cast<float*>(recipe.weight->view().data));
+  recipe.absorbed_scale = {1, 2};
+  calibrate_weight_again(m);
+  matrix const before = net.forward(x);
+  {
+    quantizer_guard<cpu_backend> const keep{m, "*"};
+    CHECK(same_bits(net.forward(x), before));
+    static_cast<float*>(recipe.weight->view().data)[3] += 1;
+    recipe.absorbed_scale.clear();
+    CHECK_FALSE(same_bits(net.forward(x), before));
+  }
+  CHECK(same_bits(net.forward(x), before));
+  CHECK(recipe.absorbed_scale == std::vector<float>{1, 2});
+  {
+    quantizer_guard<cpu_backend> const keep{m, "*"};
+    recipe.weight.reset();
+  }
+  CHECK(same_bits(net.forward(x), before));
+  {
+    quantizer_guard<cpu_backend> const keep{m, "*"};
+    CHECK(fold_weight(m) == 2);
+  }
+  CHECK_FALSE(quantizer_of(net.first, quantizer_role::weight).enabled());
+  CHECK(same_bits(net.forward(x), before));
 }

@@ -1,7 +1,12 @@
 // Two linear layers in row-major Eigen with a hand-written backward: the smallest host that does everything.
 #pragma once
 
+#include <algorithm>
 #include <random>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <vector>
 
 #include "mixbit/adapters/eigen.hpp"
 #include "mixbit/mixbit.hpp"
@@ -71,5 +76,29 @@ inline matrix by_hand(sequential_quantizer<cpu_backend>& q, matrix const& x) {
 }
 
 inline site<cpu_backend>& site_of(linear_layer& layer) { return *layer.slots.shared_site(); }
+
+/// The layer's quantizer in that role, on or off, and its (first) amax.
+inline sequential_quantizer<cpu_backend>& quantizer_of(linear_layer& layer, quantizer_role role) {
+  for (auto& q : site_of(layer).quantizers().quantizers)
+    if (q.role() == role) return q;
+  throw std::runtime_error{"no such quantizer"};
+}
+inline std::vector<float> amax_of(linear_layer& layer, quantizer_role role) {
+  cpu_backend cpu;
+  return quantizer_of(layer, role).members().front().amax(cpu);
+}
+
+/// Inputs of which every fifth channel is large: what SmoothQuant and AWQ are for.
+inline matrix outliers(Eigen::Index rows, Eigen::Index width, unsigned seed = 7) {
+  matrix x = random_matrix(rows, width, seed);
+  for (Eigen::Index c = 0; c < width; c += 5) x.col(c) *= 30;
+  return x;
+}
+
+/// Is there a note with both texts in it?
+inline bool mentions(std::vector<std::string> const& notes, std::string_view a, std::string_view b) {
+  return std::any_of(notes.begin(), notes.end(),
+                     [&](auto const& n) { return n.find(a) != n.npos && n.find(b) != n.npos; });
+}
 
 }  // namespace mixbit::test

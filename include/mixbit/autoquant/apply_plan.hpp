@@ -48,6 +48,7 @@ calibration_report apply_plan(model<B>& m, quantization_plan const& plan, forwar
   for (auto const& module : modules)
     if (is_searchable(m, module) && !named(plan.modules, module.name))
       fail(error_id::search_plan, "the model's layer '", module.name, "' is not in the plan");
+  refuse_losing_scales(modules);
   std::vector<recipe_quantizers<B>> next;
   for (auto const& module : modules) next.push_back(detail::planned_recipe(m, plan, module));
   recipe_transaction<B> change{sites_of(modules)};

@@ -70,6 +70,7 @@ class search {
       fail(error_id::search_no_data, "a search with calibration steps needs a calibrate function");
     walk_again();
     for (auto const& m : searched_) refuse_folded(m);
+    refuse_losing_scales(all_);
     recipe_transaction<B> change{sites_of(all_)};
     install_recipes();
     auto report = calibrate(steps);

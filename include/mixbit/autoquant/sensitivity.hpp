@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "mixbit/quantizer/hooked_sites.hpp"
 #include "mixbit/quantizer/score.hpp"
 
 namespace mixbit {
@@ -14,38 +15,30 @@ template <backend B>
 class scoring_pass {
  public:
   scoring_pass(std::vector<std::shared_ptr<site<B>>> sites, B& device, int steps)
-      : sites_{std::move(sites)}, device_{device}, steps_{steps} {
+      : device_{device}, steps_{steps}, hooked_{std::move(sites), hook_} {
     std::vector<std::shared_ptr<score_state<B>>> states;
-    for (auto& s : sites_) {
+    for (auto& s : hooked_.all()) {
       std::vector<int> candidates;
       for (std::size_t r = 0; r + 1 < s->recipes.size(); ++r) candidates.push_back(static_cast<int>(r));
       states.push_back(std::make_shared<score_state<B>>(device, std::move(candidates), steps));
     }
-    for (std::size_t i = 0; i < sites_.size(); ++i) {  // nothing throws from here on
-      sites_[i]->scoring = std::move(states[i]);
-      sites_[i]->hook = &hook_;
-      sites_[i]->refresh();
-    }
+    for (std::size_t i = 0; i < states.size(); ++i) hooked_.all()[i]->scoring = std::move(states[i]);
   }
   scoring_pass(scoring_pass const&) = delete;
   scoring_pass& operator=(scoring_pass const&) = delete;
   ~scoring_pass() {
-    for (auto& s : sites_) {
-      s->scoring.reset();
-      s->hook = nullptr;
-      s->refresh();
-    }
+    for (auto& s : hooked_.all()) s->scoring.reset();
   }
 
   void begin(int step) {
-    for (auto& s : sites_) s->scoring->begin(step);
+    for (auto& s : hooked_.all()) s->scoring->begin(step);
   }
   int steps() const { return steps_; }
 
   /// Calls of `score`, summed over the sites that they scored.
   std::int64_t calls() const {
     std::int64_t n = 0;
-    for (auto const& s : sites_) n += s->scoring->calls;
+    for (auto const& s : hooked_.all()) n += s->scoring->calls;
     return n;
   }
 
@@ -60,10 +53,10 @@ class scoring_pass {
   }
 
  private:
-  std::vector<std::shared_ptr<site<B>>> sites_;
   B& device_;
   int steps_;
   score_hook<B> hook_;
+  hooked_sites<B> hooked_;
 };
 
 }  // namespace mixbit

@@ -14,6 +14,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
@@ -81,6 +82,15 @@ struct calibration {
     }
   }
 };
+
+namespace detail {
+
+/// What an algorithm throws whose loop was run and showed it nothing. `what` follows their number.
+[[noreturn]] inline void fail_unreached(std::string_view method, std::int64_t layers, std::string_view what) {
+  fail(error_id::state_not_calibrated, method, ": the forward_loop was run and reached none of ", layers, what);
+}
+
+}  // namespace detail
 
 template <backend B>
 using algorithm = std::function<void(calibration<B>&, algorithm_step const&)>;

@@ -5,6 +5,7 @@
 // width is no multiple of the block, it saw no tokens) the squared error decides, and a note says so.
 #pragma once
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <vector>
@@ -87,12 +88,14 @@ void calibrate_mse(calibration<B>& c, algorithm_step const& step) {
       detail::search_weight<B>(c, layer, *q, step, nullptr, {});
 }
 
+/// Throws `state_not_calibrated` without a loop, and where none of the layers that could have a Hessian saw a token.
 template <backend B>
 void calibrate_local_hessian(calibration<B>& c, algorithm_step const& step) {
   calibrate_max(c);
   std::int64_t const block = step.integer("block_size");
   std::vector<tensor_quantizer<B>*> searched;
   std::vector<std::optional<block_grams>> grams(c.layers.size());
+  std::vector<bool> watched(c.layers.size());
   bool wanted = false;
   for (std::size_t i = 0; i < c.layers.size(); ++i) {
     auto const& layer = c.layers[i];
@@ -100,19 +103,23 @@ void calibrate_local_hessian(calibration<B>& c, algorithm_step const& step) {
     if (searched.back() == nullptr) continue;
     wanted = true;
     auto const why_not = detail::without_hessian(layer, block);
-    if (why_not.empty()) grams[i].emplace(layer.weight.shape[1], block);
+    watched[i] = why_not.empty();
+    if (watched[i]) grams[i].emplace(layer.weight.shape[1], block);
     else c.notes.push_back(layer.name() + ": local_hessian searches by squared error: " + why_not);
   }
   if (!wanted) return;
   executor_ref const threads = c.linalg ? c.linalg.threads() : executor_ref{};
   {
-    input_pass<B> pass{c, [&](std::size_t i, workspace<B>& ws, seen_input const& x) {
-                         if (!grams[i]) return;
+    input_pass<B> pass{c, watched, [&](std::size_t i, workspace<B>& ws, seen_input const& x) {
                          token_rows<B> const rows{ws.device, x.given};
                          grams[i]->add(threads, rows.rows());
                        }};
     c.run("local_hessian");
   }
+  auto const with_hessian = std::count(watched.begin(), watched.end(), true);
+  if (with_hessian > 0 &&
+      std::none_of(grams.begin(), grams.end(), [](auto const& gram) { return gram && gram->tokens() > 0; }))
+    detail::fail_unreached("local_hessian", with_hessian, " layer(s) whose weight it searches");
   for (std::size_t i = 0; i < c.layers.size(); ++i) {
     if (searched[i] == nullptr) continue;
     bool const blind = grams[i] && grams[i]->tokens() == 0;

@@ -39,6 +39,21 @@ std::int64_t clip_block(tensor_quantizer<B> const& q, const_tensor_ref w) {
   return blocks && groups.block[0] == 1 ? groups.block[1] : 0;
 }
 
+/// Why a layer's weight cannot be clipped; empty where it can. A block's error is that of its own channels, and a
+/// rotation mixes them.
+template <backend B>
+std::string clip_obstacle(calibrated_layer<B> const& layer, sequential_quantizer<B> const& weight) {
+  const_tensor_ref const w = layer.source();
+  if (layer.where->layout.kind != site_kind::linear || w.rank != 2) return "is no linear layer";
+  for (auto const& q : layer.quantizers().quantizers)
+    if (q.role() == quantizer_role::input && q.leaves_rotated())
+      return concat("rotates its input (", q.leaf(), ".rotate)");
+  auto const& member = weight.members().front();
+  if (member.numerics().rotate) return concat("rotates its weight (", weight.leaf(), ".rotate)");
+  bool const clips = member.needs_calibration() && (member.numerics().groups_from_data || clip_block(member, w) > 0);
+  return clips ? "" : "has no weight in calibrated blocks";
+}
+
 /// The layers that can be clipped. Throws `config_conflict` where there is none.
 template <backend B>
 std::vector<clip_watch<B>> clipped_layers(calibration<B>& c, algorithm_step const& step) {
@@ -52,16 +67,14 @@ std::vector<clip_watch<B>> clipped_layers(calibration<B>& c, algorithm_step cons
     if (weight == nullptr) continue;
     auto const& member = weight->members().front();
     const_tensor_ref const w = layer.source();
-    bool const linear = s.layout.kind == site_kind::linear && w.rank == 2;
-    std::int64_t const block = linear ? clip_block(member, w) : 0;
-    if (linear && member.needs_calibration() && block > 0) {
+    auto const why = clip_obstacle(layer, *weight);
+    if (!why.empty()) {
+      leave_at_max(c, step.method, layer.name(), why);
+      if (first.empty()) first = concat("; ", layer.name(), " ", why);
+    } else if (std::int64_t const block = clip_block(member, w); block > 0) {
       all.push_back({layer, weight, clip_grams{w.shape[1], block}});
-    } else if (linear && member.needs_calibration() && member.numerics().groups_from_data) {
-      all.push_back({layer, weight, std::nullopt, std::vector<double>(ratios)});
     } else {
-      char const* const why = linear ? " has no weight in calibrated blocks" : " is no linear layer";
-      leave_at_max(c, step.method, layer.name(), std::string_view{why}.substr(1));
-      if (first.empty()) first = "; " + layer.name() + why;
+      all.push_back({layer, weight, std::nullopt, std::vector<double>(ratios)});
     }
   }
   if (all.empty())
@@ -89,7 +102,7 @@ std::vector<float> sampled_rows(site<B>& s, workspace<B>& ws, const_tensor_ref x
     copy_elements(ws.device, ws.scratch, {row, static_cast<std::byte const*>(x.data) + offset * size}, to);
   }
   auto* const q = s.quantizers().acting(quantizer_role::input);
-  return host_floats(ws, q ? q->scaled(ws.device, ws.scratch, sample) : const_tensor_ref{sample});
+  return fetch_floats(ws.device, q ? q->scaled(ws.device, ws.scratch, sample) : const_tensor_ref{sample});
 }
 
 /// Both operands scaled, none quantized.
@@ -169,11 +182,14 @@ void clip_blocks(calibration<B>& c, clip_watch<B> const& l, std::vector<double> 
     arena_scope const borrowed{c.home.scratch};
     member.quantize(device, c.home.scratch, w, changed);
     device.subtract({changed, w, changed});
-    l.blocks->losses(host_floats(c.home, changed), loss);
+    l.blocks->losses(fetch_floats(device, changed), loss);
     for (std::size_t i = 0; i < loss.size(); ++i)
       if (loss[i] < least[i]) least[i] = loss[i], best[i] = tried[i];
   }
   member.set_amax(device, groups, best);
+  if (auto const blind = std::count(least.begin(), least.end(), std::numeric_limits<double>::infinity()); blind > 0)
+    c.notes.push_back(concat(l.layer.name(), ": awq_clip: ", blind, " of ", least.size(),
+                             " blocks saw NaN or infinities, so they stay at max"));
 }
 
 template <backend B>
@@ -192,12 +208,12 @@ void clip_tensor(calibration<B>& c, clip_watch<B> const& l, std::vector<double> 
 }  // namespace detail
 
 /// Clips the weight of every linear layer that has it in blocks, or in NVFP4. Of a sequence the first member is
-/// clipped; a layer without data stays at max, which a note says. Runs the loop once. Throws `config_conflict` where
-/// there is no such layer, and `state_not_calibrated` without a loop.
+/// clipped; a layer without data stays at max, and so do blocks whose data has NaN or infinities: notes say so. Runs
+/// the loop once. Throws `config_conflict` where there is no such layer, and `state_not_calibrated` without a loop or
+/// where it reaches none.
 template <backend B>
 void calibrate_awq_clip(calibration<B>& c, algorithm_step const& step) {
   auto layers = detail::clipped_layers(c, step);
-  for (auto const& l : layers) recalibrate_weight(c, l.layer, *l.weight);
   calibrate_weights(c);
   auto const ratios = clip_ratios(step.number("min_clip_ratio"), step.number("shrink_step"));
   auto const seen = [&] {
@@ -205,6 +221,8 @@ void calibrate_awq_clip(calibration<B>& c, algorithm_step const& step) {
     c.run(step.method);
     return std::move(pass.finish(c.home));
   }();
+  if (std::none_of(seen.begin(), seen.end(), [](auto const& l) { return l.batches > 0; }))
+    detail::fail_unreached(step.method, std::ssize(seen), " layer(s) whose weight it clips");
   for (auto const& l : seen)
     if (l.batches == 0)
       detail::leave_at_max(c, step.method, l.layer.name(), "saw no data");

@@ -8,13 +8,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <mutex>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
+#include "mixbit/calib/host_floats.hpp"
 #include "mixbit/calib/pre_quant_scale.hpp"
 
 namespace mixbit {
@@ -73,31 +73,6 @@ std::int64_t awq_block(sequential_quantizer<B> const& q, std::int64_t width) {
   fail(error_id::config_conflict, q.path(), ": AWQ takes blocks along axis -1, and block_sizes has none");
 }
 
-/// Any tensor's values, row-major, on the host.
-template <backend B>
-std::vector<float> host_floats(workspace<B>& ws, const_tensor_ref t) {
-  arena_scope const borrowed{ws.scratch};
-  auto const bytes = static_cast<std::size_t>(t.bytes());
-  geometry const dense = [&] {
-    geometry g = dense_geometry(t.type, std::span{t.shape.data(), static_cast<std::size_t>(t.rank)});
-    g.where = t.where;
-    return g;
-  }();
-  tensor_ref const copy{dense, ws.scratch.allocate(bytes)};
-  copy_elements(ws.device, ws.scratch, t, copy);
-  std::vector<std::byte> raw(bytes);
-  ws.device.copy_to_host(raw.data(), copy.data, bytes);
-  std::vector<float> values(static_cast<std::size_t>(t.size()));
-  visit_compute(t.type, [&]<class T>(T) {
-    for (std::size_t i = 0; i < values.size(); ++i) {
-      T value;
-      std::memcpy(&value, raw.data() + i * sizeof(T), sizeof(T));
-      values[i] = to_float(value);
-    }
-  });
-  return values;
-}
-
 /// The search's state of one layer.
 template <backend B>
 struct awq_search {
@@ -137,45 +112,26 @@ struct awq_search {
 /// The mean squared difference of two results; infinite where one has NaN or infinities.
 template <backend B>
 double output_loss(workspace<B>& ws, const_tensor_ref y, const_tensor_ref expected) {
-  arena_scope const borrowed{ws.scratch};
-  tensor_ref const difference = allocate_like(expected, ws.scratch);
-  auto* const sum = static_cast<double*>(ws.scratch.allocate(sizeof(double)));
-  auto* const flags = static_cast<data_flags*>(ws.scratch.allocate(sizeof(data_flags)));
-  ws.device.zero(sum, sizeof(double));
-  ws.device.zero(flags, sizeof(data_flags));
-  ws.device.subtract({y, expected, difference});
-  ws.device.sum({difference, per_tensor(difference), sum_of::squares, sum, flags});
-  double total = 0;
-  data_flags seen;
-  ws.device.copy_to_host(&total, sum, sizeof total);
-  ws.device.copy_to_host(&seen, flags, sizeof seen);
-  return seen.nonfinite ? std::numeric_limits<double>::infinity() : total / static_cast<double>(expected.size());
+  auto const [total, finite] = reduced_difference<double>(
+      ws, y, expected, [&](const_tensor_ref d, partition const& all, double* to, data_flags* f) {
+        ws.device.sum({d, all, sum_of::squares, to, f});
+      });
+  return finite ? total / static_cast<double>(expected.size()) : std::numeric_limits<double>::infinity();
 }
 
 /// The second run: the op's result is what it is without quantization, and each alpha is a trial.
 template <backend B>
 class awq_pass final : public apply_hook<B> {
  public:
-  awq_pass(calibration<B>& c, std::vector<awq_search<B>>& searches) : sites_{c.sites()}, numerics_{c.numerics} {
-    for (auto& search : searches) index_[search.layer.layer.where.get()] = &search;
-    for (auto& s : sites_) {
-      s->hook = this;
-      s->refresh();
-    }
-  }
-  awq_pass(awq_pass const&) = delete;
-  awq_pass& operator=(awq_pass const&) = delete;
-  ~awq_pass() {
-    for (auto& s : sites_) {
-      s->hook = nullptr;
-      s->refresh();
-    }
+  awq_pass(calibration<B>& c, std::vector<awq_search<B>>& searches)
+      : numerics_{c.numerics}, hooked_{c.sites(), *this} {
+    for (auto& search : searches) searches_[search.layer.layer.where.get()] = &search;
   }
 
   void on_apply(site<B>& s, workspace<B>& ws, operands o, erased_op& op, pending<B>*) override {
     tensor_ref const y = s.run_unquantized(ws, o, op);
-    auto const at = index_.find(&s);
-    if (at == index_.end() || trial_scope::is_on() || y.size() == 0) return;
+    auto const at = searches_.find(&s);
+    if (at == searches_.end() || trial_scope::is_on() || y.size() == 0) return;
     require_compute(y.type, s.name);
     std::lock_guard const adding{mutex_};
     awq_search<B>& search = *at->second;
@@ -210,10 +166,10 @@ class awq_pass final : public apply_hook<B> {
     ws.device.scale_channels({from, to, from.rank - 1, static_cast<std::int64_t>(scale.size()), scale.data()});
   }
 
-  std::vector<std::shared_ptr<site<B>>> sites_;
   numerics_options numerics_;
-  std::unordered_map<site<B> const*, awq_search<B>*> index_;
+  std::unordered_map<site<B> const*, awq_search<B>*> searches_;
   std::mutex mutex_;
+  hooked_sites<B> hooked_;
 };
 
 /// Why a layer's scale cannot be searched; empty where it can.
@@ -224,25 +180,23 @@ inline std::string awq_obstacle(channel_statistics const& seen, std::vector<doub
   return finite ? "" : "has NaN or infinite values in its weight";
 }
 
-template <backend B>
-void leave_at_max(calibration<B>& c, std::string_view method, std::string const& layer, std::string_view why) {
-  c.notes.push_back(concat(method, ": ", layer, " ", why, ", so it is calibrated by max"));
-}
-
 /// The first run, and what the second one is to try.
 template <backend B>
 std::vector<awq_search<B>> awq_searches(calibration<B>& c, algorithm_step const& step,
                                         std::vector<double> const& alphas) {
   auto const layers = scalable_layers(c, step.method);
   for (auto const& l : layers) (void)awq_block(*l.weight, l.width());  // before anything runs
+  remove_scales(c, layers);
   calibrate_weights(c);
   auto seen = collect_statistics(c, layers, step.method, true);
+  if (std::none_of(seen.begin(), seen.end(), [](auto const& s) { return s.batches > 0; }))
+    fail_unreached(step.method, std::ssize(layers), " layer(s) whose inputs it scales");
   std::vector<awq_search<B>> searches;
   for (std::size_t i = 0; i < layers.size(); ++i) {
     auto const& l = layers[i];
     workspace_lock<B> const held{c.home};
     auto const w_mean =
-        awq_weight_mean(host_floats(c.home, l.layer.source()), l.width(), awq_block(*l.weight, l.width()));
+        awq_weight_mean(fetch_floats(c.home.device, l.layer.source()), l.width(), awq_block(*l.weight, l.width()));
     if (auto const why = awq_obstacle(seen[i], w_mean); !why.empty())
       leave_at_max(c, step.method, l.name(), why);
     else
@@ -255,7 +209,7 @@ std::vector<awq_search<B>> awq_searches(calibration<B>& c, algorithm_step const&
 
 /// Chooses a scale for every linear layer whose weight is quantized. A layer without data, or with NaN, stays at max,
 /// which a note says; with the step's `debug` notes say each layer's alpha. Runs the loop twice. Throws
-/// `config_conflict` where there is no such layer, and `state_not_calibrated` without a loop.
+/// `config_conflict` where there is no such layer, and `state_not_calibrated` without a loop or where it reaches none.
 template <backend B>
 void calibrate_awq_lite(calibration<B>& c, algorithm_step const& step) {
   auto const alphas = awq_alphas(step.number("alpha_step"));
@@ -265,6 +219,9 @@ void calibrate_awq_lite(calibration<B>& c, algorithm_step const& step) {
     detail::awq_pass<B> pass{c, searches};
     c.run(step.method);
   }
+  if (std::none_of(searches.begin(), searches.end(), [](auto const& s) { return s.batches > 0; }))
+    fail(error_id::state_not_calibrated, step.method, ": the forward_loop reached ", searches.size(), " layer(s) at ",
+         "first, and none of them when it ran again; give a loop that can be run twice");
   for (auto const& found : searches) {
     std::size_t const best = found.best();
     if (found.batches == 0) {

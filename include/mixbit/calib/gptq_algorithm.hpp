@@ -6,7 +6,7 @@
 // note says so. An embedding has no inputs to speak of and is refused.
 #pragma once
 
-#include <memory>
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <vector>
@@ -60,23 +60,21 @@ template <backend B>
 void calibrate_gptq(calibration<B>& c, algorithm_step const& step) {
   require_linalg(c.linalg, "gptq");
   std::vector<std::optional<input_gram>> grams(c.layers.size());
-  std::size_t count = 0, reached = 0;
+  std::vector<bool> taken(c.layers.size());
   for (std::size_t i = 0; i < c.layers.size(); ++i)
-    if (detail::takes_gptq(c.layers[i])) grams[i].emplace(c.layers[i].weight.shape[1]), ++count;
+    if ((taken[i] = detail::takes_gptq(c.layers[i]))) grams[i].emplace(c.layers[i].weight.shape[1]);
+  auto const count = std::count(taken.begin(), taken.end(), true);
   calibrate_max(c);
   if (count == 0) return c.notes.push_back("gptq: no linear layer has a weight quantizer that is on");
   {
-    input_pass<B> pass{c, [&](std::size_t i, workspace<B>& ws, seen_input const& x) {
-                         if (!grams[i]) return;
+    input_pass<B> pass{c, taken, [&](std::size_t i, workspace<B>& ws, seen_input const& x) {
                          token_rows<B> const rows{ws.device, x.quantized};
                          grams[i]->add(c.linalg, rows.rows());
                        }};
     c.run("gptq");
   }
-  for (auto const& gram : grams) reached += gram && gram->tokens() > 0;
-  if (reached == 0)
-    fail(error_id::state_not_calibrated, "gptq: the forward_loop reached none of ", count, " layers with a weight to ",
-         "rewrite");
+  if (std::none_of(grams.begin(), grams.end(), [](auto const& gram) { return gram && gram->tokens() > 0; }))
+    detail::fail_unreached("gptq", count, " layer(s) with a weight to rewrite");
   gptq_options const options{step.number("perc_damp"), step.integer("block_size"), step.flag("activation_order")};
   for (std::size_t i = 0; i < c.layers.size(); ++i) {
     if (!grams[i]) continue;

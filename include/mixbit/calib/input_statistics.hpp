@@ -8,11 +8,10 @@
 
 #include <cstdint>
 #include <mutex>
-#include <thread>
-#include <unordered_map>
 #include <vector>
 
 #include "mixbit/calib/max_algorithm.hpp"
+#include "mixbit/calib/one_thread.hpp"
 
 namespace mixbit {
 
@@ -26,21 +25,6 @@ struct channel_statistics {
 
 namespace detail {
 
-/// Refuses a second thread: what is added up would depend on their order.
-class one_thread {
- public:
-  void claim(std::string const& layer) {
-    auto const me = std::this_thread::get_id();
-    if (shown_by_ == std::thread::id{}) shown_by_ = me;
-    if (shown_by_ != me)
-      fail(error_id::state_busy, layer, ": two threads show its data to a calibration that adds up over batches; run ",
-           "the batches of this layer on one thread");
-  }
-
- private:
-  std::thread::id shown_by_{};
-};
-
 /// A max calibration in which watched layers are handed their operands as well. Derived classes say what they do with
 /// them; `Watch` is what they keep of a layer.
 template <backend B, class Watch>
@@ -49,18 +33,14 @@ class watching_pass : public apply_hook<B> {
   watching_pass(calibration<B>& c, std::vector<std::shared_ptr<site<B>>> watched, std::vector<Watch> watches)
       : max_{c.sites(), c.every_recipe, c.calibrators},
         notes_{c.notes},
-        sites_{std::move(watched)}, watches_{std::move(watches)} {
-    for (std::size_t i = 0; i < sites_.size(); ++i) index_[sites_[i].get()] = i;
-    for (auto& s : sites_) s->hook = this;
-  }
-  watching_pass(watching_pass const&) = delete;
-  watching_pass& operator=(watching_pass const&) = delete;
+        watches_{std::move(watches)},
+        hooked_{std::move(watched), *this} {}
   void on_apply(site<B>& s, workspace<B>& ws, operands o, erased_op& op, pending<B>* kept) override {
     max_.on_apply(s, ws, o, op, kept);
     if (trial_scope::is_on()) return;  // inside another layer's probe: the data is not the host's
     if (o.x.size() == 0) return;       // an expert without tokens
     std::lock_guard const adding{mutex_};
-    watch(watches_[index_.at(&s)], s, ws, o, op);
+    watch(watches_[hooked_.place(s)], s, ws, o, op);
   }
   void on_tensor(site<B>& s, workspace<B>& ws, std::size_t index, tensor_ref x) override {
     max_.on_tensor(s, ws, index, x);
@@ -74,19 +54,16 @@ class watching_pass : public apply_hook<B> {
   }
 
  protected:
-  ~watching_pass() {
-    for (auto& s : sites_) s->hook = nullptr;  // refreshed where the max calibration ends
-  }
+  ~watching_pass() = default;
   /// One call's operands; the input has elements.
   virtual void watch(Watch& kept, site<B>& s, workspace<B>& ws, operands o, erased_op& op) = 0;
 
  private:
   max_calibration<B> max_;
   std::vector<std::string>& notes_;
-  std::vector<std::shared_ptr<site<B>>> sites_;
   std::vector<Watch> watches_;
-  std::unordered_map<site<B> const*, std::size_t> index_;
   std::mutex mutex_;
+  hooked_sites<B> hooked_;  ///< over the max calibration's hook
 };
 
 template <backend B>

@@ -9,21 +9,33 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "mixbit/calib/max_algorithm.hpp"
 
 namespace mixbit {
 
-/// Where a layer's state is kept when its turn is over: io/layer_checkpoints.hpp has files. `folder` is the step's
-/// layerwise_checkpoint_dir, `place` the layer's in the order of the calibration.
+/// What must be the same for a kept state to be a layer's: a name and a text each.
+using layer_identity = std::vector<std::pair<std::string, std::string>>;
+
+/// A layer of a calibration that keeps each one's state.
+struct kept_layer {
+  std::string folder;  ///< the step's layerwise_checkpoint_dir
+  std::size_t place;   ///< in the order of the calibration
+  layer_identity identity;
+};
+
+/// Where a layer's state is kept when its turn is over: io/layer_checkpoints.hpp has files.
 template <backend B>
 struct layer_checkpoints {
   template <class Result>
-  using call = std::function<Result(std::string const& folder, std::size_t place, algorithm_step const& step,
-                                    calibrated_layer<B> const& layer, B& device)>;
+  using call = std::function<Result(kept_layer const& kept, calibrated_layer<B> const& layer, B& device)>;
+  /// Asked before the layer is calibrated: what the calibration starts from.
+  std::function<layer_identity(calibration<B> const&, algorithm_step const&, calibrated_layer<B> const&)> identify = {};
   call<bool> load = {};  ///< takes up what is held of a layer; false where nothing is
   call<void> save = {};
 };
@@ -34,23 +46,10 @@ namespace detail {
 template <backend B>
 class unquantized_pass final : public apply_hook<B> {
  public:
-  explicit unquantized_pass(std::vector<std::shared_ptr<site<B>>> sites) : sites_{std::move(sites)} {
-    for (auto& s : sites_) {
-      s->hook = this;
-      s->refresh();
-    }
-  }
-  unquantized_pass(unquantized_pass const&) = delete;
-  unquantized_pass& operator=(unquantized_pass const&) = delete;
-  ~unquantized_pass() {
-    for (auto& s : sites_) release(*s);
-  }
+  explicit unquantized_pass(std::vector<std::shared_ptr<site<B>>> sites) : hooked_{std::move(sites), *this} {}
 
   /// From now on the site is no business of this pass.
-  void release(site<B>& s) {
-    if (s.hook == this) s.hook = nullptr;
-    s.refresh();
-  }
+  void release(site<B>& s) { hooked_.release(s); }
   std::vector<site<B> const*> const& reached() const { return reached_; }
 
   void on_apply(site<B>& s, workspace<B>& ws, operands o, erased_op& op, pending<B>*) override {
@@ -69,10 +68,10 @@ class unquantized_pass final : public apply_hook<B> {
     if (seen_.insert(&s).second) reached_.push_back(&s);
   }
 
-  std::vector<std::shared_ptr<site<B>>> sites_;
   std::vector<site<B> const*> reached_;
   std::set<site<B> const*> seen_;
   std::mutex mutex_;
+  hooked_sites<B> hooked_;
 };
 
 /// Layers with a quantizer that is on, those that were reached first.
@@ -95,27 +94,30 @@ std::vector<calibrated_layer<B>> in_order(calibration<B> const& c, std::vector<s
 
 }  // namespace detail
 
-/// Runs one step layer by layer. A layer that the algorithm refuses (`config_conflict`) is calibrated by max, and a
-/// note says why; where it refuses all of them, the first refusal is thrown. With a layerwise_checkpoint_dir what it
-/// holds is not calibrated again, and each further layer is saved there.
+/// Runs one step layer by layer. A layer that the algorithm refuses (`config_conflict`), or that no data reaches, is
+/// calibrated by max, and a note says why; where it is so of all of them, the first reason is thrown. With a
+/// layerwise_checkpoint_dir what it holds is not calibrated again, and each further layer is saved there.
 template <backend B>
 void calibrate_layerwise(calibration<B>& c, algorithm_step const& step, algorithm<B> const& run,
                          layer_checkpoints<B> const& checkpoints = {}) {
   std::string const folder = step.text("layerwise_checkpoint_dir");
-  if (!folder.empty() && !(checkpoints.load && checkpoints.save))
+  if (!folder.empty() && !(checkpoints.identify && checkpoints.load && checkpoints.save))
     fail(error_id::config_value, step.method, ".layerwise_checkpoint_dir: this model has nothing to write checkpoints ",
          "with; set model_options::checkpoints (io/layer_checkpoints.hpp)");
   detail::unquantized_pass<B> others{c.sites()};
   if (c.loop) c.run("layerwise calibration");
-  std::string refusal;
+  std::optional<error> refusal;
   bool taken = false;
-  std::size_t place = 0;
+  kept_layer kept{folder, 0, {}};
   for (auto const& layer : detail::in_order(c, others.reached())) {
     others.release(*layer.where);
-    if (!folder.empty() && checkpoints.load(folder, place, step, layer, c.home.device)) {
-      ++place;
-      taken = true;
-      continue;
+    if (!folder.empty()) {
+      kept.identity = checkpoints.identify(c, step, layer);
+      if (checkpoints.load(kept, layer, c.home.device)) {
+        ++kept.place;
+        taken = true;
+        continue;
+      }
     }
     calibration<B> one{c};  // the same in all but its layers
     one.layers = {layer};
@@ -126,16 +128,16 @@ void calibrate_layerwise(calibration<B>& c, algorithm_step const& step, algorith
     } catch (error const& e) {
       // a layer that takes no part, or that no token reaches; the loop is there, it has run
       if (e.id() != error_id::config_conflict && e.id() != error_id::state_not_calibrated) throw;
-      if (refusal.empty()) refusal = e.message();
+      if (!refusal) refusal = e;
       c.notes.push_back(detail::concat("layerwise: ", layer.name(), " is calibrated by max: ", e.message()));
       calibrate_max(one);
     }
     layer.where->cache.valid = false;
     c.notes.insert(c.notes.end(), one.notes.begin(), one.notes.end());
-    if (!folder.empty()) checkpoints.save(folder, place, step, layer, c.home.device);
-    ++place;
+    if (!folder.empty()) checkpoints.save(kept, layer, c.home.device);
+    ++kept.place;
   }
-  if (!taken && !refusal.empty()) fail(error_id::config_conflict, refusal);
+  if (!taken && refusal) throw *refusal;
 }
 
 }  // namespace mixbit

@@ -15,10 +15,10 @@
 #include <memory>
 #include <mutex>
 #include <thread>
-#include <unordered_map>
 #include <vector>
 
 #include "mixbit/calib/calibrators.hpp"
+#include "mixbit/quantizer/hooked_sites.hpp"
 #include "mixbit/quantizer/score.hpp"
 
 namespace mixbit {
@@ -119,34 +119,23 @@ struct max_observers {
   }
 };
 
-/// The pass itself: set as hook on every site, taken off when it ends, also by an exception.
+/// The pass itself: a hook on every site from its construction to its end.
 template <backend B>
 class max_calibration final : public apply_hook<B> {
  public:
   /// Of the active recipe of each site, or of every recipe.
   explicit max_calibration(std::vector<std::shared_ptr<site<B>>> sites, bool every_recipe = true,
                            calibrator_registry<B> const& known = {})
-      : sites_{std::move(sites)} {
-    for (auto& s : sites_) {
-      observers_.emplace_back(*s, every_recipe, known);
-      index_[s.get()] = observers_.size() - 1;
-    }
-    for (auto& s : sites_) {  // nothing throws from here on
-      s->hook = this;
-      s->refresh();
-    }
-  }
-  max_calibration(max_calibration const&) = delete;
-  max_calibration& operator=(max_calibration const&) = delete;
-  ~max_calibration() {
-    for (auto& s : sites_) {
-      s->hook = nullptr;
-      s->refresh();
-    }
+      : hooked_{std::move(sites), *this} {
+    for (auto& s : hooked_.all()) observers_.emplace_back(*s, every_recipe, known);
+    each_group([](observer_group<B>& g) {
+      if (g.owner->role() == quantizer_role::weight) return;  // seen already, before the pass
+      for (auto* const member : g.members) member->count_anew();
+    });
   }
 
   void on_apply(site<B>& s, workspace<B>& ws, operands o, erased_op& op, pending<B>*) override {
-    auto& watching = observers_[index_.at(&s)];
+    auto& watching = observers_[hooked_.place(s)];
     bool const as_given = !s.transforms();
     tensor_ref const y = s.run_unquantized(ws, o, op);
     if (detail::trial_scope::is_on()) return;  // inside another layer's probe: the data is not the host's
@@ -160,7 +149,7 @@ class max_calibration final : public apply_hook<B> {
   void on_tensor(site<B>& s, workspace<B>& ws, std::size_t index, tensor_ref x) override {
     if (!detail::trial_scope::is_on()) {
       std::lock_guard const committing{mutex_};
-      auto& groups = observers_[index_.at(&s)].tensors[index];
+      auto& groups = observers_[hooked_.place(s)].tensors[index];
       for (auto& g : groups) g.claim();
       observe(ws, groups, x);
     }
@@ -171,24 +160,27 @@ class max_calibration final : public apply_hook<B> {
   /// Ends the calibration: what the first of each group has observed serves all of them. Returns calibrators' notes.
   std::vector<std::string> share(workspace<B>& ws) {
     std::vector<std::string> notes;
-    for (auto& o : observers_) {
-      for (auto* groups : {&o.input, &o.output})
-        for (auto& g : *groups) finish_group(g, ws.device, notes);
-      for (auto& groups : o.tensors)
-        for (auto& g : groups) finish_group(g, ws.device, notes);
-    }
+    each_group([&](observer_group<B>& g) { finish_group(g, ws.device, notes); });
     return notes;
   }
 
  private:
+  template <class F>
+  void each_group(F&& f) {
+    for (auto& o : observers_) {
+      for (auto* groups : {&o.input, &o.output})
+        for (auto& g : *groups) f(g);
+      for (auto& groups : o.tensors)
+        for (auto& g : groups) f(g);
+    }
+  }
   static void observe(workspace<B>& ws, std::vector<observer_group<B>>& groups, const_tensor_ref x) {
     for (auto& g : groups) observe_first<B>(g, ws, x);
   }
 
-  std::vector<std::shared_ptr<site<B>>> sites_;
   std::vector<max_observers<B>> observers_;
-  std::unordered_map<site<B> const*, std::size_t> index_;
   std::mutex mutex_;
+  hooked_sites<B> hooked_;
 };
 
 /// Observes a weight with every weight quantizer of a site: of its active recipe, or of every one. What they knew, of

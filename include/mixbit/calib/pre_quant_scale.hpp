@@ -36,29 +36,39 @@ inline float rounded_to(dtype type, float value) {
   return visit_compute(type, [&]<class T>(T) { return to_float(from_float<T>(value)); });
 }
 
-/// Why scaled inputs cannot be calibrated from their channels' amaxes; empty where they can.
+/// Why a layer cannot be scaled; empty where it can. A search compares outputs of operands that are scaled alone, and
+/// amaxes of scaled inputs are calculated from their channels': both know no rotation. A weight's bias, or rotation
+/// there and back, is its quantizer's own affair.
 template <backend B>
-std::string scaling_obstacle(sequential_quantizer<B> const& input) {
+std::string scaling_obstacle(sequential_quantizer<B> const& input, sequential_quantizer<B> const& weight) {
+  if (weight.leaves_rotated()) return concat("leaves its weight rotated (", weight.leaf(), ".rotate)");
+  if (input.leaves_rotated()) return concat("rotates its input (", input.leaf(), ".rotate)");
   if (!input.enabled()) return {};
   for (auto const& member : input.members()) {
-    if (member.numerics().rotate || member.bias()) return "rotates its input or takes a bias off it";
+    if (member.numerics().rotate) return concat("rotates its input (", input.leaf(), ".rotate)");
+    if (member.bias()) return concat("takes a bias off its input (", input.leaf(), ".bias)");
     if (member.needs_calibration() && member.numerics().calibrated().what != grouping_scheme::kind::tensor)
       return "has input amaxes by axis or by block";
   }
   return {};
 }
 
+template <backend B>
+void leave_at_max(calibration<B>& c, std::string_view method, std::string const& layer, std::string_view why) {
+  c.notes.push_back(concat(method, ": ", layer, " ", why, ", so it is calibrated by max"));
+}
+
 }  // namespace detail
 
-/// The layers that `method` scales: linear ones whose weight is quantized, and whose input quantizer calibrates one
-/// amax or none. Of others with a quantized weight a note says why they stay at max. Scales of a calibration before are
-/// taken off. Throws `config_conflict` where no layer is left.
+/// The layers that `method` can scale: linear ones whose weight is quantized, and whose input quantizer calibrates one
+/// amax or none. Of others with a quantized weight a note says why they stay at max. Throws `config_conflict` where no
+/// layer is left.
 template <backend B>
 std::vector<scalable_layer<B>> scalable_layers(calibration<B>& c, std::string_view method) {
   std::vector<scalable_layer<B>> all;
   std::string first;
   auto const leave = [&](std::string const& layer, std::string_view why) {
-    c.notes.push_back(detail::concat(method, ": ", layer, " ", why, ", so it is calibrated by max"));
+    detail::leave_at_max(c, method, layer, why);
     if (first.empty()) first = detail::concat("; ", layer, " ", why);
   };
   for (auto const& layer : c.layers) {
@@ -75,7 +85,7 @@ std::vector<scalable_layer<B>> scalable_layers(calibration<B>& c, std::string_vi
       leave(layer.name(), "has a weight that an earlier step rewrote under its scale");
     } else if (input == quantizers.end()) {
       leave(layer.name(), "has no input quantizer to hold a pre_quant_scale");
-    } else if (auto const why = detail::scaling_obstacle(*input); !why.empty()) {
+    } else if (auto const why = detail::scaling_obstacle(*input, *weight); !why.empty()) {
       leave(layer.name(), why);
     } else {
       all.push_back({layer, &*input, weight});
@@ -84,10 +94,20 @@ std::vector<scalable_layer<B>> scalable_layers(calibration<B>& c, std::string_vi
   if (all.empty())
     fail(error_id::config_conflict, method, ": there is no linear layer with a quantized weight whose inputs it could ",
          "scale", first);
-  for (auto& l : all)
-    for (auto* q : {l.input, l.weight})
-      if (q->has_pre_quant_scale()) q->set_pre_quant_scale(c.home.device, {});
   return all;
+}
+
+/// Takes off the scales of a calibration before, and what inputs were seen to be under them.
+template <backend B>
+void remove_scales(calibration<B>& c, std::vector<scalable_layer<B>> const& layers) {
+  for (auto const& l : layers)
+    for (auto* q : {l.input, l.weight}) {
+      if (!q->has_pre_quant_scale()) continue;
+      q->set_pre_quant_scale(c.home.device, {});
+      if (!q->enabled()) continue;
+      for (auto& member : q->members())
+        if (member.needs_calibration()) member.forget();
+    }
 }
 
 template <backend B>

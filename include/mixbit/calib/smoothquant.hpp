@@ -49,7 +49,8 @@ std::vector<float> weight_channel_amax(workspace<B>& ws, const_tensor_ref w) {
 }  // namespace detail
 
 /// Scales every linear layer whose weight and input are INT8; all others are calibrated by max, of which notes say the
-/// reason. Throws `config_conflict` where there is none, and `state_not_calibrated` without a loop.
+/// reason. Throws `config_conflict` where there is none, and `state_not_calibrated` without a loop or where it reaches
+/// none of them.
 template <backend B>
 void calibrate_smoothquant(calibration<B>& c, algorithm_step const& step) {
   auto layers = scalable_layers(c, "smoothquant");
@@ -59,11 +60,14 @@ void calibrate_smoothquant(calibration<B>& c, algorithm_step const& step) {
     fail(error_id::config_conflict, "smoothquant: takes INT8 weights and inputs, and no layer quantizes both so; ",
          layers.front().name(), " does not");
   for (auto l = others; l != layers.end(); ++l)
-    c.notes.push_back("smoothquant: " + l->name() + " has no INT8 weight and input, so it is calibrated by max");
+    detail::leave_at_max(c, "smoothquant", l->name(), "has no INT8 weight and input");
   layers.erase(others, layers.end());
 
+  remove_scales(c, layers);
   calibrate_weights(c);
   auto const seen = collect_statistics(c, layers, "smoothquant", false);
+  if (std::none_of(seen.begin(), seen.end(), [](auto const& s) { return s.batches > 0; }))
+    detail::fail_unreached("smoothquant", std::ssize(layers), " layer(s) whose inputs it scales");
   for (std::size_t i = 0; i < layers.size(); ++i) {
     if (seen[i].batches == 0) {
       c.notes.push_back("smoothquant: " + layers[i].name() + " saw no data, so it is not smoothed");

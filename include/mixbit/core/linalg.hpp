@@ -1,4 +1,4 @@
-// Dense linear algebra for the algorithms that need more than a backend's kernels: GPTQ, SVDQuant, AWQ's clip search.
+// Dense linear algebra for the algorithms that need more than a backend's kernels: GPTQ and SVDQuant.
 //
 // It computes in host memory, in row-major matrices with a row stride. A backend whose memory is elsewhere takes part
 // by copies: such an algorithm fetches one layer's inputs and weight at a time, and puts the result back. The library

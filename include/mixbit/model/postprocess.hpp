@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -36,8 +37,8 @@ inline amax_function set_amax_to(float value) {
 
 /// Puts f(amax) in the place of each amax of the matching quantizers that are calibrated. Returns how many quantizers
 /// that are. Throws `config_no_match` for a pattern that matches none, `state_not_calibrated` where none of them has an
-/// amax, `state_folded` for a folded weight's, and `format_amax` for a value that is negative or not finite; nothing is
-/// changed then.
+/// amax, `state_folded` for a folded weight's, and `format_amax` for a value that is negative or not finite, or whose
+/// scale overflows the type that holds it; nothing is changed then.
 template <backend B>
 int postprocess_amax(model<B>& m, pattern const& which, amax_function const& f) {
   struct change {
@@ -54,7 +55,7 @@ int postprocess_amax(model<B>& m, pattern const& which, amax_function const& f) 
       q.refuse_folded();
       auto values = member.amax(m.device());
       for (float& v : values) v = f(v);
-      check_amax(values, member.numerics().how, dtype::f32, member.name());
+      member.require_amax(values);
       changes.push_back({&member, std::move(values)});
     }
     count += changes.size() > before;
@@ -67,25 +68,28 @@ int postprocess_amax(model<B>& m, pattern const& which, amax_function const& f) 
   return count;
 }
 
-/// Keeps the matching quantizers as they are - on or off, attributes, amaxes, pre_quant_scale - and puts them back when
-/// it ends. Meanwhile copies stand in their place, to be changed at will. A site that was quantized anew is left so.
+/// Keeps the matching quantizers as they are - on or off, attributes, amaxes, pre_quant_scale, and for a weight's what
+/// an algorithm has put in the weight's place - and puts them back when it ends. Meanwhile copies stand in their place,
+/// to be changed at will. A site that was quantized anew is left so; a weight that was folded stays folded, its
+/// quantizer off.
 template <backend B>
 class quantizer_guard {
  public:
-  quantizer_guard(model<B>& m, pattern const& which) {
+  quantizer_guard(model<B>& m, pattern const& which) : numerics_{m.options().numerics} {
     auto const all = detail::match_quantizers(m, which);
     for (auto const& q : all) {
       auto const& s = q.owner.slots->shared_site();
-      kept_.push_back({s, s->generation, q.quantizer->copy(m.device(), m.options().numerics), q.quantizer});
+      kept_.push_back({s, s->generation, q.quantizer->copy(m.device(), numerics_), q.quantizer, {}, {}, s->active});
+      if (q.quantizer->role() == quantizer_role::weight) kept_.back().keep_weight(m.scratch());
     }
-    for (auto& k : kept_) std::swap(k.quantizer, *k.place);  // nothing throws from here on
+    for (auto& k : kept_) k.exchange();  // nothing throws from here on
     detail::refresh_sites(all);
   }
   quantizer_guard(quantizer_guard const&) = delete;
   quantizer_guard& operator=(quantizer_guard const&) = delete;
   ~quantizer_guard() {
     for (auto& k : kept_) {
-      if (k.generation == k.where->generation) *k.place = std::move(k.quantizer);
+      if (k.generation == k.where->generation) k.put_back(numerics_);
       k.where->cache.valid = false;
       k.where->refresh();
     }
@@ -97,8 +101,34 @@ class quantizer_guard {
     std::uint64_t generation;
     sequential_quantizer<B> quantizer;
     sequential_quantizer<B>* place;
+    std::optional<held_tensor<B>> weight;  ///< what stands for it, of a weight quantizer
+    std::vector<float> absorbed_scale;
+    int recipe;
+
+    recipe_quantizers<B>& owner() const { return where->recipes[static_cast<std::size_t>(recipe)]; }
+    bool of_weight() const { return place->role() == quantizer_role::weight; }
+
+    /// Copies them, as `quantizer` is a copy until `exchange`.
+    void keep_weight(workspace<B>& ws) {
+      absorbed_scale = owner().absorbed_scale;
+      if (!owner().weight) return;
+      workspace_lock<B> const held{ws};
+      auto const& from = std::as_const(*owner().weight);
+      copy_elements(ws.device, ws.scratch, from.view(), weight.emplace(ws.device, from.view()).view());
+    }
+    void exchange() {
+      std::swap(quantizer, *place);
+      if (!of_weight()) return;
+      std::swap(weight, owner().weight);
+      std::swap(absorbed_scale, owner().absorbed_scale);
+    }
+    void put_back(numerics_options const& numerics) {
+      exchange();
+      if (of_weight() && where->folded) place->enable(false, numerics);
+    }
   };
 
+  numerics_options numerics_;
   std::vector<kept> kept_;
 };
 

@@ -61,6 +61,21 @@ void refuse_folded(module_ref<B> const& m) {
     fail(error_id::state_folded, m.name, ": fold_weight has replaced this weight by its quantized values");
 }
 
+/// Throws `state_folded` for a folded weight that has a scale or a rotation in it which its input quantizer undoes:
+/// with other recipes that would be lost. set_quantizer_attributes and calibrate keep the scale.
+template <backend B>
+void refuse_losing_scales(std::vector<module_ref<B>> const& modules) {
+  for (auto const& m : modules) {
+    auto& s = *m.slots->shared_site();
+    if (!s.folded || s.recipes.empty()) continue;
+    for (auto const& q : s.quantizers().quantizers)
+      if (q.role() == quantizer_role::input && (q.has_pre_quant_scale() || q.leaves_rotated()))
+        fail(error_id::state_folded, m.name, ": fold_weight has written its weight under the ",
+             q.has_pre_quant_scale() ? "pre_quant_scale" : "rotation", " of ", q.path(),
+             ", which other recipes would not have; change this one with set_quantizer_attributes or calibrate");
+  }
+}
+
 /// What calibration saw: what calibrators say of their amax, a line for each quantizer that saw no data where that is
 /// no error (model_options::unseen), and for each that met NaN or infinities, with counts; and how many tokens each
 /// layer was shown.
@@ -121,10 +136,21 @@ calibration_report concluded(model<B>& m, calibration<B>& c) {
   return {std::move(c.notes), tokens_of(c.sites())};
 }
 
-/// Every method has to be registered before anything is calibrated.
+/// Every method has to be registered before anything is calibrated, and what would change its results and is not done
+/// here may not be asked for (docs/calibrators.md). A user's own methods have such parameters to themselves.
 template <backend B>
 void require_known_algorithm(model<B> const& m, algorithm_config const& algorithm, std::string const& where) {
-  for (auto const& step : algorithm.steps()) m.options().algorithms.find(step.method, where);
+  for (auto const& step : algorithm.steps()) {
+    m.options().algorithms.find(step.method, where);
+    if (is_own_method(step.method)) continue;
+    if (step.given("moe_calib_experts_ratio"))
+      fail(error_id::config_conflict, where, ": ", step.method, ".moe_calib_experts_ratio ",
+           step.number("moe_calib_experts_ratio"), ": the host routes tokens to its experts, not this library; run a ",
+           "forward_loop that shows each expert what it should see, and leave the parameter out");
+    if (auto const* sync = step.given("sync_expert_weight_amax"); sync && *sync == algorithm_value{true})
+      fail(error_id::config_conflict, where, ": ", step.method, ".sync_expert_weight_amax true: a calibration does ",
+           "not know which layers are experts of one another; leave the parameter out");
+  }
 }
 
 }  // namespace detail
@@ -162,7 +188,8 @@ namespace detail {
 
 inline bool is_max(algorithm_config const& algorithm) {
   auto const steps = algorithm.steps();
-  return std::all_of(steps.begin(), steps.end(), [](auto const& step) { return step.method == "max"; });
+  return std::all_of(steps.begin(), steps.end(),
+                     [](auto const& step) { return step.method == "max" && !step.flag("layerwise"); });
 }
 
 /// The same quantizers without what they observed; those that are off keep it, since they are not calibrated.
@@ -224,6 +251,7 @@ template <backend B>
 resolution quantize(model<B>& m, quantize_config const& config, forward_loop const& loop = {}) {
   check_arithmetic();
   auto const modules = m.modules();
+  refuse_losing_scales(modules);
   auto made = configure(m, modules, config);
   recipe_transaction<B> change{sites_of(modules)};
   for (std::size_t i = 0; i < modules.size(); ++i) {
@@ -239,8 +267,9 @@ resolution quantize(model<B>& m, quantize_config const& config, forward_loop con
   return std::move(made.resolved);
 }
 
-/// Calibrates the quantizers that are there anew: all recipes by max, in one pass, and the active ones by the
-/// algorithm. A module that has joined the walk since stays unquantized.
+/// Calibrates the quantizers that are there anew, by the algorithm. Where a search has left several recipes, all are
+/// calibrated by max, in one pass, before the active ones are by the algorithm. A module that has joined the walk since
+/// stays unquantized.
 template <backend B>
 calibration_report calibrate(model<B>& m, algorithm_config const& algorithm, forward_loop const& loop = {}) {
   algorithm.validate("calibrate");
@@ -257,7 +286,9 @@ calibration_report calibrate(model<B>& m, algorithm_config const& algorithm, for
     sites[i]->active = active[i];
     sites[i]->refresh();
   }
-  auto report = max_calibrate(m, modules, loop);
+  bool const several = std::ranges::any_of(sites, [](auto const& s) { return s->recipes.size() > 1; });
+  calibration_report report;
+  if (several || detail::is_max(algorithm)) report = max_calibrate(m, modules, loop);
   if (!detail::is_max(algorithm))
     for (auto& note : run_algorithm(m, modules, algorithm, loop).notes)
       if (std::ranges::find(report.notes, note) == report.notes.end()) report.notes.push_back(std::move(note));

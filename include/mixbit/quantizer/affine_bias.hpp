@@ -90,6 +90,11 @@ class affine_bias {
     seen_ = 1;
     put(device, groups);
   }
+  void forget() {
+    state_ = {};
+    seen_ = 0;
+    value_ = {};
+  }
   void adopt(B& device, affine_bias const& other) {
     state_ = other.state_;
     seen_ = other.seen_;

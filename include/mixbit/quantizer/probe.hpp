@@ -29,21 +29,30 @@ const_tensor_ref kept_copy(workspace<B>& ws, const_tensor_ref y) {
   return copy;
 }
 
+/// What reduce(a - b, its one group, result, flags) makes of the elements that are finite, from 0, and whether all are.
+template <class T, backend B, class Reduce>
+std::pair<T, bool> reduced_difference(workspace<B>& ws, const_tensor_ref a, const_tensor_ref b, Reduce&& reduce) {
+  arena_scope const borrowed{ws.scratch};
+  tensor_ref const difference = allocate_like(a, ws.scratch);
+  auto* const result = static_cast<T*>(ws.scratch.allocate(sizeof(T)));
+  auto* const flags = static_cast<data_flags*>(ws.scratch.allocate(sizeof(data_flags)));
+  ws.device.zero(result, sizeof(T));
+  ws.device.zero(flags, sizeof(data_flags));
+  ws.device.subtract({a, b, difference});
+  reduce(difference, per_tensor(difference), result, flags);
+  T found{};
+  data_flags seen;
+  ws.device.copy_to_host(&found, result, sizeof found);
+  ws.device.copy_to_host(&seen, flags, sizeof seen);
+  return {found, seen.nonfinite == 0};
+}
+
 /// max |a - b| and whether every element of the difference is finite.
 template <backend B>
 std::pair<float, bool> largest_difference(workspace<B>& ws, const_tensor_ref a, const_tensor_ref b) {
-  tensor_ref const difference = allocate_like(a, ws.scratch);
-  auto* const amax = static_cast<float*>(ws.scratch.allocate(sizeof(float)));
-  auto* const flags = static_cast<data_flags*>(ws.scratch.allocate(sizeof(data_flags)));
-  ws.device.zero(amax, sizeof(float));
-  ws.device.zero(flags, sizeof(data_flags));
-  ws.device.subtract({a, b, difference});
-  ws.device.amax({difference, per_tensor(difference), amax, flags});
-  float largest = 0;
-  data_flags seen;
-  ws.device.copy_to_host(&largest, amax, sizeof largest);
-  ws.device.copy_to_host(&seen, flags, sizeof seen);
-  return {largest, seen.nonfinite == 0};
+  return reduced_difference<float>(ws, a, b, [&](const_tensor_ref d, partition const& all, float* to, data_flags* f) {
+    ws.device.amax({d, all, to, f});
+  });
 }
 
 }  // namespace detail

@@ -104,6 +104,13 @@ class sequential_quantizer {
 
   /// Does it change its operand while quantization is off? By a pre_quant_scale, or a rotation that does not go back.
   bool transforms() const { return has_pre_quant_scale() || off_rotation_; }
+  /// Does it leave its operand rotated, on or off?
+  bool leaves_rotated() const {
+    if (!enabled_) return off_rotation_.has_value();
+    return std::any_of(members_.begin(), members_.end(), [](auto const& m) {
+      return m.numerics().rotate && !m.numerics().rotate->back;
+    });
+  }
   /// Does it change its operand?
   bool acts() const { return enabled_ || transforms(); }
 

@@ -233,11 +233,15 @@ struct site : std::enable_shared_from_this<site<B>> {
   }
 
   /// grad of a quantized operand -> grad of the host's operand, in place (both in the host's axis order). Nothing
-  /// while a pass runs the op on unquantized operands.
+  /// while a pass runs the op on unquantized operands. Throws `state_missing` for the input of a layer with a branch
+  /// beside the op: no gradient comes back through that.
   void mask_backward(workspace<B>& ws, operand_role role, const_tensor_ref host, tensor_ref grad) {
     if (recipes.empty() || (hook != nullptr && !hook->runs_active_recipe())) return;
     auto* const q = role == operand_role::input ? quantizers().acting(quantizer_role::input)
                                                 : acting_on_weight(quantizers());
+    if (role == operand_role::input && quantizers().branch && !joins_weight(quantizers()))
+      fail(error_id::state_missing, name, ": svdquant's branch is computed beside the quantized input and gives no ",
+           "gradient, so nothing before this layer can be trained; train first, or turn its input quantizer off");
     if (q == nullptr) return;
     if (!grad.same_shape(host))
       fail(error_id::tensor_shape, name, ": a gradient of shape ", to_string(grad), " for an operand of shape ",

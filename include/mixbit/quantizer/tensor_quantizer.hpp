@@ -72,12 +72,18 @@ class tensor_quantizer {
     tensor_amax_ = {};
   }
 
-  /// Forgets its amax, so that what it observes next is all it knows. NaN and infinities stay counted.
+  /// Forgets its amax, its bias and what was left out of them, so that what it observes next is all it knows.
   void forget() {
     amax_ = {};
     file_amax_ = {};
     tensor_amax_ = {};
+    count_anew();
+    shown_ = false;
+    if (bias_) bias_->forget();
   }
+
+  /// Forgets what was left out alone: a second pass over the same data would count it again.
+  void count_anew() { flags_ = {}; }
 
   /// Ends the calibration that `by` made of what `first`, this one or another with the same calibration, has shown it.
   /// The others come before the first. Throws what is wrong with the calibrator's amax, naming the quantizer.
@@ -93,7 +99,7 @@ class tensor_quantizer {
   void finish(B& device) {
     if (!has_amax() || (!double_quantized() && !formats::scale_may_overflow(numerics_.how))) return;
     std::vector<float> const values = amax(device);
-    check_amax(values, numerics_.how, seen_type_, name_);
+    require_amax(values);
     hold_file_amax(device, values);
   }
 
@@ -107,7 +113,7 @@ class tensor_quantizer {
     if (!other.has_amax()) return;
     std::vector<float> const values = other.amax(device);
     seen_type_ = other.seen_type_;
-    check_amax(values, numerics_.how, seen_type_, name_);
+    require_amax(values);
     hold(device, other.groups_);
     if (!other.tensor_amax_.empty()) hold_tensor_amax(device, other.tensor_amax(device, {}));
     device.copy_from_host(amax_.data(), values.data(), values.size() * sizeof(float));
@@ -178,11 +184,14 @@ class tensor_quantizer {
     if (!values.empty()) device.copy_to_host(values.data(), amax_.data(), values.size() * sizeof(float));
     return values;
   }
-  /// Sets it; throws `format_amax` for a negative or non-finite value, naming quantizer and value.
+  /// Throws `format_amax`, naming quantizer and value, for one that is negative, not finite, or whose scale overflows
+  /// the type that holds it.
+  void require_amax(std::vector<float> const& values) const { check_amax(values, numerics_.how, seen_type_, name_); }
+  /// Sets it; throws `tensor_shape` for another number of values than groups, and what `require_amax` throws.
   void set_amax(B& device, partition const& groups, std::vector<float> const& values) {
     if (static_cast<std::int64_t>(values.size()) != groups.group_count())
       fail(error_id::tensor_shape, name_, ": ", values.size(), " amax values for ", groups.group_count(), " groups");
-    check_amax(values, numerics_.how, seen_type_, name_);
+    require_amax(values);
     buffer<B, float> next{device, values.size()};
     device.copy_from_host(next.data(), values.data(), values.size() * sizeof(float));
     amax_ = std::move(next);
