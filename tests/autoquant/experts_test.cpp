@@ -22,10 +22,10 @@ namespace {
 struct mixture {
   struct expert {
     plain_tensor up, down;
-    quantizer_slots<cpu> up_slots = {}, down_slots = {};
+    quantizer_slots<cpu_backend> up_slots = {}, down_slots = {};
   };
   plain_tensor dense = waves({8, 8}, 0.5f);
-  quantizer_slots<cpu> dense_slots;
+  quantizer_slots<cpu_backend> dense_slots;
   std::vector<expert> experts;
 
   mixture() {
@@ -63,15 +63,15 @@ forward_loop routed(mixture& net) {
   };
 }
 
-model_options<cpu> with_siblings() {
-  model_options<cpu> o;
+model_options<cpu_backend> with_siblings() {
+  model_options<cpu_backend> o;
   o.unseen = unseen_quantizers::take_from(expert_siblings());
   return o;
 }
 quantize_config const int8 = preset("INT8_DEFAULT_CFG");
 
 constexpr auto input = quantizer_role::input, weight = quantizer_role::weight;
-float one(quantizer_slots<cpu>& slots, quantizer_role role = input) { return amax(slots, role).at(0); }
+float one(quantizer_slots<cpu_backend>& slots, quantizer_role role = input) { return amax(slots, role).at(0); }
 
 /// Every amax of the mixture, to see whether anything has changed.
 std::vector<std::vector<float>> state(mixture& net) {
@@ -106,7 +106,7 @@ TEST_CASE("experts: siblings are the same projection of the other experts, by th
 
 TEST_CASE("experts: a calibration counts the tokens that each layer is shown") {
   mixture net;
-  model<cpu> m{net, with_siblings()};
+  model<cpu_backend> m{net, with_siblings()};
   auto config = int8;
   CHECK(calibration_tokens(m).layers.empty());
   quantize(m, config, routed(net));
@@ -142,11 +142,11 @@ TEST_CASE("experts: a calibration counts the tokens that each layer is shown") {
 
 TEST_CASE("experts: who saw no data takes the largest amax of the siblings that did, where the user asks for it") {
   mixture net;
-  model<cpu> refused{net};
+  model<cpu_backend> refused{net};
   auto const said = error_text(error_id::state_not_calibrated, [&] { quantize(refused, int8, routed(net)); });
   CHECK(says(said, "2 static", "experts.3.up_proj.input_quantizer", "experts.3.down_proj.input_quantizer"));
 
-  model<cpu> m{net, with_siblings()};
+  model<cpu_backend> m{net, with_siblings()};
   auto const notes = quantize(m, int8, routed(net)).notes;
   CHECK(std::ranges::count(notes, "layers.0.mlp.experts.3.up_proj.input_quantizer: saw no data; it has the largest "
                                   "amax of 3 sibling(s)") == 1);
@@ -164,7 +164,7 @@ TEST_CASE("experts: who saw no data takes the largest amax of the siblings that 
 
 TEST_CASE("experts: what has no sibling with data stays refused, and so does a rule that is none") {
   mixture net;
-  model<cpu> m{net, with_siblings()};
+  model<cpu_backend> m{net, with_siblings()};
   auto const refused = [&](forward_loop const& loop) {
     return error_text(error_id::state_not_calibrated, [&] { quantize(m, int8, loop); });
   };
@@ -176,7 +176,7 @@ TEST_CASE("experts: what has no sibling with data stays refused, and so does a r
 
 TEST_CASE("experts: those that saw too few tokens are completed, each group by itself, and nothing else changes") {
   mixture net;
-  model<cpu> m{net, with_siblings()};
+  model<cpu_backend> m{net, with_siblings()};
   auto config = nothing_on();
   turn_on(config, "*input_quantizer", {.num_bits = 8, .axis = -1});
   turn_on(config, "*weight_quantizer", {.num_bits = 8});
@@ -204,7 +204,7 @@ TEST_CASE("experts: those that saw too few tokens are completed, each group by i
 
 TEST_CASE("experts: a few tokens that showed more than all siblings' keep what they showed") {
   mixture net;
-  model<cpu> m{net, with_siblings()};
+  model<cpu_backend> m{net, with_siblings()};
   quantize(m, int8, [&] {
     apply(net.dense_slots, batch, net.dense, multiply);
     for (std::size_t e = 0; e < 3; ++e) net.run(e, waves({5, 8}, 0.3f, 1.0f));
@@ -217,7 +217,7 @@ TEST_CASE("experts: a few tokens that showed more than all siblings' keep what t
 
 TEST_CASE("experts: weights share the largest amax on request") {
   mixture net;
-  model<cpu> m{net, with_siblings()};
+  model<cpu_backend> m{net, with_siblings()};
   quantize(m, int8, routed(net));
   auto const before = state(net);
   auto const done = complete_experts(m, {.share_weight_amax = true});
@@ -237,7 +237,7 @@ TEST_CASE("experts: weights share the largest amax on request") {
 
 TEST_CASE("experts: what cannot be completed is an error that names the layer, and the model as it was") {
   mixture net;
-  model<cpu> m{net, with_siblings()};
+  model<cpu_backend> m{net, with_siblings()};
   quantize(m, int8, routed(net));
   auto before = state(net);
   auto const refused = [&](error_id id, expert_options const& options) {

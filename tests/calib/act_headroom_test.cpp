@@ -28,8 +28,8 @@ struct outcome {
   std::string note;
 };
 outcome calibrated(std::vector<plain_tensor> const& batches, calibrator_parameters p = {}) {
-  headroom_calibrator<cpu> c{{"nvfp4_act_headroom", std::move(p)}};
-  cpu device;
+  headroom_calibrator<cpu_backend> c{{"nvfp4_act_headroom", std::move(p)}};
+  cpu_backend device;
   arena scratch;
   for (auto const& x : batches) {
     data_flags flags;
@@ -139,7 +139,7 @@ TEST_CASE("act_headroom: blocks a million times smaller than the top do not anch
 
 TEST_CASE("act_headroom: in a model, as an NVFP4 input's calibrator; NaN is counted, and other formats are refused") {
   chain net;
-  model<cpu> m{net};
+  model<cpu_backend> m{net};
   auto config = nothing_on();
   turn_on(config, "mlp.up.input_quantizer", nvfp4({{"rho", 256.0}}));
   auto x = normal(64, 8, 3);

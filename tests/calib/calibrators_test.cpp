@@ -36,9 +36,9 @@ quantizer_attribute_config const nvfp4{
 std::vector<float> alone(quantizer_attribute_config const& a, std::vector<plain_tensor> const& batches) {
   auto const numerics = interpret(a, policy::stored, "alone");
   std::string const name = "alone";
-  cpu device;
+  cpu_backend device;
   arena scratch;
-  auto const made = calibrator_registry<cpu>{}.make({a.calibrator, numerics, name});
+  auto const made = calibrator_registry<cpu_backend>{}.make({a.calibrator, numerics, name});
   for (auto const& x : batches)
     made->observe(device, scratch, read_view(x), numerics.groups_of(read_view(x), name), nullptr);
   return made->result(device, numerics);
@@ -47,18 +47,18 @@ std::vector<float> alone(quantizer_attribute_config const& a, std::vector<plain_
 plain_tensor const first = waves({64, 8}, 0.37f), second = waves({96, 8}, 0.11f, 3.0f);
 
 /// Observes the largest |x| as max does, and answers with a multiple of it.
-class scaled_max final : public calibrator<cpu> {
+class scaled_max final : public calibrator<cpu_backend> {
  public:
   struct counts {
     int made = 0, observed = 0, results = 0;
   };
   scaled_max(double factor, counts& seen) : factor_{static_cast<float>(factor)}, seen_{seen} { ++seen.made; }
-  void observe(cpu& device, arena&, const_tensor_ref x, partition const& groups, data_flags* flags) override {
+  void observe(cpu_backend& device, arena&, const_tensor_ref x, partition const& groups, data_flags* flags) override {
     ++seen_.observed;
     amax_.resize(static_cast<std::size_t>(groups.group_count()));
     device.amax({x, groups, amax_.data(), flags});
   }
-  std::vector<float> result(cpu&, quantizer_numerics const&) override {
+  std::vector<float> result(cpu_backend&, quantizer_numerics const&) override {
     ++seen_.results;
     auto scaled = amax_;
     for (float& a : scaled) a *= factor_;
@@ -73,8 +73,8 @@ class scaled_max final : public calibrator<cpu> {
   std::vector<float> amax_;
 };
 
-model_options<cpu> with_own(scaled_max::counts& seen) {
-  model_options<cpu> options;
+model_options<cpu_backend> with_own(scaled_max::counts& seen) {
+  model_options<cpu_backend> options;
   options.calibrators.add("scaled", [&seen](calibrator_request const& r) {
     r.config.allow({"factor"}, r.where);
     return std::make_unique<scaled_max>(r.config.number("factor", 1.0), seen);
@@ -84,7 +84,7 @@ model_options<cpu> with_own(scaled_max::counts& seen) {
 
 std::string message_of(error_id id, quantizer_attribute_config const& a, char const* which = "mlp.up.input_quantizer") {
   chain net;
-  model<cpu> m{net};
+  model<cpu_backend> m{net};
   auto config = nothing_on();
   turn_on(config, which, a);
   bool ran = false;
@@ -98,7 +98,7 @@ std::string message_of(error_id id, quantizer_attribute_config const& a, char co
 
 TEST_CASE("calibrators: inputs, outputs and weights get what their calibrator finds, in one pass with max beside it") {
   chain net;
-  model<cpu> m{net};
+  model<cpu_backend> m{net};
   auto config = nothing_on();
   turn_on(config, "mlp.up.input_quantizer", int8(percentile(90)));
   turn_on(config, "mlp.up.output_quantizer", int8(entropy));
@@ -140,8 +140,8 @@ TEST_CASE("calibrators: an amax is by the method's definition, of the values the
   for (auto const& a : {int8(mse), with(fp8, mse), with({.num_bits = 3}, mse)}) {
     float const best = alone(a, {first}).at(0);
     auto const error_of = [&](float amax) {
-      tensor_quantizer<cpu> q{"q", a, policy::stored};
-      cpu device;
+      tensor_quantizer<cpu_backend> q{"q", a, policy::stored};
+      cpu_backend device;
       arena scratch;
       plain_tensor y = first;
       q.set_amax(device, q.grouping(read_view(y)), {amax});
@@ -156,10 +156,10 @@ TEST_CASE("calibrators: an amax is by the method's definition, of the values the
 
 TEST_CASE("calibrators: a tensor on its own, and a rotated or scaled input, is observed as the cast sees it") {
   struct host {
-    quantizer_slots<cpu> slots;
-    void walk(module_visitor<cpu> const& visit) { visit(module("attn", "attention", slots)); }
+    quantizer_slots<cpu_backend> slots;
+    void walk(module_visitor<cpu_backend> const& visit) { visit(module("attn", "attention", slots)); }
   } h;
-  model<cpu> attention{h};
+  model<cpu_backend> attention{h};
   auto config = nothing_on();
   turn_on(config, "attn.q_bmm_quantizer", int8(percentile(80)));
   quantize(attention, config, [&] {
@@ -168,11 +168,11 @@ TEST_CASE("calibrators: a tensor on its own, and a rotated or scaled input, is o
     CHECK(x.values == first.values);
   });
   auto& q = h.slots.shared_site()->quantizers().quantizers[0].members().front();
-  cpu device;
+  cpu_backend device;
   CHECK(q.amax(device) == alone(int8(percentile(80)), {first}));
 
   chain net;
-  model<cpu> m{net};
+  model<cpu_backend> m{net};
   auto rotated = int8(percentile(80));
   rotated.rotate = true;
   auto one = nothing_on();
@@ -199,7 +199,7 @@ TEST_CASE("calibrators: recipes that see the same data with the same calibrator 
   for (float& v : bell.values) v = normal(random);
   chain net;
   scaled_max::counts seen;
-  model<cpu> m{net, with_own(seen)};
+  model<cpu_backend> m{net, with_own(seen)};
   auto const modules = m.modules();
   auto& recipes = net.s1.shared_site()->recipes;
   auto const install = [&](quantizer_attribute_config const& a) {
@@ -221,7 +221,7 @@ TEST_CASE("calibrators: recipes that see the same data with the same calibrator 
   CHECK(seen.observed == 4);  // two calibrators of that name, two batches
   CHECK(seen.results == 4);
   auto const input = [&](std::size_t recipe) {
-    cpu device;
+    cpu_backend device;
     for (auto& q : recipes[recipe].quantizers)
       if (q.enabled()) return q.members().front().amax(device);
     return std::vector<float>{};
@@ -237,7 +237,7 @@ TEST_CASE("calibrators: recipes that see the same data with the same calibrator 
 TEST_CASE("calibrators: a user's own is used by its name in a config, from C++ and from JSON, also for weights") {
   scaled_max::counts seen;
   chain net;
-  model<cpu> m{net, with_own(seen)};
+  model<cpu_backend> m{net, with_own(seen)};
   auto config = nothing_on();
   turn_on(config, "*input_quantizer",
           attributes_from_json(config_json::parse(R"({"calibrator": {"name": "scaled", "factor": 2.0}})")));
@@ -270,7 +270,7 @@ TEST_CASE("calibrators: a name that nobody registered, and one that is taken, ar
   CHECK(says(error_text(error_id::config_value, [&] { options.calibrators.add("empty", {}); }), "'empty'"));
   add("nothing");
   chain net;
-  model<cpu> m{net, std::move(options)};
+  model<cpu_backend> m{net, std::move(options)};
   auto const refused = [&](error_id id, calibrator_config const& c) {
     auto config = nothing_on();
     turn_on(config, "mlp.up.weight_quantizer", int8(c));
@@ -295,7 +295,7 @@ TEST_CASE("calibrators: a method that the format does not have is refused by the
 
 TEST_CASE("calibrators: NaN and infinities are left out, counted and named; zeros have amax 0") {
   chain net;
-  model<cpu> m{net};
+  model<cpu_backend> m{net};
   auto config = nothing_on();
   turn_on(config, "*input_quantizer", int8(percentile(95)));
   plain_tensor bad = first;
@@ -314,7 +314,7 @@ TEST_CASE("calibrators: NaN and infinities are left out, counted and named; zero
 
 TEST_CASE("calibrators: the user hears of bins that were made one, and of an amax of 0 that hides values") {
   chain net;
-  model<cpu> m{net};
+  model<cpu_backend> m{net};
   auto config = nothing_on();
   turn_on(config, "mlp.up.input_quantizer", int8(percentile(100)));
   turn_on(config, "mlp.down.input_quantizer", int8(percentile(60)));
@@ -335,7 +335,7 @@ TEST_CASE("calibrators: the user hears of bins that were made one, and of an ama
 
 TEST_CASE("calibrators: a histogram depends on the order of batches, so two threads that show it are refused") {
   chain net;
-  model<cpu> m{net};
+  model<cpu_backend> m{net};
   auto config = nothing_on();
   turn_on(config, "mlp.up.input_quantizer", int8(entropy));
   auto const run = [&] {
@@ -343,7 +343,7 @@ TEST_CASE("calibrators: a histogram depends on the order of batches, so two thre
     quantize(m, config, [&] {
       net.forward(first);
       std::thread{[&] {
-        workspace<cpu> own;
+        workspace<cpu_backend> own;
         said = error_text(error_id::state_busy, [&] { apply(own, net.s1, second, net.w1, multiply); });
       }}.join();
     });
@@ -354,7 +354,7 @@ TEST_CASE("calibrators: a histogram depends on the order of batches, so two thre
 
 TEST_CASE("calibrators: batches of another number of groups are refused, and nothing but empty ones is no data") {
   chain net;
-  model<cpu> m{net};
+  model<cpu_backend> m{net};
   auto rows = int8(percentile(90));
   rows.axis = 0;
   auto config = nothing_on();

@@ -18,7 +18,7 @@ TEST_CASE("lsq algorithm: weights start from the scales of mse, and a note says 
   turn_on(config, "*input_quantizer", {.num_bits = 8});
   auto const run = [&](chain& net, char const* method) {
     config.algorithm = method;
-    model<cpu> m{net};
+    model<cpu_backend> m{net};
     return quantize(m, config, [&] { net.forward(batch); }).notes;
   };
   chain max, mse;

@@ -21,8 +21,8 @@ plain_tensor const batch = uneven(6, 16);
 
 struct bench {
   fused_host host;
-  model<cpu> m{host};
-  cpu device;
+  model<cpu_backend> m{host};
+  cpu_backend device;
 
   resolution quantize(quantize_config const& config) {
     return mixbit::quantize(m, config, [this] { host.forward(batch); });
@@ -32,14 +32,14 @@ struct bench {
     config.algorithm = std::move(algorithm);
     return quantize(config);
   }
-  std::vector<quantizer_slots<cpu>*> fused() { return {&host.q, &host.k, &host.v}; }
-  float input_amax(quantizer_slots<cpu>& s) {
+  std::vector<quantizer_slots<cpu_backend>*> fused() { return {&host.q, &host.k, &host.v}; }
+  float input_amax(quantizer_slots<cpu_backend>& s) {
     return quantizer_in(s, role::input).members().front().amax(device).at(0);
   }
-  float weight_amax(quantizer_slots<cpu>& s, plain_tensor const& w) {
+  float weight_amax(quantizer_slots<cpu_backend>& s, plain_tensor const& w) {
     return quantizer_in(s, role::weight).members().back().tensor_amax(device, w.shape);
   }
-  std::vector<float> scale(quantizer_slots<cpu>& s, role r = role::input) {
+  std::vector<float> scale(quantizer_slots<cpu_backend>& s, role r = role::input) {
     return quantizer_in(s, r).pre_quant_scale(device);
   }
 };

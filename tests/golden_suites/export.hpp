@@ -95,7 +95,7 @@ class export_suite {
     auto const golden = mixbit::safetensors_file::open(dir_ / name / "model.safetensors");
     mixbit::test::checkpoint_host host;
     load(host);
-    mixbit::model<mixbit::test::cpu> m{host};
+    mixbit::model<mixbit::test::cpu_backend> m{host};
     mixbit::quantize(m, config, [&] {
       for (auto const& tensor : golden.names())
         if (tensor.ends_with(".input_scale"))

@@ -114,7 +114,7 @@ TEST_CASE("an unquantized weight goes back to the source's narrower type") {
   std::vector<named_tensor> const tensors{{"a.weight", {g, narrow.data()}}, {"q.weight", {g, narrow.data()}}};
   write_safetensors(b.source() / "model.safetensors", tensors);
   write_json_file(b.source() / "config.json", json_document::object());
-  b.m = std::make_unique<mixbit::model<cpu>>(b.host);
+  b.m = std::make_unique<mixbit::model<cpu_backend>>(b.host);
   auto config = nothing_on();
   turn_on(config, "q.weight_quantizer", per_axis(8, 0));
   quantize(*b.m, config);
@@ -297,8 +297,8 @@ TEST_CASE("an output layer in the embedding's memory is tied to it under any nam
     auto table = make_weight({6, 4});
     struct {
       plain_tensor& table;
-      quantizer_slots<cpu> rows, out;
-      void walk(module_visitor<cpu> const& visit) {
+      quantizer_slots<cpu_backend> rows, out;
+      void walk(module_visitor<cpu_backend> const& visit) {
         visit(embedding("wte", rows, table));
         visit(linear("output", out, table));
       }
@@ -308,7 +308,7 @@ TEST_CASE("an output layer in the embedding's memory is tied to it under any nam
     b.tensors.emplace_back("other.weight", make_weight({6, 4}, 5));
     b.tensors.emplace_back("wte.weight", make_weight({6, 4}, 3));
     b.write_source();
-    b.m = std::make_unique<mixbit::model<cpu>>(host);
+    b.m = std::make_unique<mixbit::model<cpu_backend>>(host);
     if (table_quantized) {
       auto config = nothing_on();
       turn_on(config, "wte.weight_quantizer", per_axis(8, 0));
@@ -338,7 +338,7 @@ TEST_CASE("a model in which nothing is quantized is written as it is, and says s
   auto const w = make_weight({2, 4});
   b.add("fc", w);
   b.write_source();
-  b.m = std::make_unique<mixbit::model<cpu>>(b.host);
+  b.m = std::make_unique<mixbit::model<cpu_backend>>(b.host);
   CHECK(mentions(b.run(), "no module is quantized"));
   CHECK(b.file().read_as_float("fc.weight") == w.values);
   CHECK(b.json("config.json") == b.config);

@@ -32,7 +32,7 @@ std::vector<quantize_config> exportable() {
 /// Two layers, none of which is ever run.
 struct two_layers {
   checkpoint_host host;
-  mixbit::model<cpu> m{host};
+  mixbit::model<cpu_backend> m{host};
   two_layers() {
     for (char const* name : {"mlp.up_proj", "lm_head"}) host.add(name, make_weight({4, 32}));
   }
@@ -54,7 +54,7 @@ TEST_CASE("hf forms: each format of a search is asked for, in each layer that ma
     o.formats = std::move(formats);
     o.target = 16.0;
     o.disabled_layers = std::move(disabled);
-    search<cpu> const s{n.m, o};
+    search<cpu_backend> const s{n.m, o};
     return error_text(error_id::format_value, [&] { require_hf_forms(n.m, s); });
   };
   auto formats = exportable();

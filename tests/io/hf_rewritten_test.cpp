@@ -30,7 +30,7 @@ TEST_CASE("hf rewritten: a norm with a scale folded into it comes from the host,
   b.quantize([](auto& c) { turn_on(c, "*weight_quantizer", blocks(4, {{-1, 16}})); });
   std::vector<float> s(16, 0.5f), inverse(16, 2.0f);
   s[3] = 0.25f, inverse[3] = 4.0f;
-  cpu device;
+  cpu_backend device;
   for (auto& q : b.m->modules()[0].slots->shared_site()->quantizers().quantizers) {
     if (q.role() == quantizer_role::input) q.set_pre_quant_scale(device, s);
     if (q.role() == quantizer_role::weight) q.set_pre_quant_scale(device, inverse);

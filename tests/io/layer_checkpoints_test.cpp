@@ -129,12 +129,12 @@ TEST_CASE("layer checkpoints: NVFP4 keeps the tensor's amax that a search of its
   config.algorithm = algorithm_step{
       "mse", {{"stop_multiplier", 0.8}, {"layerwise", true}, {"layerwise_checkpoint_dir", folder.path().string()}}};
   same_when_taken_up(config, with_checkpoints(), [](linear_layer& whole, linear_layer& again) {
-    cpu_backend cpu;
+    cpu_backend device;
     auto& expected = quantizer_of(whole, quantizer_role::weight).members().front();
     auto& got = quantizer_of(again, quantizer_role::weight).members().front();
     REQUIRE(expected.holds_tensor_amax());
     CHECK(got.holds_tensor_amax());
-    CHECK(got.tensor_amax(cpu, {}) == expected.tensor_amax(cpu, {}));
+    CHECK(got.tensor_amax(device, {}) == expected.tensor_amax(device, {}));
   });
 }
 

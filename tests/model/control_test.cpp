@@ -18,8 +18,8 @@ plain_tensor const batch = waves({5, 8}, 0.3f);
 struct host {
   bool tied = false;
   plain_tensor wa = waves({6, 8}, 0.7f), wb = waves({6, 8}, 0.9f), wc = waves({6, 8}, 1.1f);
-  quantizer_slots<cpu> a = {}, b = {}, head = {};
-  void walk(module_visitor<cpu> const& visit) {
+  quantizer_slots<cpu_backend> a = {}, b = {}, head = {};
+  void walk(module_visitor<cpu_backend> const& visit) {
     visit(linear("layers.0.fc", a, wa));
     visit(linear("layers.1.fc", b, wb));
     visit(linear("head", head, tied ? wa : wc));
@@ -32,22 +32,22 @@ struct host {
   plain_tensor out_of_a() { return apply(a, batch, wa, multiply); }
 };
 
-void int8(model<cpu>& m, host& h) { quantize(m, preset("INT8_DEFAULT_CFG"), [&] { h.forward(); }); }
+void int8(model<cpu_backend>& m, host& h) { quantize(m, preset("INT8_DEFAULT_CFG"), [&] { h.forward(); }); }
 
-sequential_quantizer<cpu>& named(quantizer_slots<cpu>& s, std::string const& leaf) {
+sequential_quantizer<cpu_backend>& named(quantizer_slots<cpu_backend>& s, std::string const& leaf) {
   auto& all = s.shared_site()->quantizers().quantizers;
   auto const at = std::find_if(all.begin(), all.end(), [&](auto const& q) { return q.leaf() == leaf; });
   REQUIRE(at != all.end());
   return *at;
 }
 
-bool on(quantizer_slots<cpu>& s, char const* leaf) { return named(s, leaf).enabled(); }
+bool on(quantizer_slots<cpu_backend>& s, char const* leaf) { return named(s, leaf).enabled(); }
 
 }  // namespace
 
 TEST_CASE("control: disable and enable by wildcard and by callable, amaxes kept") {
   host h;
-  model<cpu> m{h};
+  model<cpu_backend> m{h};
   plain_tensor const plain = h.out_of_a();
   int8(m, h);
   plain_tensor const quantized = h.out_of_a();
@@ -63,7 +63,7 @@ TEST_CASE("control: disable and enable by wildcard and by callable, amaxes kept"
 
 TEST_CASE("control: a pattern that matches nothing is refused, and so is a model without quantizers") {
   host h;
-  model<cpu> m{h};
+  model<cpu_backend> m{h};
   CHECK(says(error_text(error_id::config_no_match, [&] { disable_quantizer(m, "*"); }), "'*'", "quantize()"));
   int8(m, h);
   CHECK(says(error_text(error_id::config_no_match, [&] { disable_quantizer(m, "*mlp*"); }), "*mlp*"));
@@ -76,7 +76,7 @@ TEST_CASE("control: a pattern that matches nothing is refused, and so is a model
 
 TEST_CASE("control: attributes are replaced, amaxes go, and nothing changes where they are wrong") {
   host h;
-  model<cpu> m{h};
+  model<cpu_backend> m{h};
   int8(m, h);
   plain_tensor const before = h.out_of_a();
   quantizer_attribute_config int4, odd, uncomputed;
@@ -106,7 +106,7 @@ TEST_CASE("control: attributes are replaced, amaxes go, and nothing changes wher
 
 TEST_CASE("control: what cannot be computed is not enabled, and then nothing is") {
   host h;
-  model<cpu> m{h};
+  model<cpu_backend> m{h};
   auto config = preset("INT8_WEIGHT_ONLY_CFG");
   quantizer_attribute_config foreign;
   foreign.backend = "another";
@@ -122,7 +122,7 @@ TEST_CASE("control: what cannot be computed is not enabled, and then nothing is"
 
 TEST_CASE("control: of a sequence only what will be on has to be computable") {
   host h;
-  model<cpu> m{h};
+  model<cpu_backend> m{h};
   quantizer_attribute_config int4, foreign;
   int4.num_bits = 4;
   foreign.backend = "another";
@@ -149,7 +149,7 @@ TEST_CASE("control: of a sequence only what will be on has to be computable") {
 
 TEST_CASE("control: quantizers that are off keep their amax through a calibration") {
   host h;
-  model<cpu> m{h};
+  model<cpu_backend> m{h};
   int8(m, h);
   plain_tensor const quantized = h.out_of_a();
   disable_quantizer(m, "layers.0.fc.*");
@@ -166,10 +166,10 @@ TEST_CASE("control: quantizers that are off keep their amax through a calibratio
 TEST_CASE("control: what a class locks off stays off") {
   struct table {
     plain_tensor weight = waves({6, 8}, 0.7f);
-    quantizer_slots<cpu> slots;
-    void walk(module_visitor<cpu> const& visit) { visit(embedding("embed", slots, weight)); }
+    quantizer_slots<cpu_backend> slots;
+    void walk(module_visitor<cpu_backend> const& visit) { visit(embedding("embed", slots, weight)); }
   } t;
-  model<cpu> m{t};
+  model<cpu_backend> m{t};
   auto config = nothing_on();
   turn_on(config, "embed.weight_quantizer", {});
   quantize(m, config);
@@ -181,7 +181,7 @@ TEST_CASE("control: what a class locks off stays off") {
 
 TEST_CASE("control: nothing is changed from inside a pass") {
   host h;
-  model<cpu> m{h};
+  model<cpu_backend> m{h};
   auto const refused = [&](auto change) {
     return error_text(error_id::state_nested, [&] { quantize(m, preset("INT8_DEFAULT_CFG"), change); });
   };
@@ -192,11 +192,11 @@ TEST_CASE("control: nothing is changed from inside a pass") {
 
 TEST_CASE("fold_weight: weights become Q(w), results stay, and quantizing again is refused") {
   host h;
-  model<cpu> m{h};
+  model<cpu_backend> m{h};
   int8(m, h);
   plain_tensor const before = h.out_of_a();
   plain_tensor expected = h.wa;
-  cpu device;
+  cpu_backend device;
   arena scratch;
   h.a.shared_site()->quantizers().find(quantizer_role::weight)->quantize(device, scratch, read_view(h.wa),
                                                                         write_view(expected));
@@ -222,7 +222,7 @@ TEST_CASE("fold_weight: weights become Q(w), results stay, and quantizing again 
 
 TEST_CASE("fold_weight: throws before it writes a weight") {
   host h;
-  model<cpu> m{h};
+  model<cpu_backend> m{h};
   plain_tensor const raw = h.wa;
   auto config = nothing_on();
   turn_on(config, "*weight_quantizer", {});
@@ -239,7 +239,7 @@ TEST_CASE("fold_weight: throws before it writes a weight") {
 
 TEST_CASE("fold_weight: a tied weight is folded once, and only where its users agree") {
   host h{.tied = true};
-  model<cpu> m{h};
+  model<cpu_backend> m{h};
   quantize(m, preset("INT8_WEIGHT_ONLY_CFG"));
   plain_tensor const raw = h.wa, before = h.out_of_a();
   disable_quantizer(m, "head.*");
@@ -260,13 +260,13 @@ TEST_CASE("fold_weight: a tied weight that its users see differently is not fold
   struct shared_host {  // [8, 6]: out x in for one, in x out for the other
     plain_tensor weight = waves({8, 6}, 0.7f);
     site_layout layout = layouts::linear_in_out;
-    quantizer_slots<cpu> table = {}, head = {};
-    void walk(module_visitor<cpu> const& visit) {
+    quantizer_slots<cpu_backend> table = {}, head = {};
+    void walk(module_visitor<cpu_backend> const& visit) {
       visit(linear("table", table, weight));
       visit(linear("head", head, weight, layout));
     }
   } h;
-  model<cpu> m{h};
+  model<cpu_backend> m{h};
   quantize(m, preset("INT8_WEIGHT_ONLY_CFG"));
   plain_tensor const raw = h.weight;
   auto const text = error_text(error_id::config_conflict, [&] { fold_weight(m); });

@@ -21,10 +21,10 @@ plain_tensor const batch = uneven(6, 16);
 
 struct bench {
   norm_host host;
-  model<cpu> m;
-  cpu device;
+  model<cpu_backend> m;
+  cpu_backend device;
 
-  explicit bench(model_options<cpu> options = {}) : m{host, std::move(options)} {}
+  explicit bench(model_options<cpu_backend> options = {}) : m{host, std::move(options)} {}
   /// Quantized, with one scale for what the norm feeds.
   void quantize(char const* name, std::vector<algorithm_step> steps) {
     auto config = preset(name);
@@ -38,7 +38,7 @@ struct bench {
     return {host.norm.values, host.shift.values,   host.wq.values,
             host.wup.values,  host.up_bias.values, host.wdown.values};
   }
-  std::vector<float> scale(quantizer_slots<cpu>& s, role r = role::input) {
+  std::vector<float> scale(quantizer_slots<cpu_backend>& s, role r = role::input) {
     return quantizer_in(s, r).pre_quant_scale(device);
   }
   std::string refused(error_id id, std::vector<preceding_op> const& ops) {
@@ -125,7 +125,7 @@ TEST_CASE("fold_pre_quant_scales: weights that gptq and svdquant rewrote follow;
       {{"svdquant", {{"lowrank", std::int64_t{2}}}}}, {{"awq_lite"}, {"gptq"}}, {{"gptq"}, {"awq_lite"}}};
   for (auto const& steps : cases) {
     CAPTURE(steps.front().method);
-    model_options<cpu> options;
+    model_options<cpu_backend> options;
     options.linalg = plain_linalg{};
     bench b{std::move(options)};
     b.quantize("INT4_AWQ_CFG", steps);
@@ -186,16 +186,16 @@ TEST_CASE("fold_pre_quant_scales: folded and tied weights, output quantizers and
 
   // two layers over one weight
   plain_tensor w = waves({4, 10}, 0.9f), factor = waves({10}, 0.4f);
-  quantizer_slots<cpu> s1, s2;
+  quantizer_slots<cpu_backend> s1, s2;
   struct two_users {
     plain_tensor* w;
-    quantizer_slots<cpu>*a, *b;
-    void walk(module_visitor<cpu> const& visit) {
+    quantizer_slots<cpu_backend>*a, *b;
+    void walk(module_visitor<cpu_backend> const& visit) {
       visit(linear("a", *a, *w));
       visit(linear("b", *b, *w));
     }
   } host{&w, &s1, &s2};
-  model<cpu> m{host};
+  model<cpu_backend> m{host};
   auto config = preset("INT4_AWQ_CFG");
   config.algorithm = "awq_lite";
   mixbit::quantize(m, config, [&] {

@@ -20,7 +20,7 @@ TEST_CASE("quantizers.json: attributes and amax of what is on, by full name") {
   checkpoint_host host;
   host.add("a", ramp(2, 4));
   host.add("b", ramp(2, 4));
-  model<cpu> m{host};
+  model<cpu_backend> m{host};
   CHECK(quantizers_json(m).empty());
   auto config = nothing_on();
   quantizer_attribute_config channel, blocks, dynamic, constant;
@@ -50,7 +50,7 @@ TEST_CASE("quantizers.json: attributes and amax of what is on, by full name") {
 TEST_CASE("quantizers.json: members of a sequence have names of their own") {
   checkpoint_host host;
   host.add("a", ramp(2, 4));
-  model<cpu> m{host};
+  model<cpu_backend> m{host};
   auto config = nothing_on();
   quantizer_attribute_config first, second;
   first.axis = 0;

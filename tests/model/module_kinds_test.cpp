@@ -11,8 +11,8 @@ using namespace mixbit::test;
 TEST_CASE("modules: an attention's keys and values by a KV-cache preset, its queries not (host 5)") {
   struct attention_host {
     chain mlp;
-    quantizer_slots<cpu> attention;
-    void walk(module_visitor<cpu> const& visit) {
+    quantizer_slots<cpu_backend> attention;
+    void walk(module_visitor<cpu_backend> const& visit) {
       mlp.walk(visit);
       visit(module("self_attn", "attention", attention));
     }
@@ -23,7 +23,7 @@ TEST_CASE("modules: an attention's keys and values by a KV-cache preset, its que
       apply(attention, v, 2);
     }
   } net;
-  model<cpu> m{net};
+  model<cpu_backend> m{net};
   plain_tensor const raw = waves({2, 3, 4}, 0.37f, 3.0f);
   plain_tensor q = raw, k = raw, v = raw;
   quantize(m, combine(preset("INT8_DEFAULT_CFG"), preset("FP8_KV_CFG")), [&] {
@@ -34,7 +34,7 @@ TEST_CASE("modules: an attention's keys and values by a KV-cache preset, its que
   CHECK(all[1].path() == "self_attn.k_bmm_quantizer");
   net.forward(q, k, v);
   plain_tensor expected = raw;
-  cpu device;
+  cpu_backend device;
   arena scratch;
   all[1].quantize(device, scratch, read_view(raw), write_view(expected));
   CHECK(expected.values != raw.values);
@@ -46,12 +46,12 @@ TEST_CASE("modules: an attention's keys and values by a KV-cache preset, its que
 
 TEST_CASE("modules: a module class of the user's own, with its own quantizers") {
   struct gate_host {
-    quantizer_slots<cpu> slots;
-    void walk(module_visitor<cpu> const& visit) { visit(module("gate", "my_gate", slots)); }
+    quantizer_slots<cpu_backend> slots;
+    void walk(module_visitor<cpu_backend> const& visit) { visit(module("gate", "my_gate", slots)); }
   } host;
-  model_options<cpu> options;
+  model_options<cpu_backend> options;
   options.classes.declare("my_gate", {{"left_quantizer"}, {"right_quantizer"}});
-  model<cpu> m{host, options};
+  model<cpu_backend> m{host, options};
   auto config = nothing_on();
   quantizer_attribute_config int4;
   int4.num_bits = 4;
@@ -67,8 +67,8 @@ TEST_CASE("modules: a module class of the user's own, with its own quantizers") 
 TEST_CASE("modules: an embedding looks its rows up in the quantized table, kept between calls where asked") {
   struct table {
     plain_tensor weight = waves({10, 4}, 0.7f);
-    quantizer_slots<cpu> slots;
-    void walk(module_visitor<cpu> const& visit) { visit(embedding("embed", slots, weight)); }
+    quantizer_slots<cpu_backend> slots;
+    void walk(module_visitor<cpu_backend> const& visit) { visit(embedding("embed", slots, weight)); }
     plain_tensor row(std::int64_t i) {
       return apply(slots, weight, [&](plain_tensor const& w) {
         plain_tensor y{1, 4};
@@ -78,7 +78,7 @@ TEST_CASE("modules: an embedding looks its rows up in the quantized table, kept 
     }
   } host;
   plain_tensor const raw = host.row(3);
-  model<cpu> m{host};
+  model<cpu_backend> m{host};
   auto config = nothing_on();
   quantizer_attribute_config int4;
   int4.num_bits = 4;
@@ -89,7 +89,7 @@ TEST_CASE("modules: an embedding looks its rows up in the quantized table, kept 
   plain_tensor const quantized = host.row(3);
   CHECK(quantized.values != raw.values);
   CHECK(host.slots.shared_site()->quantizers().find(quantizer_role::input) == nullptr);
-  workspace<cpu> own;
+  workspace<cpu_backend> own;
   CHECK(apply(own, host.slots, host.weight, [](plain_tensor const& w) { return w; }).values[12] == quantized.values[0]);
   host.slots.cache_weight(true);
   CHECK(host.row(3).values == quantized.values);
@@ -97,13 +97,13 @@ TEST_CASE("modules: an embedding looks its rows up in the quantized table, kept 
   CHECK(host.row(3).values == quantized.values);
   host.slots.weight_changed();
   CHECK(host.row(3).values != quantized.values);
-  quantizer_slots<cpu> none;
+  quantizer_slots<cpu_backend> none;
   CHECK(says(error_text(error_id::state_missing, [&] { none.cache_weight(true); }), "quantize first"));
 }
 
 TEST_CASE("modules: experts that see no tokens have their weights calibrated from the walk (rule 9)") {
   chain net;  // up sees tokens, down none
-  model<cpu> m{net};
+  model<cpu_backend> m{net};
   auto const some = [&] {
     apply(net.s1, batch, net.w1, multiply);
     apply(net.s2, plain_tensor{0, 6}, net.w2, multiply);  // called without tokens, as routers do

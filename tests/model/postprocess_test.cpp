@@ -118,8 +118,8 @@ TEST_CASE("quantizer_guard: what an algorithm has put in a weight's place is put
   quantize(m, preset("INT8_WEIGHT_ONLY_CFG"));
   auto& recipe = site_of(net.first).quantizers();
   matrix twice = 2 * net.first.weight;
-  cpu_backend cpu;
-  recipe.weight.emplace(cpu, read_view(twice));
+  cpu_backend device;
+  recipe.weight.emplace(device, read_view(twice));
   std::copy_n(twice.data(), twice.size(), static_cast<float*>(recipe.weight->view().data));
   recipe.absorbed_scale = {1, 2};
   calibrate_weight_again(m);

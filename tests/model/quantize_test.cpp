@@ -20,7 +20,7 @@ float largest(plain_tensor const& t) {
   for (float const v : t.values) top = std::max(top, std::abs(v));
   return top;
 }
-std::string summary(model<cpu>& m) {
+std::string summary(model<cpu_backend>& m) {
   std::ostringstream text;
   print_quant_summary(m, text);
   return text.str();
@@ -30,7 +30,7 @@ std::string summary(model<cpu>& m) {
 
 TEST_CASE("quantize: weights alone need no loop, and a loop is not run for them") {
   chain net;
-  model<cpu> m{net};
+  model<cpu_backend> m{net};
   int ran = 0;
   quantize(m, preset("INT8_WEIGHT_ONLY_CFG"));
   auto const y = net.forward(batch);
@@ -48,7 +48,7 @@ TEST_CASE("quantize: weights alone need no loop, and a loop is not run for them"
 
 TEST_CASE("quantize: calibration ends for weights and for what the loop shows, so that double quantization is ready") {
   chain net;
-  model<cpu> m{net};
+  model<cpu_backend> m{net};
   quantizer_attribute_config nf4;
   nf4.num_bits = 4;
   nf4.block_sizes = block_config{{{-1, 4}}, {}, bit_spec{8}, {{-1, 8}}};
@@ -57,8 +57,8 @@ TEST_CASE("quantize: calibration ends for weights and for what the loop shows, s
   turn_on(config, "mlp.up.weight_quantizer", nf4);
   quantize(m, config, [&] { net.forward(batch), net.forward(waves({5, 8}, 0.4f)); });
   auto const by_hand = [&](quantizer_role role, plain_tensor const& x) {
-    tensor_quantizer<cpu> q{"q", nf4, policy::stored};
-    cpu device;
+    tensor_quantizer<cpu_backend> q{"q", nf4, policy::stored};
+    cpu_backend device;
     arena scratch;
     q.set_amax(device, q.grouping(read_view(x)), amax(net.s1, role));
     plain_tensor y = x;
@@ -72,7 +72,7 @@ TEST_CASE("quantize: calibration ends for weights and for what the loop shows, s
 
 TEST_CASE("quantize: static inputs without a loop, or with one that runs nothing, are refused by name") {
   chain net;
-  model<cpu> m{net};
+  model<cpu_backend> m{net};
   plain_tensor const before = net.forward(batch);
   auto const refused = [&](forward_loop const& loop) {
     return error_text(error_id::state_not_calibrated, [&] { quantize(m, preset("INT8_DEFAULT_CFG"), loop); });
@@ -88,7 +88,7 @@ TEST_CASE("quantize: static inputs without a loop, or with one that runs nothing
 
 TEST_CASE("quantize: a loop that throws leaves the model as it was, to the bit (rule 11)") {
   chain net;
-  model<cpu> m{net};
+  model<cpu_backend> m{net};
   auto const broken = [&] {
     net.forward(waves({5, 8}, 0.3f, 100.0f));
     throw std::runtime_error{"no more batches"};
@@ -110,7 +110,7 @@ TEST_CASE("quantize: a loop that throws leaves the model as it was, to the bit (
 
 TEST_CASE("quantize: NaN and infinities are left out, counted and named") {
   chain net;
-  model<cpu> m{net};
+  model<cpu_backend> m{net};
   plain_tensor bad = batch;
   bad.values[3] = std::numeric_limits<float>::quiet_NaN();
   bad.values[9] = -std::numeric_limits<float>::infinity();
@@ -129,7 +129,7 @@ TEST_CASE("quantize: NaN and infinities are left out, counted and named") {
 
 TEST_CASE("quantize: again replaces what was there; calibrate follows new data") {
   chain net;
-  model<cpu> m{net};
+  model<cpu_backend> m{net};
   auto const run = [&](float size) { return [&net, size] { net.forward(waves({5, 8}, 0.3f, size)); }; };
   quantize(m, preset("INT8_DEFAULT_CFG"), run(1.0f));
   plain_tensor const int8 = net.forward(batch);
@@ -149,7 +149,7 @@ TEST_CASE("quantize: again replaces what was there; calibrate follows new data")
 
 TEST_CASE("quantize: amax is the largest over all batches of the loop") {
   chain net;
-  model<cpu> m{net};
+  model<cpu_backend> m{net};
   quantize(m, preset("INT8_DEFAULT_CFG"), [&] {
     for (float const size : {1.0f, 3.0f, 2.0f}) net.forward(waves({5, 8}, 0.3f, size));
   });
@@ -161,12 +161,12 @@ TEST_CASE("quantize: a user's entry that matches nothing is an error, or a note 
   auto config = nothing_on();
   turn_on(config, "*.weight_quantizer", {});
   turn_on(config, "*attention*", {});
-  model<cpu> m{net};
+  model<cpu_backend> m{net};
   CHECK(says(error_text(error_id::config_no_match, [&] { quantize(m, config); }), "*attention*", "entry 2"));
   CHECK_FALSE(net.s1.live());
-  model_options<cpu> lenient;
+  model_options<cpu_backend> lenient;
   lenient.strict = false;
-  model<cpu> n{net, lenient};
+  model<cpu_backend> n{net, lenient};
   auto const notes = quantize(n, config).notes;
   REQUIRE(notes.size() == 1);
   CHECK(notes[0].find("*attention*") != std::string::npos);
@@ -175,10 +175,10 @@ TEST_CASE("quantize: a user's entry that matches nothing is an error, or a note 
 
 TEST_CASE("quantize: a preset that enables nothing, an unknown class, and an algorithm that is not there are refused") {
   chain net;
-  model<cpu> m{net};
+  model<cpu_backend> m{net};
   checkpoint_host sensitive;
   sensitive.add("lm_head", waves({2, 2}, 0.5f));
-  model<cpu> h{sensitive};
+  model<cpu_backend> h{sensitive};
   CHECK(says(error_text(error_id::config_no_match, [&] { quantize(h, preset("FP8_DEFAULT_CFG")); }), "FP8_DEFAULT_CFG",
              "enables none of 3"));
   auto acme = preset("INT4_AWQ_CFG");
@@ -192,7 +192,7 @@ TEST_CASE("quantize: a preset that enables nothing, an unknown class, and an alg
   CHECK(says(error_text(error_id::format_value, [&] { quantize(m, unknown, [] {}); }), "mlp.up.", "backend"));
   checkpoint_host strange;
   strange.add("x", waves({2, 2}, 0.5f), "my.Linear");
-  model<cpu> s{strange};
+  model<cpu_backend> s{strange};
   CHECK(says(error_text(error_id::config_unknown_field, [&] { quantize(s, preset("INT8_DEFAULT_CFG")); }), "x: ",
              "my.Linear"));
   CHECK_FALSE(net.s1.live());
@@ -200,13 +200,13 @@ TEST_CASE("quantize: a preset that enables nothing, an unknown class, and an alg
 
 TEST_CASE("quantize: per-token scales of the data need no loop") {
   chain net;
-  model<cpu> m{net};
+  model<cpu_backend> m{net};
   quantize(m, preset("FP8_PER_CHANNEL_PER_TOKEN_CFG"));
   CHECK(quantizer(net.s1, quantizer_role::input).numerics().amax_from == amax_source::data);
   for (std::int64_t rows : {1, 7}) {  // any number of tokens
     plain_tensor const x = waves({rows, 8}, 0.3f);
     plain_tensor xq{rows, 8}, wq{6, 8};
-    cpu device;
+    cpu_backend device;
     arena scratch;
     quantizer(net.s1, quantizer_role::input).quantize(device, scratch, read_view(x), write_view(xq));
     quantizer(net.s1, quantizer_role::weight).quantize(device, scratch, read_view(net.w1), write_view(wq));
@@ -217,7 +217,7 @@ TEST_CASE("quantize: per-token scales of the data need no loop") {
 TEST_CASE("quantize: MX formats calibrate nothing, NVFP4 the amax of the tensor") {
   for (char const* name : {"MXFP8_DEFAULT_CFG", "MXFP6_DEFAULT_CFG", "MXFP4_DEFAULT_CFG", "MXINT8_DEFAULT_CFG"}) {
     chain net;
-    model<cpu> m{net};
+    model<cpu_backend> m{net};
     quantize(m, preset(name));  // no loop
     auto const& numerics = quantizer(net.s1, quantizer_role::input).numerics();
     CHECK(numerics.how.scaling == scale_rule::mx_nv);
@@ -225,11 +225,11 @@ TEST_CASE("quantize: MX formats calibrate nothing, NVFP4 the amax of the tensor"
     CHECK(net.forward(batch).values != multiply(multiply(batch, net.w1), net.w2).values);
   }
   chain net;
-  model<cpu> m{net};
+  model<cpu_backend> m{net};
   CHECK(says(error_text(error_id::state_not_calibrated, [&] { quantize(m, preset("NVFP4_DEFAULT_CFG")); }), "mlp.up."));
   quantize(m, preset("NVFP4_DEFAULT_CFG"), [&] { net.forward(batch); });
   auto& weight = quantizer(net.s1, quantizer_role::weight);
-  cpu device;
+  cpu_backend device;
   CHECK(weight.amax(device) == std::vector<float>{largest(net.w1)});
   arena scratch;
   plain_tensor wq{6, 8}, expected{6, 8};
@@ -244,7 +244,7 @@ TEST_CASE("quantize: MX formats calibrate nothing, NVFP4 the amax of the tensor"
 
 TEST_CASE("quantize: a sequential weight runs its quantizers in order; both are calibrated on the raw weight") {
   chain net;
-  model<cpu> m{net};
+  model<cpu_backend> m{net};
   auto w4a8 = preset("W4A8_AWQ_BETA_CFG");
   w4a8.algorithm = preset("INT8_DEFAULT_CFG").algorithm;
   quantize(m, w4a8, [&] { net.forward(batch); });
@@ -252,7 +252,7 @@ TEST_CASE("quantize: a sequential weight runs its quantizers in order; both are 
   REQUIRE(members.size() == 2);
   CHECK(members[0].name() == "mlp.up.weight_quantizer.0");
   CHECK(members[1].name() == "mlp.up.weight_quantizer.1");
-  cpu device;
+  cpu_backend device;
   CHECK(members[1].amax(device) == std::vector<float>{largest(net.w1)});
   arena scratch;
   plain_tensor int4{6, 8}, fp8{6, 8}, xq{5, 8};
@@ -265,7 +265,7 @@ TEST_CASE("quantize: a sequential weight runs its quantizers in order; both are 
 
 TEST_CASE("quantize: one of a sequence that is off does not run") {
   chain net, plain;
-  model<cpu> m{net}, p{plain};
+  model<cpu_backend> m{net}, p{plain};
   quantizer_attribute_config int4, off;
   int4.num_bits = 4;
   off.enable = false;
@@ -283,20 +283,20 @@ TEST_CASE("quantize: names and slots are unique; another phase cannot begin insi
   checkpoint_host twice;
   twice.add("fc", waves({2, 2}, 0.5f));
   twice.add("fc", waves({2, 2}, 0.5f));
-  model<cpu> t{twice};
+  model<cpu_backend> t{twice};
   CHECK(says(error_text(error_id::state_duplicate, [&] { t.modules(); }), "fc"));
   struct shared_slots {
     plain_tensor a = waves({2, 2}, 0.5f), b = a;
-    quantizer_slots<cpu> slots;
-    void walk(module_visitor<cpu> const& visit) {
+    quantizer_slots<cpu_backend> slots;
+    void walk(module_visitor<cpu_backend> const& visit) {
       visit(linear("a", slots, a));
       visit(linear("b", slots, b));
     }
   } both;
-  model<cpu> s{both};
+  model<cpu_backend> s{both};
   CHECK(says(error_text(error_id::state_duplicate, [&] { s.modules(); }), "b: ", "slots"));
   chain net;
-  model<cpu> m{net};
+  model<cpu_backend> m{net};
   auto const nested = [&] { quantize(m, preset("INT8_WEIGHT_ONLY_CFG")); };
   auto const text = error_text(error_id::state_nested, [&] { quantize(m, preset("INT8_DEFAULT_CFG"), nested); });
   CHECK(says(text, "mlp.up", "inside"));
@@ -306,13 +306,13 @@ TEST_CASE("quantize: names and slots are unique; another phase cannot begin insi
 TEST_CASE("quantize: tied weights are quantized by each user with its own quantizer") {
   struct tied_host {
     plain_tensor weight = waves({6, 8}, 0.7f);
-    quantizer_slots<cpu> table, head;
-    void walk(module_visitor<cpu> const& visit) {
+    quantizer_slots<cpu_backend> table, head;
+    void walk(module_visitor<cpu_backend> const& visit) {
       visit(embedding("embed", table, weight));
       visit(linear("head", head, weight));
     }
   } host;
-  model<cpu> m{host};
+  model<cpu_backend> m{host};
   auto config = nothing_on();
   turn_on(config, "head.weight_quantizer", {});
   quantize(m, config);
@@ -325,12 +325,12 @@ TEST_CASE("quantize: a second handle finds what the first one made") {
   chain net;
   plain_tensor quantized{0, 0};
   {
-    model<cpu> first{net};
+    model<cpu_backend> first{net};
     quantize(first, preset("INT8_DEFAULT_CFG"), [&] { net.forward(batch); });
     quantized = net.forward(batch);
   }
   CHECK(net.forward(batch).values == quantized.values);
-  model<cpu> second{net};
+  model<cpu_backend> second{net};
   CHECK(summary(second).find("4 of 6 quantizers enabled") != std::string::npos);
   CHECK(net.forward(batch).values == quantized.values);
 }
@@ -338,14 +338,14 @@ TEST_CASE("quantize: a second handle finds what the first one made") {
 TEST_CASE("calibrate: a module that has joined the walk since stays unquantized") {
   struct growing_host {
     chain mlp;
-    quantizer_slots<cpu> attention;
+    quantizer_slots<cpu_backend> attention;
     bool grown = false;
-    void walk(module_visitor<cpu> const& visit) {
+    void walk(module_visitor<cpu_backend> const& visit) {
       mlp.walk(visit);
       if (grown) visit(module("self_attn", "attention", attention));
     }
   } net;
-  model<cpu> m{net};
+  model<cpu_backend> m{net};
   quantize(m, preset("INT8_DEFAULT_CFG"), [&] { net.mlp.forward(batch); });
   net.grown = true;
   plain_tensor const raw = waves({2, 3, 4}, 0.37f);

@@ -43,7 +43,7 @@ quantizer_attribute_config static_nvfp4() {
 }
 
 /// A weight's cast as the layer's op gets it.
-plain_tensor cast(quantizer_slots<cpu>& slots, plain_tensor const& w) {
+plain_tensor cast(quantizer_slots<cpu_backend>& slots, plain_tensor const& w) {
   plain_tensor seen{w.shape};
   lend(slots, waves({1, w.shape.shape[1]}, 0.3f), w, [&](auto const&, plain_tensor const& wq) { seen = wq; });
   return seen;
@@ -71,10 +71,10 @@ TEST_CASE("scale training: the gradient is the straight-through one, of one scal
       CAPTURE(narrow);
       CAPTURE(static_cast<int>(what));
       chain net;
-      model<cpu> m{net};
+      model<cpu_backend> m{net};
       quantize(m, weights(bits(3, narrow)));
       postprocess_amax(m, "*weight_quantizer", scaled_amax(0.5f));
-      scale_training<cpu> scales{m, what, "mlp.up.*"};
+      scale_training<cpu_backend> scales{m, what, "mlp.up.*"};
       REQUIRE(scales.parameters().size() == 1);
       auto& p = *scales.parameters().front();
       CHECK(p.name == "mlp.up.weight_quantizer");
@@ -108,10 +108,10 @@ TEST_CASE("scale training: two scales cast as codes of the first that stand for 
   chain net;
   net.w1 = waves({6, 32}, 0.7f);
   for (auto const& format : {bits(3), in_blocks(16), static_nvfp4()}) {
-    model<cpu> m{net};
+    model<cpu_backend> m{net};
     quantize(m, weights(format));
     auto const plain = cast(net.s1, net.w1);
-    scale_training<cpu> scales{m, learned_scales::both};
+    scale_training<cpu_backend> scales{m, learned_scales::both};
     CHECK(cast(net.s1, net.w1).values == plain.values);  // as long as both are the same
     auto& p = *scales.parameters().front();
     auto const amax_before = p.before;
@@ -134,11 +134,11 @@ TEST_CASE("scale training: two scales cast as codes of the first that stand for 
 
 TEST_CASE("scale training: a step moves step sizes as LSQ does, and stops above zero") {
   chain net;
-  model<cpu> m{net};
+  model<cpu_backend> m{net};
   quantize(m, weights(bits(4)));
   net.s1.cache_weight(true);
   auto const stale = cast(net.s1, net.w1);
-  scale_training<cpu> scales{m, learned_scales::one, "mlp.up.*"};
+  scale_training<cpu_backend> scales{m, learned_scales::one, "mlp.up.*"};
   auto& p = *scales.parameters().front();
   auto const start = p.after;
   plain_tensor grad = waves({6, 8}, 1.1f);
@@ -167,12 +167,12 @@ TEST_CASE("scale training: what is not finished is taken back, what is stays") {
   net.w1 = waves({6, 32}, 0.7f);
   for (auto const& format : {bits(3), static_nvfp4()})
     for (auto const what : {learned_scales::one, learned_scales::both}) {
-      model<cpu> m{net};
+      model<cpu_backend> m{net};
       quantize(m, weights(format));
       auto const start = amax(net.s1, weight);
       auto const plain = cast(net.s1, net.w1);
       {
-        scale_training<cpu> scales{m, what, "mlp.up.*"};
+        scale_training<cpu_backend> scales{m, what, "mlp.up.*"};
         for (float& a : scales.parameters().front()->after) a *= 0.7f;
         scales.update();
         CHECK(cast(net.s1, net.w1).values != plain.values);
@@ -183,9 +183,9 @@ TEST_CASE("scale training: what is not finished is taken back, what is stays") {
       plain_tensor grad = waves({6, 32}, 0.3f);
       weight_backward(net.s1, net.w1, grad);  // no longer shown to anyone
     }
-  model<cpu> m{net};
+  model<cpu_backend> m{net};
   quantize(m, weights(bits(3)));
-  scale_training<cpu> scales{m};
+  scale_training<cpu_backend> scales{m};
   CHECK(scales.parameters().size() == 2);
   scales.parameters()[0]->after[1] = 0.5f;
   scales.finish();
@@ -196,10 +196,10 @@ TEST_CASE("scale training: what is not finished is taken back, what is stays") {
 
 TEST_CASE("scale training: what cannot be learned is refused by name, and nothing has changed") {
   chain net;
-  model<cpu> m{net};
+  model<cpu_backend> m{net};
   auto const refused = [&](error_id id, pattern const& which = "*weight_quantizer",
                            learned_scales what = learned_scales::one) {
-    auto const text = error_text(id, [&] { scale_training<cpu>{m, what, which}; });
+    auto const text = error_text(id, [&] { scale_training<cpu_backend>{m, what, which}; });
     for (auto* const slots : {&net.s1, &net.s2})
       for (auto const& q : slots->shared_site()->quantizers().quantizers)
         for (auto const& member : q.members()) CHECK(member.learns() == nullptr);
@@ -211,13 +211,14 @@ TEST_CASE("scale training: what cannot be learned is refused by name, and nothin
   net.s2.shared_site()->quantizers().find(weight)->set_pre_quant_scale(m.device(), {1, 1, 2, 1, 1, 1});
   CHECK(says(refused(error_id::config_conflict, "*weight_quantizer", learned_scales::both), "mlp.down", "pre_quant"));
   {
-    scale_training<cpu> first{m, learned_scales::one, "mlp.down.*weight_quantizer"};
-    CHECK(says(error_text(error_id::state_nested, [&] { scale_training<cpu>{m}; }), "mlp.down.weight_quantizer"));
+    scale_training<cpu_backend> first{m, learned_scales::one, "mlp.down.*weight_quantizer"};
+    CHECK(says(error_text(error_id::state_nested, [&] { scale_training<cpu_backend>{m}; }),
+               "mlp.down.weight_quantizer"));
     quantize(m, weights(bits(4)));
     CHECK(says(error_text(error_id::state_missing, [&] { first.update(); }), "mlp.down.weight_quantizer", "replaced"));
   }
   {
-    scale_training<cpu> two{m, learned_scales::both};
+    scale_training<cpu_backend> two{m, learned_scales::both};
     set_quantizer_attributes(m, "mlp.up.weight_quantizer", {.enable = false, .num_bits = 4});
     CHECK(says(error_text(error_id::state_missing, [&] { two.finish(); }), "mlp.up.weight_quantizer", "replaced"));
   }
@@ -229,7 +230,7 @@ TEST_CASE("scale training: what cannot be learned is refused by name, and nothin
   CHECK(says(refused(error_id::config_no_match), "that is on"));
   quantize(m, weights(bits(8)));
   {
-    scale_training<cpu> late{m};
+    scale_training<cpu_backend> late{m};
     fold_weight(m);
     CHECK(says(error_text(error_id::state_folded, [&] { late.finish(); }), "mlp.up.weight_quantizer"));
   }

@@ -20,10 +20,10 @@ layer_group const qkv{"attn.q_proj", "attn.k_proj", "attn.v_proj"};
 
 struct bench {
   fused_host host;
-  model<cpu> m;
-  cpu device;
+  model<cpu_backend> m;
+  cpu_backend device;
 
-  explicit bench(model_options<cpu> options = {}) : m{host, std::move(options)} {}
+  explicit bench(model_options<cpu_backend> options = {}) : m{host, std::move(options)} {}
   void quantize(quantize_config const& config) {
     mixbit::quantize(m, config, [this] { host.forward(batch); });
   }
@@ -60,7 +60,7 @@ TEST_CASE("fused_layers: q/k/v and gate/up of one parent, if any of them is quan
   for (char const* const name : {"l.0.q_proj", "l.0.k_proj", "l.1.q_proj", "l.1.v_proj", "l.1.mlp.gate_proj",
                                  "l.1.mlp.up_proj", "l.1.mlp.down_proj", "e.0.w1", "e.0.w2", "e.0.w3", "e.1.w1"})
     host.add(name, waves({4, 4}, 0.7f));
-  model<cpu> m{host};
+  model<cpu_backend> m{host};
   CHECK(fused_layers(m).empty());
   auto config = nothing_on();
   quantizer_attribute_config a;
@@ -120,7 +120,7 @@ TEST_CASE("unshared_groups: a weight of a single channel has that channel's amax
   checkpoint_host host;
   host.add("l.gate_proj", waves({1, 16}, 0.7f));
   host.add("l.up_proj", waves({1, 16}, 0.7f, 2.0f));
-  model<cpu> m{host};
+  model<cpu_backend> m{host};
   auto config = nothing_on();
   quantizer_attribute_config a;
   a.axis = 0;
@@ -178,7 +178,7 @@ TEST_CASE("share_state: scales of some layers, of other widths, of inputs alone,
              "attn.o_proj 8"));  // behind a group that could have been changed
   quantizer_in(b.host.v, role::weight).set_pre_quant_scale(b.device, none);
   CHECK(says(b.refused(error_id::config_conflict, {qkv}), "attn.v_proj", "none on its weight"));
-  model_options<cpu> options;
+  model_options<cpu_backend> options;
   options.linalg = plain_linalg{};
   bench rewritten{std::move(options)};
   auto config = awq();
@@ -192,7 +192,7 @@ TEST_CASE("share_state: scales of some layers, of other widths, of inputs alone,
 
 TEST_CASE("share_state: inputs of other amaxes in number, and with a bias of their own, are refused") {
   fused_host host;
-  model<cpu> m{host};
+  model<cpu_backend> m{host};
   auto config = nothing_on();
   quantizer_attribute_config a;
   a.axis = -1;

@@ -15,7 +15,7 @@ namespace {
 struct kinds {
   plain_tensor conv_w = waves({2, 3, 1, 1}, 0.7f), last_w = waves({1, 1, 3, 2}, 0.4f), table = waves({9, 4}, 0.3f),
                outer_w = waves({8, 8}, 0.6f), inner_w = waves({8, 8}, 0.9f);
-  quantizer_slots<cpu> conv, last, lookup, outer, inner;
+  quantizer_slots<cpu_backend> conv, last, lookup, outer, inner;
 
   /// A 1×1 convolution is the product of its pixels with the weight; what comes out is of no interest here.
   static plain_tensor pixels(plain_tensor const& x, plain_tensor const& w, int channels, int out) {
@@ -71,7 +71,7 @@ quantize_config inputs_and_weights() {
 
 TEST_CASE("tokens: pixels of a convolution in any layout, rows of a linear layer, none of a lookup") {
   kinds net;
-  model<cpu> m{net};
+  model<cpu_backend> m{net};
   quantize(m, inputs_and_weights(), [&] { net.run_all(); });
   // the probe of `outer` runs its op, and with it `inner`, more than once; that is none of the data
   CHECK(calibration_tokens(m).layers ==
@@ -80,7 +80,7 @@ TEST_CASE("tokens: pixels of a convolution in any layout, rows of a linear layer
 
 TEST_CASE("tokens: layer by layer the first run counts, a report says what calibration_tokens does") {
   kinds net;
-  model<cpu> m{net};
+  model<cpu_backend> m{net};
   auto config = inputs_and_weights();
   quantize(m, config, [&] { net.run_all(); });
   int runs = 0;
@@ -97,7 +97,7 @@ TEST_CASE("tokens: layer by layer the first run counts, a report says what calib
 
 TEST_CASE("tokens: a calibration that throws leaves the counts that were") {
   kinds net;
-  model<cpu> m{net};
+  model<cpu_backend> m{net};
   quantize(m, inputs_and_weights(), [&] { net.run_all(); });
   auto const before = calibration_tokens(m).layers;
   CHECK_THROWS(calibrate(m, {}, [&] { net.run_convolutions(); }));

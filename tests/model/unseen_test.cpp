@@ -14,8 +14,8 @@ using namespace mixbit::test;
 
 namespace {
 
-model_options<cpu> options(unseen_quantizers unseen) {
-  model_options<cpu> o;
+model_options<cpu_backend> options(unseen_quantizers unseen) {
+  model_options<cpu_backend> o;
   o.unseen = unseen;
   return o;
 }
@@ -25,13 +25,15 @@ quantize_config const int8 = preset("INT8_DEFAULT_CFG");
 forward_loop only_up(chain& net) {
   return [&net] { apply(net.s1, batch, net.w1, multiply); };
 }
-tensor_quantizer<cpu>& input(quantizer_slots<cpu>& slots) { return quantizer(slots, quantizer_role::input); }
+tensor_quantizer<cpu_backend>& input(quantizer_slots<cpu_backend>& slots) {
+  return quantizer(slots, quantizer_role::input);
+}
 
 }  // namespace
 
 TEST_CASE("unseen: by default an error that lists them, and the model as it was") {
   chain net;
-  model<cpu> m{net, options(unseen_quantizers::refuse())};
+  model<cpu_backend> m{net, options(unseen_quantizers::refuse())};
   auto const said = error_text(error_id::state_not_calibrated, [&] { quantize(m, int8, only_up(net)); });
   CHECK(says(said, "1 static quantizer(s) saw no data: mlp.down.input_quantizer"));
   CHECK_FALSE(net.s2.live());
@@ -39,7 +41,7 @@ TEST_CASE("unseen: by default an error that lists them, and the model as it was"
 
 TEST_CASE("unseen: they take their amax from each call's data, say so, and others keep theirs") {
   chain net;
-  model<cpu> m{net, options(unseen_quantizers::take_from_data())};
+  model<cpu_backend> m{net, options(unseen_quantizers::take_from_data())};
   auto const result = quantize(m, int8, only_up(net));
   CHECK(std::ranges::count(result.notes, "mlp.down.input_quantizer: saw no data while others did; it takes its amax "
                                          "from each call's data") == 1);
@@ -52,7 +54,7 @@ TEST_CASE("unseen: they take their amax from each call's data, say so, and other
   CHECK(whole->configured().front().type == quantizer_type::static_type);
   // as a config that says dynamic quantizes
   chain other;
-  model<cpu> twin{other};
+  model<cpu_backend> twin{other};
   auto dynamic = int8;
   for (auto& e : dynamic.entries)
     if (e.cfg && e.quantizer_name.label() == "*input_quantizer") e.cfg->front().type = quantizer_type::dynamic_type;
@@ -63,7 +65,7 @@ TEST_CASE("unseen: they take their amax from each call's data, say so, and other
 
 TEST_CASE("unseen: they take the amax given, also where channels would have one each") {
   chain net;
-  model<cpu> m{net, options(unseen_quantizers::take(6.0f))};
+  model<cpu_backend> m{net, options(unseen_quantizers::take(6.0f))};
   auto config = nothing_on();
   turn_on(config, "*input_quantizer", {.num_bits = 8, .axis = -1});
   auto const result = quantize(m, config, only_up(net));
@@ -85,7 +87,7 @@ TEST_CASE("unseen: they take the amax given, also where channels would have one 
 
 TEST_CASE("unseen: a loop that reaches none of them, no loop, and a weight without elements stay errors") {
   chain net;
-  model<cpu> m{net, options(unseen_quantizers::take_from_data())};
+  model<cpu_backend> m{net, options(unseen_quantizers::take_from_data())};
   auto const refused = [&](forward_loop const& loop) {
     return error_text(error_id::state_not_calibrated, [&] { quantize(m, int8, loop); });
   };
@@ -98,7 +100,7 @@ TEST_CASE("unseen: a loop that reaches none of them, no loop, and a weight witho
 
 TEST_CASE("unseen: calibrate starts from what the config said, so data that come later count") {
   chain net;
-  model<cpu> m{net, options(unseen_quantizers::take_from_data())};
+  model<cpu_backend> m{net, options(unseen_quantizers::take_from_data())};
   quantize(m, int8, only_up(net));
   auto const report = calibrate(m, {}, [&] { net.forward(batch); });
   CHECK(report.notes.empty());
@@ -108,7 +110,7 @@ TEST_CASE("unseen: calibrate starts from what the config said, so data that come
 
 TEST_CASE("unseen: members of a sequence, a static bias, and what cannot be dynamic") {
   chain net;
-  model<cpu> m{net, options(unseen_quantizers::take_from_data())};
+  model<cpu_backend> m{net, options(unseen_quantizers::take_from_data())};
   quantizer_attribute_config dynamic{.num_bits = 8}, fixed{.num_bits = 4}, affine{.num_bits = 8};
   dynamic.type = quantizer_type::dynamic_type;
   affine.bias = bias_config{{-2, -1}};

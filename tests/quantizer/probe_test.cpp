@@ -94,8 +94,8 @@ struct one_layer {
   plain_tensor weight;
   std::string class_name;
   site_layout layout;
-  quantizer_slots<cpu> slots = {};
-  model<cpu> m{*this};
+  quantizer_slots<cpu_backend> slots = {};
+  model<cpu_backend> m{*this};
 
   one_layer(plain_tensor w, site_layout l, std::string c = "nn.Linear")
       : weight{std::move(w)}, class_name{std::move(c)}, layout{l} {
@@ -103,7 +103,7 @@ struct one_layer {
     turn_on(config, "layer.weight_quantizer", {});
     quantize(m, config);
   }
-  void walk(module_visitor<cpu> const& visit) { visit(module("layer", class_name, slots, weight, layout)); }
+  void walk(module_visitor<cpu_backend> const& visit) { visit(module("layer", class_name, slots, weight, layout)); }
   bool probed() const { return slots.shared_site()->probed; }
 
   bool passes(plain_tensor const& x, operation const& op) {
@@ -212,7 +212,7 @@ TEST_CASE("probe: a layer whose axes are said anew, or whose weight has another 
   one_layer l{waves({5, 5}, 0.7f), layouts::linear};
   plain_tensor const x = waves({3, 5}, 0.3f);
   REQUIRE(l.passes(x, multiply));
-  model<cpu> m{l};
+  model<cpu_backend> m{l};
   m.modules();
   CHECK(l.probed());  // nothing has changed
   l.layout = layouts::linear_in_out;

@@ -17,7 +17,7 @@ namespace {
 
 struct layer {
   plain_tensor weight = waves({16, 24}, 0.7f);
-  quantizer_slots<cpu> slots;
+  quantizer_slots<cpu_backend> slots;
   template <class Visit>
   void walk(Visit&& visit) {
     visit(linear("layer", slots, weight));
@@ -48,21 +48,21 @@ void on_four_threads(F f) {
 }  // namespace
 
 TEST_CASE("workspace: a second thread is refused while one is inside (rule 10)") {
-  workspace<cpu> ws;
-  workspace_lock<cpu> const held{ws};
+  workspace<cpu_backend> ws;
+  workspace_lock<cpu_backend> const held{ws};
   std::string text;
-  std::thread{[&] { text = error_text(error_id::state_busy, [&] { workspace_lock<cpu>{ws}; }); }}.join();
+  std::thread{[&] { text = error_text(error_id::state_busy, [&] { workspace_lock<cpu_backend>{ws}; }); }}.join();
   CHECK(says(text, "workspace", "two threads"));
-  workspace_lock<cpu> const nested{ws};  // the same thread may
+  workspace_lock<cpu_backend> const nested{ws};  // the same thread may
 }
 
 TEST_CASE("workspace: is free again after its last lock, also after an exception, on any thread") {
-  workspace<cpu> ws;
+  workspace<cpu_backend> ws;
   {
-    workspace_lock<cpu> const outer{ws};
+    workspace_lock<cpu_backend> const outer{ws};
     ws.scratch.allocate(64);
     try {
-      workspace_lock<cpu> const inner{ws};
+      workspace_lock<cpu_backend> const inner{ws};
       ws.scratch.allocate(64);
       throw 1;
     } catch (int) {
@@ -72,7 +72,7 @@ TEST_CASE("workspace: is free again after its last lock, also after an exception
   CHECK(ws.scratch.used() == 0);
   bool entered = false;
   std::thread{[&] {
-    workspace_lock<cpu> const held{ws};
+    workspace_lock<cpu_backend> const held{ws};
     entered = true;
   }}.join();
   CHECK(entered);
@@ -80,7 +80,7 @@ TEST_CASE("workspace: is free again after its last lock, also after an exception
 
 TEST_CASE("workspace: four threads on one model are refused while another is inside its op, and change nothing") {
   layer l;
-  model<cpu> m{l};
+  model<cpu_backend> m{l};
   plain_tensor const x = waves({5, 24}, 0.3f);
   quantize(m, int8(), [&] { apply(l.slots, x, l.weight, multiply); });
   plain_tensor const expected = apply(l.slots, x, l.weight, multiply);
@@ -98,14 +98,14 @@ TEST_CASE("workspace: four threads on one model are refused while another is ins
 TEST_CASE("calibration: a second thread that shows a static bias data is refused, since its value has an order") {
   struct host {
     layer l;
-    quantizer_slots<cpu> attention;
-    void walk(module_visitor<cpu> const& visit) {
+    quantizer_slots<cpu_backend> attention;
+    void walk(module_visitor<cpu_backend> const& visit) {
       l.walk(visit);
       visit(module("attn", "attention", attention));
     }
-    quantizer_slots<cpu>& slots(bool of_tensor) { return of_tensor ? attention : l.slots; }
+    quantizer_slots<cpu_backend>& slots(bool of_tensor) { return of_tensor ? attention : l.slots; }
     void show(plain_tensor batch, bool of_tensor) {
-      workspace<cpu> ws;
+      workspace<cpu_backend> ws;
       if (of_tensor) apply(ws, attention, batch, 1);
       else apply(ws, l.slots, batch, l.weight, multiply);
     }
@@ -114,7 +114,7 @@ TEST_CASE("calibration: a second thread that shows a static bias data is refused
   for (bias_method const method : {bias_method::mean, bias_method::max_min})
     for (bool const of_tensor : {false, true}) {
       host h;
-      model<cpu> m{h};
+      model<cpu_backend> m{h};
       quantizer_attribute_config affine;
       affine.bias = bias_config{{-2}, quantizer_type::static_type, method};
       std::string const name = of_tensor ? "attn.k_bmm_quantizer" : "layer.input_quantizer";
@@ -123,7 +123,7 @@ TEST_CASE("calibration: a second thread that shows a static bias data is refused
       auto const show = [&](plain_tensor const& batch) { h.show(batch, of_tensor); };
       auto const calibrated = [&](auto const& loop) {
         quantize(m, config, loop);
-        cpu device;
+        cpu_backend device;
         auto& q = h.slots(of_tensor).shared_site()->quantizers().quantizers[of_tensor ? 1 : 0].members().front();
         return std::pair{q.bias()->values(), q.amax(device)};
       };
@@ -143,12 +143,12 @@ TEST_CASE("calibration: a second thread that shows a static bias data is refused
 
 TEST_CASE("workspace: one a thread runs clean and gives the bits of one thread (rule 10)") {
   layer l;
-  model<cpu> m{l};
+  model<cpu_backend> m{l};
   plain_tensor const x = waves({5, 24}, 0.3f);
   plain_tensor const big = waves({5, 24}, 0.4f);
   auto const loop = [&] {  // calibration too
     on_four_threads([&](int t) {
-      workspace<cpu> ws;
+      workspace<cpu_backend> ws;
       apply(ws, l.slots, t == 2 ? big : x, l.weight, multiply);
     });
   };
@@ -157,7 +157,7 @@ TEST_CASE("workspace: one a thread runs clean and gives the bits of one thread (
     l.slots.cache_weight(cached);
     std::vector<plain_tensor> results(4, plain_tensor{0, 0});
     on_four_threads([&](int t) {  // the first live calls, so each may probe
-      workspace<cpu> ws;
+      workspace<cpu_backend> ws;
       for (int i = 0; i < 10; ++i) results[static_cast<std::size_t>(t)] = apply(ws, l.slots, x, l.weight, multiply);
     });
     plain_tensor const expected = apply(l.slots, x, l.weight, multiply);
@@ -165,14 +165,14 @@ TEST_CASE("workspace: one a thread runs clean and gives the bits of one thread (
   }
   float const top = std::max(*std::max_element(x.values.begin(), x.values.end()),
                              *std::max_element(big.values.begin(), big.values.end()));
-  cpu device;
+  cpu_backend device;
   auto& input = *l.slots.shared_site()->quantizers().find(quantizer_role::input);
   CHECK(input.members()[0].amax(device)[0] >= top);
 }
 
 TEST_CASE("workspace: threads that train on one model, each with a workspace, get the bits of one thread") {
   layer l;
-  model<cpu> m{l};
+  model<cpu_backend> m{l};
   quantize_config config = nothing_on();
   quantizer_attribute_config clipped;
   clipped.pass_through_bwd = false;
@@ -203,7 +203,7 @@ TEST_CASE("workspace: threads that train on one model, each with a workspace, ge
     std::vector<gradients> results(4);
     std::atomic<int> refused{0};
     on_four_threads([&](int t) {
-      workspace<cpu> ws;
+      workspace<cpu_backend> ws;
       try {
         for (int i = 0; i < 20; ++i) {
           apply(ws, l.slots, batches[static_cast<std::size_t>(t)], l.weight, multiply);
@@ -228,13 +228,13 @@ TEST_CASE("workspace: threads that train on one model, each with a workspace, ge
 
 TEST_CASE("workspace: one of the caller's lets another thread train while the model's own is held") {
   layer l;
-  model<cpu> m{l};
+  model<cpu_backend> m{l};
   plain_tensor const x = waves({5, 24}, 0.3f);
   quantize(m, int8(), [&] { apply(l.slots, x, l.weight, multiply); });
-  workspace_lock<cpu> const held{m.scratch()};
+  workspace_lock<cpu_backend> const held{m.scratch()};
   std::string own, shared;
   std::thread{[&] {
-    workspace<cpu> ws;
+    workspace<cpu_backend> ws;
     plain_tensor grad = x, grad_w = l.weight;
     own = error_text(error_id::state_busy, [&] {
       lend(ws, l.slots, x, l.weight, [](plain_tensor const&, plain_tensor const&) {});
@@ -249,7 +249,7 @@ TEST_CASE("workspace: one of the caller's lets another thread train while the mo
 
 TEST_CASE("workspace: a trial on one thread is none on another, so that layers save what they must (rule 6)") {
   layer l;
-  model<cpu> m{l};
+  model<cpu_backend> m{l};
   plain_tensor const x = waves({5, 24}, 0.3f);
   quantize(m, int8(), [&] { apply(l.slots, x, l.weight, multiply); });
   l.slots.shared_site()->probed = false;
@@ -267,9 +267,9 @@ TEST_CASE("workspace: a trial on one thread is none on another, so that layers s
 
 TEST_CASE("workspace: the limit on scratch memory is refused by name, and the model stays usable") {
   layer l;
-  model_options<cpu> options;
+  model_options<cpu_backend> options;
   options.scratch_limit = 1 << 16;
-  model<cpu> m{l, options};
+  model<cpu_backend> m{l, options};
   plain_tensor const x = waves({5, 24}, 0.3f), huge = waves({40000, 24}, 0.3f);
   quantizer_attribute_config by_token;
   by_token.type = quantizer_type::dynamic_type;

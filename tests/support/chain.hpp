@@ -10,7 +10,7 @@ namespace mixbit::test {
 /// Two linear layers in a row.
 struct chain {
   plain_tensor w1 = waves({6, 8}, 0.7f), w2 = waves({4, 6}, 0.9f);
-  quantizer_slots<cpu> s1, s2;
+  quantizer_slots<cpu_backend> s1, s2;
   plain_tensor forward(plain_tensor const& x) { return apply(s2, apply(s1, x, w1, multiply), w2, multiply); }
   template <class Visit>
   void walk(Visit&& visit) {
@@ -21,13 +21,13 @@ struct chain {
 
 inline plain_tensor const batch = waves({5, 8}, 0.3f);
 
-inline tensor_quantizer<cpu>& quantizer(quantizer_slots<cpu>& slots, quantizer_role role) {
+inline tensor_quantizer<cpu_backend>& quantizer(quantizer_slots<cpu_backend>& slots, quantizer_role role) {
   auto* const q = slots.shared_site()->quantizers().find(role);
   REQUIRE(q != nullptr);
   return q->members().front();
 }
-inline std::vector<float> amax(quantizer_slots<cpu>& slots, quantizer_role role) {
-  cpu device;
+inline std::vector<float> amax(quantizer_slots<cpu_backend>& slots, quantizer_role role) {
+  cpu_backend device;
   return quantizer(slots, role).amax(device);
 }
 

@@ -38,7 +38,7 @@ struct mixbit::tensor_traits<mixbit::test::plain_tensor> {
 
 namespace mixbit::test {
 
-using cpu = reference::scalar;
+using cpu_backend = reference::scalar;
 
 /// Values without a pattern that rounding would meet: size · sin(step · (i + 1)).
 inline plain_tensor waves(std::initializer_list<std::int64_t> sizes, float step, float size = 1.0f) {
@@ -63,7 +63,7 @@ class checkpoint_host {
     std::string name, class_name;
     plain_tensor weight;
     site_layout layout;
-    quantizer_slots<cpu> slots;
+    quantizer_slots<cpu_backend> slots;
   };
 
   /// A linear layer of that name.

@@ -51,7 +51,7 @@ struct export_bench {
   json_document config = {
       {"architectures", {"LlamaForCausalLM", "Other"}}, {"use_cache", true}, {"eos_token_id", nullptr}};
   std::vector<std::pair<std::string, plain_tensor>> tensors;
-  std::unique_ptr<mixbit::model<cpu>> m;
+  std::unique_ptr<mixbit::model<cpu_backend>> m;
 
   std::filesystem::path source() const { return folder / "source"; }
   std::filesystem::path out() const { return folder / "out"; }
@@ -72,7 +72,7 @@ struct export_bench {
   /// Writes the source and quantizes as `configure` says.
   void quantize(std::function<void(quantize_config&)> const& configure, forward_loop const& loop = {}) {
     write_source();
-    m = std::make_unique<mixbit::model<cpu>>(host);
+    m = std::make_unique<mixbit::model<cpu_backend>>(host);
     auto what = nothing_on();
     configure(what);
     mixbit::quantize(*m, what, loop);

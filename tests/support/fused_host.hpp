@@ -8,7 +8,7 @@ namespace mixbit::test {
 struct fused_host {
   plain_tensor wq = waves({8, 16}, 0.7f), wk = waves({8, 16}, 1.3f, 0.5f), wv = waves({8, 16}, 2.1f, 2.0f),
                wo = waves({16, 8}, 0.9f);
-  quantizer_slots<cpu> q, k, v, o;
+  quantizer_slots<cpu_backend> q, k, v, o;
 
   plain_tensor forward(plain_tensor const& x) {
     plain_tensor sum = apply(q, x, wq, multiply);
@@ -34,7 +34,7 @@ inline plain_tensor uneven(std::int64_t rows, std::int64_t width, float step = 0
 }
 
 /// The module's quantizer in that role under the active recipe, on or off.
-inline sequential_quantizer<cpu>& quantizer_in(quantizer_slots<cpu>& slots, quantizer_role role) {
+inline sequential_quantizer<cpu_backend>& quantizer_in(quantizer_slots<cpu_backend>& slots, quantizer_role role) {
   for (auto& q : slots.shared_site()->quantizers().quantizers)
     if (q.role() == role) return q;
   fail(error_id::state_missing, "no such quantizer");

@@ -8,7 +8,7 @@ namespace mixbit::test {
 struct norm_host {
   plain_tensor norm = waves({16}, 1.1f), shift = waves({16}, 0.3f, 0.2f), wq = waves({6, 16}, 0.7f),
                wup = waves({10, 16}, 1.3f), up_bias = waves({10}, 0.5f, 0.1f), wdown = waves({4, 10}, 0.9f);
-  quantizer_slots<cpu> q, up, down;
+  quantizer_slots<cpu_backend> q, up, down;
 
   /// Rows of q's output and of down's, one behind the other.
   std::vector<float> forward(plain_tensor const& x) {

@@ -84,8 +84,8 @@ inline sequential_quantizer<cpu_backend>& quantizer_of(linear_layer& layer, quan
   throw std::runtime_error{"no such quantizer"};
 }
 inline std::vector<float> amax_of(linear_layer& layer, quantizer_role role) {
-  cpu_backend cpu;
-  return quantizer_of(layer, role).members().front().amax(cpu);
+  cpu_backend device;
+  return quantizer_of(layer, role).members().front().amax(device);
 }
 
 /// Inputs of which every fifth channel is large: what SmoothQuant and AWQ are for.
