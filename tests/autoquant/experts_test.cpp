@@ -235,6 +235,21 @@ TEST_CASE("experts: weights share the largest amax on request") {
   CHECK(says(said, "layers.0.mlp.experts.0.down_proj", "fold_weight"));
 }
 
+TEST_CASE("experts: of two levels the tensor's own amax is shared too, where one holds it apart from its blocks") {
+  mixture net;
+  model<cpu_backend> m{net, with_siblings()};
+  auto config = nothing_on();
+  quantizer_attribute_config nvfp4{.num_bits = bit_spec{2, 1}};
+  nvfp4.block_sizes = block_config{{{-1, 16}}, quantizer_type::static_type, bit_spec{4, 3}};
+  turn_on(config, "*weight_quantizer", nvfp4);
+  quantize(m, config, routed(net));
+  auto const of = [&](std::size_t e) -> auto& { return quantizer(net.experts[e].up_slots, weight); };
+  cpu_backend device;
+  of(2).hold_tensor_amax(device, 77.0f);  // as a search of its blocks' scales leaves it
+  complete_experts(m, {.share_weight_amax = true});
+  for (std::size_t e = 0; e < 4; ++e) CHECK(of(e).tensor_amax(device, net.experts[e].up.shape) == 77.0f);
+}
+
 TEST_CASE("experts: what cannot be completed is an error that names the layer, and the model as it was") {
   mixture net;
   model<cpu_backend> m{net, with_siblings()};

@@ -143,18 +143,23 @@ TEST_CASE("svdquant: what it cannot do is refused") {
 }
 
 TEST_CASE("svdquant: calibrating again undoes the split and keeps input and weight under one scale") {
-  biased host;
   matrix const x = random_matrix(8, 16, 3);
-  auto const loop = [&] { host.forward(x); };
-  model<cpu_backend> m{host, splitting(true)};
-  quantize(m, config(true), loop);
-  bool ran = false;
-  calibrate(m, "max", [&] {
-    ran = true;
-    matrix const plain = (x * host.weight.transpose()).rowwise() + host.bias;
-    CHECK((host.forward(x) - plain).norm() < 1e-5f * plain.norm());  // (x s) (w / s): the scales still cancel
-  });
-  CHECK(ran);
+  auto const split = config(true);
+  auto twice = split;
+  twice.algorithm = std::vector{split.algorithm.steps().front(), algorithm_step{"gptq"}};  // of what the split left
+  for (auto const& c : {split, twice}) {
+    biased host;
+    auto const loop = [&] { host.forward(x); };
+    model<cpu_backend> m{host, splitting(true)};
+    quantize(m, c, loop);
+    bool ran = false;
+    calibrate(m, "max", [&] {
+      ran = true;
+      matrix const plain = (x * host.weight.transpose()).rowwise() + host.bias;
+      CHECK((host.forward(x) - plain).norm() < 1e-5f * plain.norm());  // (x s) (w / s): the scales still cancel
+    });
+    CHECK(ran);
+  }
 }
 
 TEST_CASE("svdquant: a second split, and scales over a weight that was rewritten under others, are refused") {

@@ -138,6 +138,22 @@ TEST_CASE("layer checkpoints: NVFP4 keeps the tensor's amax that a search of its
   });
 }
 
+TEST_CASE("layer checkpoints: what the algorithm did not take is not kept as if it had") {
+  matrix const x = random_matrix(40, 32, 7);
+  temporary_folder const folder;
+  auto options = for_gptq();
+  auto config = preset("INT4_BLOCKWISE_WEIGHT_ONLY_CFG");
+  config.entries.push_back({.quantizer_name = "*weight_quantizer", .cfg = std::vector{quantizer_attribute_config{
+                                                                       .num_bits = 4, .axis = 0}}});
+  config.algorithm =
+      algorithm_step{"gptq", {{"layerwise", true}, {"layerwise_checkpoint_dir", folder.path().string()}}};
+  small_network net;
+  model<cpu_backend> m{net, options};
+  CHECK_FALSE(error_text(error_id::state_not_calibrated, [&] { quantize(m, config, [] {}); }).empty());
+  quantize(m, config, [&] { net.forward(x); });
+  for (auto* const layer : {&net.first, &net.second}) CHECK(site_of(*layer).quantizers().weight.has_value());
+}
+
 TEST_CASE("layer checkpoints: a weight keeps the scale that GPTQ found it under, and is not scaled twice") {
   temporary_folder const folder;
   auto config = preset("INT8_DEFAULT_CFG");

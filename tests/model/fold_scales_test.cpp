@@ -5,6 +5,7 @@
 #include "mixbit/config/presets.hpp"
 #include "mixbit/model/control.hpp"
 #include "mixbit/model/postprocess.hpp"
+#include "mixbit/model/scale_training.hpp"
 #include "mixbit/model/shared_state.hpp"
 #include "support/error_text.hpp"
 #include "support/norm_host.hpp"
@@ -120,6 +121,31 @@ TEST_CASE("fold_pre_quant_scales: rows without scales of their own are calibrate
   CHECK(quantizer_in(b.host.up, role::weight).members().front().amax(b.device) == std::vector{top});
 }
 
+TEST_CASE("fold_pre_quant_scales: a layer that takes a scale and gives one away is calibrated for both, in any order") {
+  std::vector<std::vector<float>> amaxes, outputs;
+  for (bool const norm_first : {true, false}) {
+    bench b;
+    b.quantize("NVFP4_AWQ_LITE_CFG", {{"awq_lite"}});
+    share_state(b.m, {{"q_proj", "up_proj"}});
+    fold_pre_quant_scales(b.m, norm_first ? std::vector{b.norm(), b.up()} : std::vector{b.up(), b.norm()});
+    float top = 0;
+    for (float const w : b.host.wup.values) top = std::max(top, std::abs(w));
+    CHECK(difference(quantizer_in(b.host.up, role::weight).members().front().amax(b.device), {top}) < 1e-6f);
+    outputs.push_back(b.host.forward(batch));
+  }
+  CHECK(difference(outputs[0], outputs[1]) < 1e-6f);
+}
+
+TEST_CASE("fold_pre_quant_scales: a bias of two operations and a layer whose scales are learned are refused") {
+  bench b;
+  b.quantize("INT8_SMOOTHQUANT_CFG", smooth);
+  auto down = b.up();
+  down.bias = b.norm().bias;
+  CHECK(says(b.refused(error_id::config_conflict, {b.norm(), down}), "bias is given for two"));
+  scale_training<cpu_backend> const learning{b.m, learned_scales::one, "up_proj.weight_quantizer"};
+  CHECK(says(b.refused(error_id::state_nested, {b.norm()}), "up_proj.weight_quantizer", "scale_training"));
+}
+
 TEST_CASE("fold_pre_quant_scales: weights that gptq and svdquant rewrote follow; calibrating again starts from there") {
   std::vector<std::vector<algorithm_step>> const cases{
       {{"svdquant", {{"lowrank", std::int64_t{2}}}}}, {{"awq_lite"}, {"gptq"}}, {{"gptq"}, {"awq_lite"}}};
@@ -218,4 +244,10 @@ TEST_CASE("fold_pre_quant_scales: a guard around it does not put the scales back
   }
   CHECK(b.scale(b.host.down).empty());
   CHECK(difference(b.host.forward(batch), y) < 2e-6f);
+  {
+    quantizer_guard keep{b.m, "*"};
+    disable_quantizer(b.m, "q_proj*");
+    fold_pre_quant_scales(b.m, {b.up()});
+  }
+  CHECK(quantizer_in(b.host.q, role::weight).enabled());  // which had no part in it
 }

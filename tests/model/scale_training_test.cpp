@@ -160,6 +160,12 @@ TEST_CASE("scale training: a step moves step sizes as LSQ does, and stops above 
   p.after[4] = std::nanf("");
   CHECK(says(error_text(error_id::format_amax, [&] { scales.update(); }), "mlp.up.weight_quantizer", "amax[4]"));
   CHECK(amax(net.s1, weight) == held);
+  p.after = held;
+  p.after_gradient[4] = std::nan("");
+  CHECK(says(error_text(error_id::format_amax, [&] { scales.step(0.05); }), "mlp.up.weight_quantizer", "amax[4]"));
+  CHECK(p.after == held);
+  scales.step(0.05);  // goes on, with gradients from 0
+  CHECK(amax(net.s1, weight) == held);
 }
 
 TEST_CASE("scale training: what is not finished is taken back, what is stays") {
@@ -219,6 +225,10 @@ TEST_CASE("scale training: what cannot be learned is refused by name, and nothin
   }
   {
     scale_training<cpu_backend> two{m, learned_scales::both};
+    int& active = net.s1.shared_site()->active;
+    active = 1;  // as where a search applies another recipe
+    CHECK(says(error_text(error_id::state_missing, [&] { two.finish(); }), "mlp.up.weight_quantizer", "active"));
+    active = 0;
     set_quantizer_attributes(m, "mlp.up.weight_quantizer", {.enable = false, .num_bits = 4});
     CHECK(says(error_text(error_id::state_missing, [&] { two.finish(); }), "mlp.up.weight_quantizer", "replaced"));
   }
@@ -226,6 +236,8 @@ TEST_CASE("scale training: what cannot be learned is refused by name, and nothin
   dynamic.type = quantizer_type::dynamic_type;
   quantize(m, weights(dynamic));
   CHECK(says(refused(error_id::config_conflict), "mlp.up.weight_quantizer", "each call's data"));
+  quantize(m, weights(bits(12)));
+  CHECK(says(refused(error_id::format_value, "*weight_quantizer", learned_scales::both), "mlp.up.weight_quantizer"));
   disable_quantizer(m, "*");
   CHECK(says(refused(error_id::config_no_match), "that is on"));
   quantize(m, weights(bits(8)));

@@ -48,8 +48,7 @@ void rewrite_weight(calibration<B>& c, calibrated_layer<B> const& layer, input_g
   for (auto const& note : outcome.notes) c.notes.push_back(layer.name() + ": gptq: " + note);
   auto& kept = layer.quantizers().weight.emplace(device, source);
   store_floats(device, kept.view(), values);
-  layer.quantizers().absorbed_scale = q.pre_quant_scale(device);
-  if (q.has_pre_quant_scale()) q.set_pre_quant_scale(device, {});  // it is in what is kept
+  layer.quantizers().absorb_scale(device, q);
 }
 
 }  // namespace detail

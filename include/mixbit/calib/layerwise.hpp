@@ -96,7 +96,8 @@ std::vector<calibrated_layer<B>> in_order(calibration<B> const& c, std::vector<s
 
 /// Runs one step layer by layer. A layer that the algorithm refuses (`config_conflict`), or that no data reaches, is
 /// calibrated by max, and a note says why; where it is so of all of them, the first reason is thrown. With a
-/// layerwise_checkpoint_dir what it holds is not calibrated again, and each further layer is saved there.
+/// layerwise_checkpoint_dir what it holds is not calibrated again, and each further layer that the algorithm took is
+/// saved there.
 template <backend B>
 void calibrate_layerwise(calibration<B>& c, algorithm_step const& step, algorithm<B> const& run,
                          layer_checkpoints<B> const& checkpoints = {}) {
@@ -122,19 +123,21 @@ void calibrate_layerwise(calibration<B>& c, algorithm_step const& step, algorith
     calibration<B> one{c};  // the same in all but its layers
     one.layers = {layer};
     one.notes.clear();
+    bool refused = false;
     try {
       run(one, step);
       taken = true;
     } catch (error const& e) {
       // a layer that takes no part, or that no token reaches; the loop is there, it has run
       if (e.id() != error_id::config_conflict && e.id() != error_id::state_not_calibrated) throw;
+      refused = true;
       if (!refusal) refusal = e;
       c.notes.push_back(detail::concat("layerwise: ", layer.name(), " is calibrated by max: ", e.message()));
       calibrate_max(one);
     }
     layer.where->cache.valid = false;
     c.notes.insert(c.notes.end(), one.notes.begin(), one.notes.end());
-    if (!folder.empty()) checkpoints.save(kept, layer, c.home.device);
+    if (!folder.empty() && !refused) checkpoints.save(kept, layer, c.home.device);
     ++kept.place;
   }
   if (!taken && refusal) throw *refusal;

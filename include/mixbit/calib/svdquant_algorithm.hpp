@@ -50,8 +50,7 @@ void split_weight(calibration<B>& c, calibrated_layer<B> const& layer, sequentia
   auto rest = held_floats(device, source.type, rows, columns, weight);
   recipe.weight.emplace(std::move(rest));
   recipe.branch.emplace(low_rank_branch<B>{std::move(down), std::move(up), std::move(negative)});
-  recipe.absorbed_scale = q.pre_quant_scale(device);
-  if (q.has_pre_quant_scale()) q.set_pre_quant_scale(device, {});  // it is in what is kept
+  recipe.absorb_scale(device, q);
 }
 
 /// Throws `format_value` for a rotation, which the branch would not see.

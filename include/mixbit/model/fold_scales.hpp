@@ -57,11 +57,21 @@ class scale_folding {
       scale_linear(op, scale);
     }
     if (op.bias.data != nullptr) {
+      if (!written_.insert(op.bias.data).second)
+        fail(error_id::config_conflict, op.name, ": its bias is given for two operations; name all consumers in one");
       scale_vector(op, op.bias, "bias", scale);
       outside.push_back(op.name + ".bias");
     }
     for (auto const& l : consumers) take_scale(l, outside);
     return true;
+  }
+
+  /// Behind the last `add`: until then a consumer that is itself an operation is calibrated under its scale.
+  void drop_scales() {
+    for (auto const& l : scaled_) {
+      changes_.of(l, *l.input).set_pre_quant_scale(c_.home.device, {});
+      if (l.weight != nullptr) changes_.of(l, *l.weight).set_pre_quant_scale(c_.home.device, {});
+    }
   }
 
   /// Each result is computed once in scratch memory: one that is not finite must leave all as it is. Throws
@@ -92,10 +102,10 @@ class scale_folding {
       where->quantizers().absorbed_scale.clear();
       where->scales_folded_into.insert(tensors.begin(), tensors.end());
     }
-    for (auto const& l : c_.layers) {
-      l.where->cache.valid = false;  // of a weight that was rewritten
-      ++l.where->generation;         // a quantizer_guard would put back quantizers of the weight before
-      l.where->refresh();
+    for (auto const& where : touched_) {
+      where->cache.valid = false;  // of a weight that was rewritten
+      ++where->generation;         // a quantizer_guard would put back quantizers of the weight before
+      where->refresh();
     }
   }
 
@@ -150,6 +160,10 @@ class scale_folding {
            "which are calibrated for its weight as it is; quantize or apply a plan before");
     if (l.weight.data == nullptr)
       fail(error_id::config_conflict, op, ": the walk gives no weight of ", l.name());
+    if (auto const* const q = l.where->recipes.empty() ? nullptr : l.quantizers().find(quantizer_role::weight))
+      for (auto const& member : q->members())
+        if (member.learns())
+          fail(error_id::state_nested, op, ": a scale_training is at ", member.name(), "; finish it before");
     require_one_user(op, l);
   }
 
@@ -199,6 +213,7 @@ class scale_folding {
       fail(error_id::tensor_shape, op.name, ": has ", w.shape[0], " outputs, and its consumers ", rows, " inputs");
     if (!rows_.insert(op.name).second)
       fail(error_id::config_conflict, op.name, ": is given as two operations; name all its consumers in one");
+    touched_.insert(l.layer.where);
     if (!l.layer.where->recipes.empty()) scale_quantized(l, scale);
     add_write(op.name + ".weight", writable(w), 0, scale);
   }
@@ -253,8 +268,8 @@ class scale_folding {
     add_write(l.name() + ".weight", writable(l.layer.weight), l.layer.weight.rank - 1, inverse);
     if (auto& held = l.layer.quantizers().weight; held && absorbed.empty())  // rewritten before the scale was chosen
       add_write(l.name() + ": its rewritten weight", held->view(), l.layer.weight.rank - 1, inverse);
-    changes_.of(l, *l.input).set_pre_quant_scale(c_.home.device, {});
-    if (l.weight != nullptr) changes_.of(l, *l.weight).set_pre_quant_scale(c_.home.device, {});
+    scaled_.push_back(l);
+    touched_.insert(l.layer.where);
     marks_.push_back({l.layer.where, outside});
   }
 
@@ -273,6 +288,8 @@ class scale_folding {
   std::set<void const*> written_;
   std::set<std::string> rows_;
   std::vector<write> writes_;
+  std::vector<sharing_layer<B>> scaled_;           ///< consumers whose scales go
+  std::set<std::shared_ptr<site<B>>> touched_;
   std::vector<std::pair<std::shared_ptr<site<B>>, std::vector<std::string>>> marks_;
 };
 
@@ -293,6 +310,7 @@ fold_report fold_pre_quant_scales(model<B>& m, std::vector<preceding_op> const& 
   detail::scale_folding<B> folding{c};
   fold_report report;
   for (auto const& op : ops) report.folded += folding.add(op);
+  folding.drop_scales();
   folding.try_writes();
   folding.commit();
   report.notes = std::move(c.notes);

@@ -16,15 +16,18 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
 #include "mixbit/calib/host_floats.hpp"
 #include "mixbit/calib/scale_gradient.hpp"
+#include "mixbit/formats/check.hpp"
 #include "mixbit/formats/storage.hpp"
 #include "mixbit/model/control.hpp"
 
@@ -152,7 +155,9 @@ class scale_training {
       auto const& s = q.owner.slots->shared_site();
       std::optional<float> whole;
       if (is_two_level(member.numerics().how.scaling)) whole = member.tensor_amax(m.device(), weight);
-      learned_.push_back({s, s->generation, q.quantizer, member.amax(m.device()), whole, member.holds_tensor_amax(),
+      if (what != learned_scales::one) check_encodable(member.numerics().how, q.quantizer->path());
+      learned_.push_back({s, s->generation, s->active, q.quantizer, member.amax(m.device()), whole,
+                          member.holds_tensor_amax(),
                           std::make_shared<detail::learned_scale<B>>(m.device(), member, weight, what)});
     }
     if (learned_.empty())
@@ -166,7 +171,7 @@ class scale_training {
   ~scale_training() {
     if (finished_) return;
     for (auto const& l : learned_)
-      if (l.is_there()) l.take_back(model_.device());
+      if (l.is_held()) l.take_back(model_.device());
   }
 
   /// To be moved by an optimizer of the host's, which calls update() behind it.
@@ -176,8 +181,11 @@ class scale_training {
     return all;
   }
 
-  /// A step down the gradient, as LSQ scales it: step sizes move by rate · gradient / √(elements · bound).
+  /// A step down the gradient, as LSQ scales it: step sizes move by rate · gradient / √(elements · bound). Throws what
+  /// update() throws, with amaxes as before and gradients at 0.
   void step(double rate) {
+    std::vector<std::pair<std::vector<float>, std::vector<float>>> before;
+    for (auto const& l : learned_) before.emplace_back(l.scale->parameter.after, l.scale->parameter.before);
     for (auto const& l : learned_) {
       auto& p = l.scale->parameter;
       auto const move = [&](std::vector<float>& amax, std::vector<double> const& gradient) {
@@ -187,18 +195,27 @@ class scale_training {
       move(p.after, p.after_gradient);
       move(p.before, p.before_gradient);
     }
-    update();
+    try {
+      update();
+    } catch (...) {
+      for (std::size_t i = 0; i < learned_.size(); ++i) {
+        auto& p = learned_[i].scale->parameter;
+        std::tie(p.after, p.before) = std::move(before[i]);
+        start_gradients(p);
+      }
+      throw;
+    }
   }
 
   /// The parameters' amaxes are used from now on, and their gradients start from 0. An amax of 0 stays; others are kept
   /// from becoming 0 or negative, at a scale of 1e-8 (ModelOpt's). Throws `format_amax` for one that is not finite,
-  /// `state_missing` where another phase has replaced a quantizer, `state_folded` where one has folded its weight; what
-  /// casts is then as before.
+  /// `state_missing` where another phase has replaced a quantizer or made another recipe active, `state_folded` where
+  /// one has folded its weight; what casts is then as before.
   void update() {
     for (auto const& l : learned_) {
       if (!l.is_there())
-        fail(error_id::state_missing, l.scale->parameter.name, ": this quantizer was replaced while its scales were ",
-             "learned");
+        fail(error_id::state_missing, l.scale->parameter.name, ": this quantizer was replaced, or another recipe made ",
+             "active, while its scales were learned");
       if (l.where->folded)
         fail(error_id::state_folded, l.scale->parameter.name, ": fold_weight has fixed this weight while its scales ",
              "were learned");
@@ -209,8 +226,7 @@ class scale_training {
       auto& p = l.scale->parameter;
       l.member().set_amax(model_.device(), partition{l.member().groups()}, l.scale->before());
       l.scale->hold(model_.device());
-      std::ranges::fill(p.after_gradient, 0.0);
-      std::ranges::fill(p.before_gradient, 0.0);
+      start_gradients(p);
       l.where->cache.valid = false;
     }
   }
@@ -237,6 +253,7 @@ class scale_training {
   struct learned {
     std::shared_ptr<site<B>> where;
     std::uint64_t generation;
+    int recipe;  ///< that the quantizer is of
     sequential_quantizer<B>* quantizer;
     std::vector<float> amax;     ///< from before
     std::optional<float> whole;  ///< the tensor's own, for two levels
@@ -244,9 +261,11 @@ class scale_training {
     std::shared_ptr<detail::learned_scale<B>> scale;
 
     tensor_quantizer<B>& member() const { return quantizer->members().front(); }
-    bool is_there() const {
+    /// Is the quantizer the one it was?
+    bool is_held() const {
       return generation == where->generation && !quantizer->members().empty() && member().learns() == scale.get();
     }
+    bool is_there() const { return is_held() && where->active == recipe; }
     void take_back(B& device) const {
       auto& q = member();
       partition const groups = q.groups();
@@ -262,7 +281,12 @@ class scale_training {
     float const least = 1e-8f * l.scale->range().bound;
     for (float& a : amax)
       if (a != 0 && a < least && fp::is_finite(a)) a = least;
-    check_amax(amax, l.member().numerics().how, dtype::f32, l.scale->parameter.name);
+    l.member().require_amax(amax);
+  }
+
+  static void start_gradients(scale_parameter& p) {
+    std::ranges::fill(p.after_gradient, 0.0);
+    std::ranges::fill(p.before_gradient, 0.0);
   }
 
   held_tensor<B> cast_weight(learned const& l, const_tensor_ref weight) {

@@ -42,10 +42,14 @@ struct amax_to_set {
   tensor_quantizer<B>* member;
   partition groups;
   std::vector<float> amax;
+  std::optional<float> whole = {};  ///< the tensor's own, where one of those it is of holds its own beside its blocks'
 
   /// Throws `format_amax` for one that the member's format cannot hold.
-  void check() const { check_amax(amax, member->numerics().how, dtype::f32, member->name()); }
-  void set(B& device) const { member->set_amax(device, groups, amax); }
+  void check() const { member->require_amax(amax); }
+  void set(B& device) const {
+    member->set_amax(device, groups, amax);
+    if (whole) member->hold_tensor_amax(device, *whole);
+  }
 };
 
 /// Throws `config_conflict` where what `from` has seen says nothing of what `to` will see.
@@ -77,8 +81,13 @@ std::vector<amax_to_set<B>> largest_of(B& device, sequential_quantizer<B>& to,
     auto& member = to.members()[i];
     if (!member.needs_calibration()) continue;
     amax_to_set<B> next{&member, member.groups(), member.amax(device)};
+    auto const take_whole = [&](tensor_quantizer<B> const& of) {
+      if (of.holds_tensor_amax()) next.whole = std::max(next.whole.value_or(0), of.tensor_amax(device, {}));
+    };
+    take_whole(member);
     for (auto const* const q : from) {
       auto const& other = q->members()[i];
+      take_whole(other);
       auto const theirs = other.amax(device);
       if (next.amax.empty()) next.groups = other.groups(), next.amax.resize(theirs.size());
       if (theirs.size() != next.amax.size())
@@ -86,6 +95,7 @@ std::vector<amax_to_set<B>> largest_of(B& device, sequential_quantizer<B>& to,
              theirs.size());
       std::ranges::transform(next.amax, theirs, next.amax.begin(), [](float a, float b) { return std::max(a, b); });
     }
+    if (next.whole) next.whole = std::max(*next.whole, *std::ranges::max_element(next.amax));
     next.check();
     found.push_back(std::move(next));
   }

@@ -48,6 +48,13 @@ struct recipe_quantizers {
       if (q.role() == role && q.acts()) return &q;
     return nullptr;
   }
+  /// `weight` was made under the weight quantizer's scale, if it had one, and has it in it from now on. What an earlier
+  /// rewrite had in it stays.
+  void absorb_scale(B& device, sequential_quantizer<B>& q) {
+    if (!q.has_pre_quant_scale()) return;
+    absorbed_scale = q.pre_quant_scale(device);
+    q.set_pre_quant_scale(device, {});
+  }
   bool any_acts() const {
     if (weight || branch) return true;
     for (auto const& q : quantizers)
