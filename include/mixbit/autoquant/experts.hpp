@@ -9,12 +9,11 @@
 // search say: those with a number behind the key ("(mlp.experts).#.{gate_proj,up_proj,down_proj}").
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
-#include <map>
-#include <set>
-#include <span>
+#include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 

@@ -175,10 +175,13 @@ class scale_folding {
            "weight, so dropping it would change what the layer computes");
   }
 
-  void add_write(std::string what, tensor_ref target, int axis, std::vector<float> const& factors) {
+  buffer<B, float> on_device(std::vector<float> const& factors) {
     buffer<B, float> held{c_.home.device, factors.size()};
     c_.home.device.copy_from_host(held.data(), factors.data(), factors.size() * sizeof(float));
-    writes_.push_back({std::move(what), target, axis, std::move(held)});
+    return held;
+  }
+  void add_write(std::string what, tensor_ref target, int axis, std::vector<float> const& factors) {
+    writes_.push_back({std::move(what), target, axis, on_device(factors)});
   }
 
   void scale_vector(preceding_op const& op, tensor_ref const& t, char const* what, std::vector<float> const& scale) {
@@ -227,8 +230,7 @@ class scale_folding {
       workspace_lock<B> const held{c_.home};
       const_tensor_ref const w = l.layer.source();
       tensor_ref const scaled_rows = allocate_like(w, c_.home.scratch);
-      buffer<B, float> factors{c_.home.device, scale.size()};
-      c_.home.device.copy_from_host(factors.data(), scale.data(), scale.size() * sizeof(float));
+      buffer<B, float> const factors = on_device(scale);
       c_.home.device.scale_channels({w, scaled_rows, 0, w.shape[0], factors.data()});
       calibrate_by_max(c_, changes_.of(l, *l.weight), scaled_rows);
       c_.notes.push_back(l.name() + ": takes a scale into its rows, which do not have scales of their own: it is " +
