@@ -26,7 +26,8 @@ quantize_config int8_per_tensor() {
 
 std::vector<quantize_config> exportable() {
   return {preset("FP8_DEFAULT_CFG"), preset("INT8_DEFAULT_CFG"), preset("INT4_BLOCKWISE_WEIGHT_ONLY_CFG"),
-          preset("FP8_2D_BLOCKWISE_WEIGHT_ONLY_CFG"), preset("FP8_PER_CHANNEL_PER_TOKEN_CFG")};
+          preset("FP8_2D_BLOCKWISE_WEIGHT_ONLY_CFG"), preset("FP8_PER_CHANNEL_PER_TOKEN_CFG"),
+          preset("NVFP4_DEFAULT_CFG"), preset("MXFP8_DEFAULT_CFG"), preset("MXFP4_DEFAULT_CFG")};
 }
 
 /// Two layers, none of which is ever run.
@@ -59,8 +60,8 @@ TEST_CASE("hf forms: each format of a search is asked for, in each layer that ma
   };
   auto formats = exportable();
   CHECK(said(formats, {}) == "(no error)");
-  auto const mxfp8 = said({preset("MXFP8_DEFAULT_CFG")}, {});  // E4M3 too, but not with FP8's scales
-  CHECK_MESSAGE(says(mxfp8, "no Hugging Face form", "e4m3 mx_nv"), mxfp8);
+  auto const mxfp6 = said({preset("MXFP6_DEFAULT_CFG")}, {});  // MX, but of no element that files have a form for
+  CHECK_MESSAGE(says(mxfp6, "no Hugging Face form", "e3m2 mx_nv"), mxfp6);
   formats.push_back(int8_per_tensor());
   CHECK(says(said(formats, {}), "MINE: mlp.up_proj" + reason));
   CHECK(says(said(formats, {"mlp*"}), "MINE: lm_head" + reason));

@@ -25,9 +25,9 @@
 #include <vector>
 
 #include "mixbit/calib/host_floats.hpp"
-#include "mixbit/formats/check.hpp"
 #include "mixbit/io/folders.hpp"
 #include "mixbit/io/hf_config.hpp"
+#include "mixbit/io/hf_encoding.hpp"
 #include "mixbit/io/hf_form.hpp"
 #include "mixbit/io/hf_fused.hpp"
 #include "mixbit/io/hf_rewritten.hpp"
@@ -98,14 +98,8 @@ class hf_export {
     const_tensor_ref view;
     std::vector<float> scales;
     std::optional<std::size_t> encode;  ///< index into layers_
+    bool block_scales = false;          ///< what encoding gives beside the codes: the blocks' E4M3 or E8M0 scales
   };
-  /// What encoding needs beyond hf_layer.
-  struct encoding {
-    const_tensor_ref weight;
-    format how;
-    std::vector<float> amax;
-  };
-
   /// As the file has it: in PyTorch's axes, and never flattened.
   static const_tensor_ref file_weight(module_ref<B> const& module) { return module.layout.weight.apply(module.weight); }
 
@@ -208,59 +202,46 @@ class hf_export {
     const_tensor_ref const view = source_weight(module);
     require_source(module);
     hf_layer layer{module.name, form.format, view, form.weight->grouping(view), module.layout.kind};
-    format const how = file_format_of(form.weight->numerics());
-    check_encodable(how, form.weight->name());
-    encodings_.push_back({view, how, amax_of(*form.weight, view, layer.groups)});
+    encodings_.emplace_back(model_.device(), *form.weight, view, layer.groups);
     add_tensors(layer, file_weight(module), form.input);
     layers_.push_back(std::move(layer));
   }
 
   void add_tensors(hf_layer const& layer, geometry const& shape, tensor_quantizer<B>* input) {
     auto const& e = encodings_.back();
+    auto const scale_shape = hf_scale_shape(layer.format, layer.groups, options_.scalar_single_block);
+    auto const scalar = dense_geometry(dtype::f32, {});
     add(layer.name + ".weight", {{hf_code_shape(layer.format, shape), nullptr}, {}, layers_.size()});
-    add_scales(layer.name + ".weight_scale",
-               hf_scale_shape(layer.format, layer.groups, options_.scalar_single_block), e.how, e.amax);
+    if (scale_shape.type == dtype::f32) add(layer.name + ".weight_scale", {{scale_shape, nullptr}, e.scales(), {}});
+    else add(layer.name + ".weight_scale", {{scale_shape, nullptr}, {}, layers_.size(), true});
+    if (layer.format.is_nvfp4()) add(layer.name + ".weight_scale_2", {{scalar, nullptr}, {e.tensor_scale()}, {}});
     if (!layer.format.has_input_scale()) return;
-    auto const how = file_format_of(input->numerics());
-    auto const amax = input->numerics().amax_from == amax_source::constant
-                          ? std::vector{input->numerics().constant_amax} : calibrated(*input);
-    if (amax.front() == 0.0f)
+    float const amax = detail::hf::tensor_amax(model_.device(), *input);
+    if (amax == 0.0f)
       notes_.push_back(layer.name +
                        ": its input was always zero in calibration; loaders divide by input_scale, which is 0");
-    add_scales(layer.name + ".input_scale", dense_geometry(dtype::f32, {}), how, amax);
-  }
-
-  void add_scales(std::string name, geometry const& shape, format const& how, std::vector<float> const& amax) {
-    add(std::move(name), {{shape, nullptr}, scales_of(how, amax), {}});
-  }
-
-  static std::vector<float> scales_of(format const& how, std::vector<float> const& amax) {
-    std::vector<float> scales;
-    formats::visit_rule(how, {}, [&](auto const& rule) {
-      for (float const a : amax) scales.push_back(rule.file_scale(a));
-    });
-    return scales;
+    add(layer.name + ".input_scale", {{scalar, nullptr}, {detail::hf::tensor_scale(input->numerics(), amax)}, {}});
   }
 
   void fused_blocks() {
     for (auto const& group : detail::hf::fused_groups(layers_)) {
       float largest = 0;
       bool const single = std::all_of(group.begin(), group.end(), [&](std::size_t i) {
-        largest = std::max(largest, encodings_[i].amax.empty() ? 0.0f : encodings_[i].amax.front());
-        return layers_[i].format.algorithm == hf_algorithm::fp8_2d_blocks && encodings_[i].amax.size() == 1;
+        auto const& amax = encodings_[i].amax();
+        largest = std::max(largest, amax.empty() ? 0.0f : amax.front());
+        return layers_[i].format.algorithm == hf_algorithm::fp8_2d_blocks && amax.size() == 1;
       });
       if (!single) continue;
       for (std::size_t const i : group) {
-        auto& amax = encodings_[i].amax;
-        if (amax.front() == largest) continue;
+        if (encodings_[i].amax().front() == largest) continue;
         if (!options_.share_fused_blocks) {
           notes_.push_back(layers_[i].name +
                            ": its one block keeps its own scale; a loader that fuses it needs share_fused_blocks");
           continue;
         }
         notes_.push_back(layers_[i].name + ": its one block takes the scale of the layers that it is fused with");
-        amax.front() = largest;
-        items_.at(layers_[i].name + ".weight_scale").scales = scales_of(encodings_[i].how, amax);
+        encodings_[i].take_amax(largest);
+        items_.at(layers_[i].name + ".weight_scale").scales = encodings_[i].scales();
       }
     }
   }
@@ -269,37 +250,6 @@ class hf_export {
     if (i.encode == std::nullopt && source_.tensors().contains(name))
       fail(error_id::file_content, source_.tensors().label(), ": has a tensor ", in_quotes(name), " already");
     items_[std::move(name)] = std::move(i);
-  }
-
-  /// Files hold `stored` codes with float32 scales whatever the model simulates.
-  static format file_format_of(quantizer_numerics const& n) {
-    return {n.how.element, policy::stored, dtype::f32, n.how.layout};
-  }
-
-  std::vector<float> calibrated(tensor_quantizer<B>& q) {
-    if (!q.ready())
-      fail(error_id::state_not_calibrated, q.name(), ": a static quantizer that saw no data has no scale to export; ",
-           "calibrate it");
-    return q.amax(model_.device());
-  }
-
-  /// One a group; a dynamic weight quantizer's is that of the weight as it is now.
-  std::vector<float> amax_of(tensor_quantizer<B>& q, const_tensor_ref const& w, partition const& groups) {
-    auto const count = static_cast<std::size_t>(groups.group_count());
-    if (q.numerics().amax_from == amax_source::constant) return std::vector<float>(count, q.numerics().constant_amax);
-    std::vector<float> amax;
-    if (q.numerics().amax_from == amax_source::calibration) {
-      amax = calibrated(q);
-    } else {
-      buffer<B, float> found{model_.device(), count};
-      model_.device().amax({w, groups, found.data(), nullptr});
-      amax.resize(count);
-      model_.device().copy_to_host(amax.data(), found.data(), count * sizeof(float));
-    }
-    if (amax.size() != count)
-      fail(error_id::tensor_shape, q.name(), ": calibrated on ", amax.size(), " groups, but its weight has ", count);
-    check_amax(amax, file_format_of(q.numerics()), w.type, q.name());
-    return amax;
   }
 
   [[noreturn]] void fail_missing(std::string const& module) const {
@@ -374,8 +324,9 @@ class hf_export {
 
   void write_item(safetensors_shards& writer, named_geometry const& due, item const& i) {
     if (i.encode) {
-      auto const codes = encode(*i.encode, static_cast<std::size_t>(due.shape.bytes()));
-      return writer.write({due.shape, codes.data()});
+      auto const& e = encodings_[*i.encode];
+      auto const bytes = i.block_scales ? e.block_scales(model_.device()) : e.codes(model_.device());
+      return writer.write({due.shape, bytes.data()});
     }
     if (!i.scales.empty()) return writer.write({due.shape, i.scales.data()});
     auto const host = host_weights_.find(due.name);
@@ -383,18 +334,6 @@ class hf_export {
     if (host->second.where == device::cpu && host->second.type == due.shape.type) return writer.write(host->second);
     auto const bytes = converted(host->second, due.shape.type);
     writer.write({due.shape, bytes.data()});
-  }
-
-  std::vector<std::uint8_t> encode(std::size_t layer, std::size_t bytes) {
-    auto& device = model_.device();
-    auto const& e = encodings_[layer];
-    buffer<B, float> amax{device, e.amax.size()}, scales{device, e.amax.size()};
-    buffer<B, std::uint8_t> codes{device, bytes};
-    device.copy_from_host(amax.data(), e.amax.data(), e.amax.size() * sizeof(float));
-    device.encode({e.weight, layers_[layer].groups, amax.data(), e.how, codes.data(), scales.data(), nullptr});
-    std::vector<std::uint8_t> host(bytes);
-    device.copy_to_host(host.data(), codes.data(), bytes);
-    return host;
   }
 
   /// A host's weight dense in PyTorch's order and in the source's type; exact where the host's type is no narrower.
@@ -409,7 +348,7 @@ class hf_export {
   std::vector<module_ref<B>> embeddings_, heads_;  ///< of the walk; heads_: unquantized, and tied in the source
   std::vector<std::string> unquantized_, notes_;
   std::vector<hf_layer> layers_;
-  std::vector<encoding> encodings_;  ///< of layers_
+  std::vector<hf_encoding<B>> encodings_;  ///< of layers_
   bool untied_ = false;
 };
 

@@ -25,8 +25,8 @@ namespace detail::hf {
 /// The fields that ModelOpt gives an algorithm, the same in both files.
 inline json_document algorithm_fields(hf_format const& f) {
   json_document j = {{"quant_algo", name_of(f.algorithm)}};
+  if (f.group_size != 0) j["group_size"] = f.group_size;
   if (f.algorithm == hf_algorithm::int4_weight_only) {
-    j["group_size"] = f.group_size;
     j["has_zero_point"] = false;
     j["pre_quant_scale"] = false;
   }
@@ -60,7 +60,15 @@ inline json_document group_of(hf_format const& f) {
       j["weights"] = scheme(false, 4, "int");
       j["weights"]["group_size"] = f.group_size;
       break;
-    case hf_algorithm::fp8_2d_blocks: j["quant_algo"] = name_of(f.algorithm); break;  // what ModelOpt writes
+    case hf_algorithm::nvfp4:
+    case hf_algorithm::nvfp4_weight_only:
+      for (char const* side : {"input_activations", "weights"}) {
+        if (side[0] == 'i' && !f.has_input_scale()) continue;
+        j[side] = scheme(false, 4, "float");
+        j[side]["group_size"] = f.group_size;
+      }
+      break;
+    default: j["quant_algo"] = name_of(f.algorithm);  // what ModelOpt writes for the rest
   }
   return j;
 }
@@ -138,15 +146,15 @@ inline json_document mixed_groups(std::vector<hf_layer> const& layers) {
 }  // namespace detail::hf
 
 /// `quantization_config` of config.json from the same layers and the content of hf_quant_config.json. ModelOpt writes
-/// config_groups for FP8 and for mixed precision only.
+/// config_groups for FP8, NVFP4 and mixed precision only.
 inline json_document hf_quantization_config(std::vector<hf_layer> const& layers, json_document const& quant_config) {
   auto const& q = quant_config.at("quantization");
   json_document j = json_document::object();
   if (!is_uniform(layers)) {
     j["config_groups"] = detail::hf::mixed_groups(layers);
     j["quantized_layers"] = q.at("quantized_layers");
-  } else if (layers.front().format.algorithm == hf_algorithm::fp8) {
-    j["config_groups"]["group_0"] = detail::hf::group_of(layers.front().format);
+  } else if (auto const& f = layers.front().format; f.algorithm == hf_algorithm::fp8 || f.is_nvfp4()) {
+    j["config_groups"]["group_0"] = detail::hf::group_of(f);
     j["config_groups"]["group_0"]["targets"] = json_document::array({"Linear"});
   }
   j["ignore"] = q.contains("exclude_modules") ? q.at("exclude_modules") : json_document::array();

@@ -9,6 +9,12 @@
 //   W8A8_SQ_PER_CHANNEL         int8, a scale an output channel           [out], amax/127            static, one scale
 //   W4A16_AWQ                   int4 in blocks of the last axis, two      [out,in/g], amax/7         not quantized
 //                               rows of axis 0 a byte, low nibble first
+// and with scales that are themselves quantized, two 4-bit codes a byte along the last axis, low nibble first:
+//   NVFP4                       E2M1 in blocks of 16, weight_scale_2 =    E4M3 [out,in/16]           NVFP4, input_scale
+//                               tensor amax/2688 (1536: four over six)                               = tensor amax/2688
+//   W4A16_NVFP4                 the same                                  the same                   not quantized
+//   MXFP8                       E4M3 in blocks of 32                      E8M0 as bytes [out,in/32]  MXFP8, no scale
+//   mxfp4                       E2M1 in blocks of 32                      the same                   MXFP4 or none
 // Convolutions take the same forms with their further axes kept.
 #pragma once
 
@@ -28,23 +34,31 @@
 namespace mixbit {
 
 enum class hf_algorithm : std::uint8_t {
-  fp8, fp8_per_channel_per_token, fp8_2d_blocks, int8_weight_only, int8, int4_weight_only
+  fp8, fp8_per_channel_per_token, fp8_2d_blocks, int8_weight_only, int8, int4_weight_only, nvfp4, nvfp4_weight_only,
+  mxfp8, mxfp4
 };
 
 /// `quant_algo`, spelled as ModelOpt spells it.
 constexpr std::string_view name_of(hf_algorithm a) {
   constexpr std::string_view names[] = {"FP8",   "FP8_PER_CHANNEL_PER_TOKEN", "fp8_pb_wo",
-                                        "W8A16", "W8A8_SQ_PER_CHANNEL",       "W4A16_AWQ"};
+                                        "W8A16", "W8A8_SQ_PER_CHANNEL",       "W4A16_AWQ",
+                                        "NVFP4", "W4A16_NVFP4",               "MXFP8",
+                                        "mxfp4"};
   return names[static_cast<int>(a)];
 }
 
 /// What one module's weight is in a file.
 struct hf_format {
   hf_algorithm algorithm = hf_algorithm::fp8;
-  std::int64_t group_size = 0;  ///< of INT4: input channels a scale
+  std::int64_t group_size = 0;  ///< of blocks along the last axis: input channels a scale
   friend bool operator==(hf_format const&, hf_format const&) = default;
 
-  bool has_input_scale() const { return algorithm == hf_algorithm::fp8 || algorithm == hf_algorithm::int8; }
+  using a = hf_algorithm;
+  bool has_input_scale() const { return algorithm == a::fp8 || algorithm == a::int8 || algorithm == a::nvfp4; }
+  bool is_nvfp4() const { return algorithm == a::nvfp4 || algorithm == a::nvfp4_weight_only; }
+  bool is_mx() const { return algorithm == a::mxfp8 || algorithm == a::mxfp4; }
+  /// Are there two codes a byte along the last axis?
+  bool is_packed() const { return is_nvfp4() || algorithm == a::mxfp4; }
 };
 
 namespace detail::hf {
@@ -98,6 +112,33 @@ inline std::optional<std::int64_t> last_blocks(quantizer_numerics const& n, int 
   return axes.size() == count ? last : std::nullopt;
 }
 
+/// Of inputs: blocks of this size along the last axis, under a scale rule of the same kind and the same element.
+inline bool has_like_blocks(quantizer_numerics const& input, quantizer_numerics const& weight, std::int64_t size) {
+  auto const& b = input.grouping.blocks;
+  return input.how.element == weight.how.element && input.grouping.what == kind::blocks && b.size() == 1 &&
+         b[0].axis == -1 && b[0].size == size && is_mx(input.how.scaling) == is_mx(weight.how.scaling) &&
+         is_two_level(input.how.scaling) == is_two_level(weight.how.scaling);
+}
+
+/// Forms whose scales are themselves quantized: NVFP4 and MX.
+inline std::optional<hf_format> scaled_blocks_format(quantizer_numerics const& weight,
+                                                     std::optional<quantizer_numerics> const& input, int rank) {
+  using a = hf_algorithm;
+  auto const size = last_blocks(weight, rank, 1);
+  if (!size) return std::nullopt;
+  if (is_two_level(weight.how.scaling) && *size == 16) {
+    if (!input) return hf_format{a::nvfp4_weight_only, 16};
+    bool const has_scale = input->groups_from_data && input->amax_from != amax_source::data;
+    if (has_scale && has_like_blocks(*input, weight, 16)) return hf_format{a::nvfp4, 16};
+  }
+  if (is_mx(weight.how.scaling) && *size == 32) {
+    bool const same = input && has_like_blocks(*input, weight, 32);
+    if (weight.how.element == e4m3_element && same) return hf_format{a::mxfp8, 32};
+    if (weight.how.element == e2m1_element && (same || !input)) return hf_format{a::mxfp4, 32};
+  }
+  return std::nullopt;
+}
+
 }  // namespace detail::hf
 
 /// The form of a weight of rank `rank` with these quantizers (no value: not quantized), if there is one.
@@ -117,7 +158,7 @@ inline std::optional<hf_format> hf_format_of(quantizer_numerics const& weight,
   }
   if (is_int(weight, 4) && !input)
     if (auto const size = last_blocks(weight, rank, 1)) return hf_format{a::int4_weight_only, *size};
-  return std::nullopt;
+  return scaled_blocks_format(weight, input, rank);
 }
 
 /// The shape and type of the codes of weight `w`.
@@ -128,6 +169,11 @@ inline geometry hf_code_shape(hf_format const& f, geometry const& w) {
   if (f.algorithm == hf_algorithm::int4_weight_only) {
     type = dtype::u8;
     shape[0] = (shape[0] + 1) / 2;
+  }
+  if (f.is_packed()) {
+    type = dtype::u8;
+    auto& columns = shape[static_cast<std::size_t>(w.rank) - 1];
+    columns = (columns + 1) / 2;
   }
   return dense_geometry(type, std::span{shape.data(), static_cast<std::size_t>(w.rank)});
 }
@@ -147,11 +193,15 @@ inline geometry hf_scale_shape(hf_format const& f, partition const& groups, bool
       }
       break;
     case hf_algorithm::int4_weight_only:
+    case hf_algorithm::nvfp4:
+    case hf_algorithm::nvfp4_weight_only:
+    case hf_algorithm::mxfp8:
+    case hf_algorithm::mxfp4:
       shape.assign(groups.groups.begin(), groups.groups.begin() + groups.rank);
       break;
     default: shape.push_back(groups.groups[0]);
   }
-  return dense_geometry(dtype::f32, shape);
+  return dense_geometry(f.is_nvfp4() ? dtype::f8_e4m3 : f.is_mx() ? dtype::u8 : dtype::f32, shape);
 }
 
 /// A quantized module, as far as a loader cares.
@@ -188,9 +238,9 @@ inline void note_fused(std::vector<hf_layer> const& layers, std::vector<std::str
 inline void note_shapes(hf_layer const& l, std::vector<std::string>& notes) {
   if (l.kind != site_kind::linear)
     notes.push_back(l.name + ": not a linear layer; loaders of this form look at linear layers alone");
-  if (l.format.algorithm != hf_algorithm::int4_weight_only) return;
+  if (l.format.group_size == 0) return;
   std::int64_t const rows = l.weight.shape[0], columns = l.weight.shape[l.weight.rank - 1];
-  if (rows % 2 != 0)
+  if (l.format.algorithm == hf_algorithm::int4_weight_only && rows % 2 != 0)
     notes.push_back(concat(l.name, ": ", rows, " rows are packed in pairs, the last with zeros; loaders take even ",
                            "numbers of rows only"));
   if (columns % l.format.group_size != 0)
@@ -208,8 +258,10 @@ inline bool has_usual_blocks(hf_layer const& l) {
 inline void note_algorithms(std::set<hf_algorithm> const& used, bool uniform, std::vector<std::string>& notes) {
   using a = hf_algorithm;
   for (auto const algorithm : used) {
-    bool const refused = algorithm == a::int8_weight_only || algorithm == a::int8 || algorithm == a::int4_weight_only;
-    if (refused || (!uniform && algorithm != a::fp8))
+    bool const refused = algorithm == a::int8_weight_only || algorithm == a::int8 ||
+                         algorithm == a::int4_weight_only || algorithm == a::mxfp4;
+    bool const mixes = algorithm == a::fp8 || algorithm == a::nvfp4 || algorithm == a::nvfp4_weight_only;
+    if (refused || (!uniform && !mixes))
       notes.push_back(concat("vLLM refuses ", name_of(algorithm), uniform ? "" : " in MIXED_PRECISION",
                              " in a checkpoint of this form"));
   }

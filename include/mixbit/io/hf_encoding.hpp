@@ -1,0 +1,131 @@
+// A quantized weight as a Hugging Face checkpoint holds it: its codes and scales (io/hf_format.hpp says their shapes).
+//
+// Contract: codes and scales are those of policy `stored` whatever the model simulates, so a loader that multiplies a
+// code by its scale gets what fake quantization under `stored` gives. An amax that no scale can be made of is refused
+// when the encoding is made; codes are made when they are asked for, from the weight as it is then.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "mixbit/core/backend.hpp"
+#include "mixbit/formats/check.hpp"
+#include "mixbit/formats/nvfp4.hpp"
+#include "mixbit/formats/storage.hpp"
+#include "mixbit/quantizer/tensor_quantizer.hpp"
+
+namespace mixbit {
+
+namespace detail::hf {
+
+/// What files hold for these numerics: float32 scales, unless the scales are quantized themselves.
+inline format file_format_of(quantizer_numerics const& n) {
+  bool const ratio = n.how.scaling == scale_rule::ratio;
+  return {n.how.element, policy::stored, ratio ? dtype::f32 : n.how.scale_type, n.how.layout, n.how.scaling};
+}
+
+template <backend B>
+std::vector<float> calibrated_amax(B& device, tensor_quantizer<B>& q) {
+  if (!q.ready())
+    fail(error_id::state_not_calibrated, q.name(), ": a static quantizer that saw no data has no scale to export; ",
+         "calibrate it");
+  return q.amax(device);
+}
+
+/// Of a static quantizer of whole tensors. Throws `state_not_calibrated`.
+template <backend B>
+float tensor_amax(B& device, tensor_quantizer<B>& q) {
+  return q.numerics().amax_from == amax_source::constant ? q.numerics().constant_amax
+                                                         : calibrated_amax(device, q).front();
+}
+
+/// One amax a group of `w`; a dynamic quantizer's are those of the weight as it is now.
+template <backend B>
+std::vector<float> amax_of(B& device, tensor_quantizer<B>& q, const_tensor_ref const& w, partition const& groups) {
+  auto const count = static_cast<std::size_t>(groups.group_count());
+  if (q.numerics().amax_from == amax_source::constant) return std::vector<float>(count, q.numerics().constant_amax);
+  std::vector<float> amax;
+  if (q.numerics().amax_from == amax_source::calibration) {
+    amax = calibrated_amax(device, q);
+  } else {
+    buffer<B, float> found{device, count};
+    device.amax({w, groups, found.data(), nullptr});
+    amax.resize(count);
+    device.copy_to_host(amax.data(), found.data(), count * sizeof(float));
+  }
+  if (amax.size() != count)
+    fail(error_id::tensor_shape, q.name(), ": calibrated on ", amax.size(), " groups, but its weight has ", count);
+  check_amax(amax, file_format_of(q.numerics()), w.type, q.name());
+  return amax;
+}
+
+/// The scale of a whole tensor as files hold it; of NVFP4 the one above the blocks'.
+inline float tensor_scale(quantizer_numerics const& n, float amax) {
+  if (is_two_level(n.how.scaling)) return formats::nvfp4_tensor_scale(n.how.scaling, amax);
+  return formats::visit_rule(file_format_of(n), {}, [&](auto const& rule) { return rule.file_scale(amax); });
+}
+
+}  // namespace detail::hf
+
+template <backend B>
+class hf_encoding {
+ public:
+  /// Throws `state_not_calibrated`, `tensor_shape`, `format_amax` and what check_encodable does, naming the quantizer.
+  hf_encoding(B& device, tensor_quantizer<B>& q, const_tensor_ref const& weight, partition const& groups)
+      : weight_{weight}, groups_{groups}, numerics_{q.numerics()}, how_{detail::hf::file_format_of(numerics_)} {
+    check_encodable(how_, q.name());
+    bool const from_data = numerics_.groups_from_data;
+    if (!from_data) amax_ = detail::hf::amax_of(device, q, weight, groups);
+    if (!is_two_level(how_.scaling)) return;
+    tensor_amax_ = from_data ? detail::hf::amax_of(device, q, weight, per_tensor(weight)).front()
+                             : q.tensor_amax(device, weight);
+  }
+
+  /// One a group; none where groups take theirs from the weight.
+  std::vector<float> const& amax() const { return amax_; }
+  /// Of a weight that is one group.
+  void take_amax(float value) { amax_ = {value}; }
+
+  /// float32, one a group. Not for scales that are quantized themselves: those are block_scales().
+  std::vector<float> scales() const {
+    std::vector<float> scales;
+    formats::visit_rule(how_, {}, [&](auto const& rule) {
+      for (float const a : amax_) scales.push_back(rule.file_scale(a));
+    });
+    return scales;
+  }
+  /// Of NVFP4.
+  float tensor_scale() const { return detail::hf::tensor_scale(numerics_, tensor_amax_); }
+
+  std::vector<std::uint8_t> codes(B& device) const { return encode(device, false); }
+  /// E4M3 or E8M0, one a block. Encodes the weight once more: in the file they lie apart from the codes, and holding
+  /// them until their turn would take the memory of a checkpoint.
+  std::vector<std::uint8_t> block_scales(B& device) const { return encode(device, true); }
+
+ private:
+  std::vector<std::uint8_t> encode(B& device, bool wants_scales) const {
+    auto const size = storage_size_of(how_, weight_, groups_);
+    buffer<B, float> amax{device, amax_.size()}, tensor{device, 2};  // of the tensor: its amax, its scale
+    buffer<B, std::uint8_t> codes{device, static_cast<std::size_t>(size.payload)};
+    buffer<B, std::uint8_t> scales{device, static_cast<std::size_t>(size.scales)};
+    device.copy_from_host(amax.data(), amax_.data(), amax_.size() * sizeof(float));
+    device.copy_from_host(tensor.data(), &tensor_amax_, sizeof tensor_amax_);
+    encode_args args{weight_, groups_, amax.data(), how_, codes.data(), scales.data()};
+    args.tensor_amax = tensor.data();
+    args.tensor_scale = tensor.data() + 1;
+    if (numerics_.groups_from_data) args.use = amax_use::data;
+    device.encode(args);
+    std::vector<std::uint8_t> host(static_cast<std::size_t>(wants_scales ? size.scales : size.payload));
+    device.copy_to_host(host.data(), (wants_scales ? scales : codes).data(), host.size());
+    return host;
+  }
+
+  const_tensor_ref weight_;
+  partition groups_;
+  quantizer_numerics numerics_;
+  format how_;
+  std::vector<float> amax_;
+  float tensor_amax_ = 0;
+};
+
+}  // namespace mixbit
