@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "mixbit/adapters/eigen.hpp"
+#include "mixbit/adapters/eigen_linalg.hpp"
 #include "mixbit/calib/default_algorithms.hpp"
 #include "mixbit/calib/default_calibrators.hpp"
 #include "mixbit/config/presets.hpp"
@@ -29,7 +30,8 @@ struct method {
   double modelopt;  ///< seconds, at 1024 x 1024; 0: not measured
 };
 
-std::vector<method> const methods{{"max", 0}, {"awq_lite", 1.15}, {"awq_clip", 5.3}, {"awq_full", 0}};
+std::vector<method> const methods{{"max", 0}, {"awq_lite", 1.15}, {"awq_clip", 5.3}, {"awq_full", 0},
+                                  {"gptq", 1.43}, {"svdquant", 1.57}};
 
 matrix random_matrix(Eigen::Index rows, Eigen::Index columns, unsigned seed) {
   std::mt19937 generator{seed};
@@ -76,7 +78,7 @@ figure measure(std::string const& name, Eigen::Index width) {
   for (int i = 0; i < 5; ++i) {
     host.slots = {};
     plain.push_back(bench::seconds_of(forward));
-    mixbit::model<backend> m{host};
+    mixbit::model<backend> m{host, mixbit::model_options<backend>{.linalg = mixbit::eigen_linalg{}}};
     whole.push_back(bench::seconds_of([&] { mixbit::quantize(m, config, forward); }));
   }
   return {bench::median(whole), bench::median(plain)};
