@@ -1,8 +1,8 @@
-// bench_losses [--json]: what calibration algorithms are worth. byte_lm's validation loss under every preset, and with
-// its weights in 2, 3, 4 and 8 bits (integers in blocks of 32, as W4A16 has them) under every algorithm; those that take
-// no such weights say so, and get a network that they take where its bits are those. lsq learns its scales on the
-// calibration windows, weights as they are. Prints the tables of docs/losses.md, or one JSON object a line. Windows are
-// those of tests/golden.
+// bench_losses [--json]: what calibration algorithms are worth. byte_lm's validation loss under every preset, and
+// with its weights in 2, 3, 4 and 8 bits (integers in blocks of 32, as W4A16 has them) under every algorithm; those
+// that take no such weights say so, and get a network that they take where its bits are those. lsq learns its scales
+// on the calibration windows, weights as they are. Prints the tables of docs/losses.md, or one JSON object a line.
+// Windows are those of tests/golden.
 #include <cstdio>
 #include <exception>
 #include <string>
