@@ -1,8 +1,10 @@
 // bench_algorithms [--json] [--quick]: what calibration algorithms cost on one layer.
 //
 // Each figure is the median of rounds in which our code and its peer, where there is one, take turns. GPTQ's peer is
-// the plain loop: quantize a column, spread its error over all that follow. --quick: layers of up to 1024 columns.
-// JSON: one object a line. Eigen has no dispatch: configure with MIXBIT_NATIVE for figures that mean something.
+// the plain loop: quantize a column, spread its error over all that follow. "products" says how many products of two
+// square float32 matrices of the layer's size take as long, timed in turn on as many threads: machines drift, those
+// ratios do not. --quick: layers of up to 1024 columns. JSON: one object a line. Eigen has no dispatch: configure with
+// MIXBIT_NATIVE for figures that mean something.
 #include <cstdio>
 #include <exception>
 #include <random>
@@ -34,30 +36,33 @@ struct figure {
   std::string what;
   std::int64_t columns;
   int threads;
-  double ms = 0, peer_ms = 0, ratio = 0;
+  double ms = 0, peer_ms = 0, ratio = 0, products = 0;
   int rounds = 0;
 };
 
 void print(figure const& f, bool json) {
   if (json)
     std::printf("{\"what\": \"%s\", \"columns\": %lld, \"threads\": %d, \"ms\": %.2f, \"peer_ms\": %.2f, "
-                "\"ratio\": %.2f, \"rounds\": %d}\n",
-                f.what.c_str(), static_cast<long long>(f.columns), f.threads, f.ms, f.peer_ms, f.ratio, f.rounds);
+                "\"ratio\": %.2f, \"products\": %.3f, \"rounds\": %d}\n",
+                f.what.c_str(), static_cast<long long>(f.columns), f.threads, f.ms, f.peer_ms, f.ratio, f.products,
+                f.rounds);
   else
-    std::printf("%-44s %5lld^2  %d thread(s) %9.1f ms (%d)%s\n", f.what.c_str(), static_cast<long long>(f.columns),
+    std::printf("%-40s %5lld^2  %d thread(s) %9.1f ms (%d)%s%s\n", f.what.c_str(), static_cast<long long>(f.columns),
                 f.threads, f.ms, f.rounds,
+                f.products == 0 ? "" : (" " + std::to_string(f.products) + " products").c_str(),
                 f.peer_ms == 0 ? "" : ("  peer " + std::to_string(f.peer_ms) + " ms, " + std::to_string(f.ratio) +
                                        " times faster").c_str());
   std::fflush(stdout);
 }
 
-/// `prepare` is not timed.
+/// `prepare` is not timed. `product` is the machine's measure.
 figure measure(figure f, int rounds, std::function<void()> const& prepare, std::function<void()> const& ours,
-               std::function<void()> const& peer = {}) {
-  std::vector<double> times, peers, ratios;
+               std::function<void()> const& product = {}, std::function<void()> const& peer = {}) {
+  std::vector<double> times, peers, ratios, products;
   for (int r = 0; r < rounds; ++r) {
     prepare();
     times.push_back(bench::seconds_of(ours));
+    if (product) products.push_back(times.back() / bench::seconds_of(product));
     if (!peer) continue;
     prepare();
     peers.push_back(bench::seconds_of(peer));
@@ -65,6 +70,7 @@ figure measure(figure f, int rounds, std::function<void()> const& prepare, std::
   }
   f.ms = 1e3 * bench::median(times);
   f.rounds = rounds;
+  if (product) f.products = bench::median(products);
   if (peer) f.peer_ms = 1e3 * bench::median(peers), f.ratio = bench::median(ratios);
   return f;
 }
@@ -122,29 +128,40 @@ void by_columns(layer const& l, floats& w, mixbit::weight_columns<backend>& quan
   }
 }
 
+/// One product of two n x n matrices, of what is there.
+std::function<void()> product_of(layer const& l, mixbit::any_linalg const& algebra, floats& result) {
+  result.assign(l.weight.size(), 0.0f);
+  return [&] {
+    algebra.multiply_add(1.0f, mixbit::dense_matrix<float const>(l.inputs.data(), l.n, l.n),
+                         mixbit::dense_matrix<float const>(l.weight.data(), l.n, l.n), mixbit::factor::as_is,
+                         mixbit::dense_matrix(result.data(), l.n, l.n));
+  };
+}
+
 void gptq(layer const& l, mixbit::any_linalg const& algebra, int threads, bool json) {
   backend device;
   mixbit::weight_columns<backend> quantize{device, l.quantizer, mixbit::dense_geometry(mixbit::dtype::f32, {l.n, l.n})};
-  floats w, h, sum;
+  floats w, h, sum, result;
   std::vector<std::int64_t> names(static_cast<std::size_t>(l.n));
   for (std::size_t k = 0; k < names.size(); ++k) names[k] = static_cast<std::int64_t>(k);
   auto const matrix = [&](floats& m) { return mixbit::dense_matrix(m.data(), l.n, l.n); };
   auto const reset = [&] { w = l.weight, h = l.hessian, sum.assign(h.size(), 0.0f); };
+  auto const product = product_of(l, algebra, result);
   int const rounds = l.n > 2048 ? 3 : 5;
   std::function<void()> peer = [&] { by_columns(l, w, quantize); };
   if (l.n > 2048) peer = {};  // a minute and more
   auto const given = mixbit::dense_matrix<float const>(l.factor.data(), l.n, l.n);
+  print(measure({"a product", l.n, threads}, rounds, [] {}, product), json);
   print(measure({"gptq int4 g128, columns", l.n, threads}, rounds, reset,
-                [&] { mixbit::detail::gptq_columns(algebra, matrix(w), given, 128, names, quantize); }, peer), json);
+                [&] { mixbit::detail::gptq_columns(algebra, matrix(w), given, 128, names, quantize); }, product, peer),
+        json);
   print(measure({"gptq int4 g128 with its Cholesky factor", l.n, threads}, rounds, reset,
-                [&] { mixbit::gptq(algebra, matrix(w), matrix(h), {}, quantize); }), json);
+                [&] { mixbit::gptq(algebra, matrix(w), matrix(h), {}, quantize); }, product), json);
   print(measure({"Cholesky factor of the inverse", l.n, threads}, rounds, reset,
-                [&] { algebra.inverse_factor(matrix(h)); }), json);
+                [&] { algebra.inverse_factor(matrix(h)); }, product), json);
+  auto const x = mixbit::dense_matrix<float const>(l.inputs.data(), layer::tokens, l.n);
   print(measure({"Hessian of 4096 tokens", l.n, threads}, rounds, reset,
-                [&] {
-                  auto const x = mixbit::dense_matrix<float const>(l.inputs.data(), layer::tokens, l.n);
-                  algebra.accumulate_gram(1.0f, x, matrix(sum));
-                }), json);
+                [&] { algebra.accumulate_gram(1.0f, x, matrix(sum)); }, product), json);
 }
 
 void searches(layer const& l, mixbit::executor_ref executor, int threads, bool json) {

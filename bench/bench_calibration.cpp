@@ -1,9 +1,10 @@
 // bench_calibration [--json] [--quick] [METHOD...]: how long calibration algorithms take on one linear layer, by
 // default all that are listed here.
 //
-// INT4 weights in blocks of 128, 4 batches of 1024 tokens, one thread, the host's product by Eigen: what quantize()
-// takes less one forward of the data, which any calibration needs. ModelOpt 0.47's figures for the same layer of 1024 x
-// 1024 stand beside them. --quick takes 256 x 256. Medians of 5 runs; JSON: one object a line.
+// INT4 weights in blocks of 128, 4 batches of 1024 tokens, one thread, products by Eigen: what quantize() takes, with
+// the runs of the data that it asks for. "forwards" is that in runs of the data by themselves, timed in turn: the
+// machine's measure, which load moves less than seconds. ModelOpt 0.47's figures for the same layer of 1024 x 1024
+// stand beside them. --quick takes 256 x 256. Medians of 5 runs; JSON: one object a line. Configure with MIXBIT_NATIVE.
 #include <cstdio>
 #include <exception>
 #include <random>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "mixbit/adapters/eigen.hpp"
+#include "mixbit/adapters/eigen_linalg.hpp"
 #include "mixbit/calib/default_algorithms.hpp"
 #include "mixbit/calib/default_calibrators.hpp"
 #include "mixbit/config/presets.hpp"
@@ -29,7 +31,8 @@ struct method {
   double modelopt;  ///< seconds, at 1024 x 1024; 0: not measured
 };
 
-std::vector<method> const methods{{"max", 0}, {"awq_lite", 1.15}, {"awq_clip", 5.3}, {"awq_full", 0}};
+std::vector<method> const methods{{"max", 0}, {"awq_lite", 1.15}, {"awq_clip", 5.3}, {"awq_full", 0},
+                                  {"gptq", 1.43}, {"svdquant", 1.57}};
 
 matrix random_matrix(Eigen::Index rows, Eigen::Index columns, unsigned seed) {
   std::mt19937 generator{seed};
@@ -49,7 +52,7 @@ struct layer {
 };
 
 struct figure {
-  double seconds, forward;
+  double seconds, forward, forwards;
 };
 
 /// Activations with outlier channels, as a language model's.
@@ -72,22 +75,23 @@ figure measure(std::string const& name, Eigen::Index width) {
   };
   auto config = mixbit::preset("INT4_BLOCKWISE_WEIGHT_ONLY_CFG");
   config.algorithm = name;
-  std::vector<double> whole, plain;
+  std::vector<double> whole, plain, ratio;
   for (int i = 0; i < 5; ++i) {
     host.slots = {};
     plain.push_back(bench::seconds_of(forward));
-    mixbit::model<backend> m{host};
+    mixbit::model<backend> m{host, mixbit::model_options<backend>{.linalg = mixbit::eigen_linalg{}}};
     whole.push_back(bench::seconds_of([&] { mixbit::quantize(m, config, forward); }));
+    ratio.push_back(whole.back() / plain.back());
   }
-  return {bench::median(whole), bench::median(plain)};
+  return {bench::median(whole), bench::median(plain), bench::median(ratio)};
 }
 
 void print(method const& m, Eigen::Index width, figure const& got, bool json) {
   double const ratio = width == 1024 && m.modelopt > 0 ? m.modelopt / got.seconds : 0;
   std::printf(json ? "{\"method\": \"%s\", \"width\": %td, \"seconds\": %.5f, \"forward_seconds\": %.5f, "
-                     "\"modelopt_over_mixbit\": %.3f}\n"
-                   : "%-12s %5td  %9.4f s  (forward %.4f s)  ModelOpt / mixbit %6.2f\n",
-              m.name.c_str(), width, got.seconds, got.forward, ratio);
+                     "\"forwards\": %.3f, \"modelopt_over_mixbit\": %.3f}\n"
+                   : "%-12s %5td  %9.4f s  (forward %.4f s)  %6.2f forwards  ModelOpt / mixbit %6.2f\n",
+              m.name.c_str(), width, got.seconds, got.forward, got.forwards, ratio);
   std::fflush(stdout);
 }
 
@@ -106,7 +110,8 @@ int main(int argc, char** argv) try {
     std::string_view const word{argv[i]};
     if (word == "--help" && argc == 2)
       return std::puts("bench_calibration [--json] [--quick] [METHOD...]\n  --json   one JSON object a line\n"
-                       "  --quick  a layer of 256 x 256\n  METHOD   max, awq_lite, awq_clip or awq_full"), 0;
+                       "  --quick  a layer of 256 x 256\n  METHOD   max, awq_lite, awq_clip, awq_full, gptq or "
+                       "svdquant"), 0;
     if (bool* const flag = word == "--json" ? &json : word == "--quick" ? &quick : nullptr) {
       if (*flag) return refuse("'" + std::string{word} + "' is given twice");
       *flag = true;

@@ -1,6 +1,6 @@
 // Suite algorithms: every calibration algorithm through quantize() on fc2(gelu(fc1(x))) with outlier channels, against
 // ModelOpt's amax, pre_quant_scale, rewritten weights and output. To add a method: register it
-// (calib/default_algorithms.hpp); its cases then run.
+// (calib/default_algorithms.hpp); its cases then run. AWQ searches with and without a linalg.
 #pragma once
 
 #include <algorithm>
@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "golden_suites/algorithms_net.hpp"
@@ -35,7 +36,8 @@ class algorithms_suite {
       auto const algorithm = mixbit::algorithm_from_json(mixbit::config_json::parse(c.at("algorithm").dump()));
       std::string const method = algorithm.steps().front().method, id = c.at("id");
       if (method == "gptq" || method == "svdquant") continue;  // suite rewritten_weights
-      compare(id, c, algorithm);
+      compare(id, c, algorithm, {});
+      if (method.starts_with("awq")) compare(id + " with a linalg", c, algorithm, mixbit::eigen_linalg{});
     }
     order();
     return result_;
@@ -61,10 +63,12 @@ class algorithms_suite {
     result_.check(difference <= bound, mixbit::detail::concat(what, " differs by ", difference, ", bound ", bound));
   }
 
-  void compare(std::string const& id, mixbit::json_document const& c, mixbit::algorithm_config const& algorithm) {
+  void compare(std::string const& id, mixbit::json_document const& c, mixbit::algorithm_config const& algorithm,
+               mixbit::any_linalg linalg) {
     algorithms_net host{file_};
     mixbit::model_options<backend> options;
     options.numerics = mixbit::policy::modelopt;
+    options.linalg = std::move(linalg);
     mixbit::model<backend> model{host, options};
     mixbit::quantize_config config{.name = id};
     config.entries = mixbit::quant_cfg_from_json(mixbit::config_json::parse(c.at("quant_cfg").dump()));

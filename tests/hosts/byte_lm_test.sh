@@ -134,8 +134,15 @@ cat >"$work/mine.json" <<<'{"quant_cfg": [{"quantizer_name": "*", "enable": fals
   {"quantizer_name": "*weight_quantizer", "cfg": {"num_bits": 8}}], "algorithm": "max"}'
 refused "mine: model.layers.0.self_attn.q_proj: no Hugging Face form" "${model[@]}" "${out[@]}" --effective-bits 10 \
   --formats "FP8_DEFAULT_CFG,$work/mine.json"
-refused "mine: model.layers.0.self_attn.q_proj: no Hugging Face form" "${model[@]}" "${out[@]}" \
-  --preset "$work/mine.json"
+
+# as a preset it is measured: one line says that there is no checkpoint, and an older one goes
+for preset_name in "$work/mine.json" NVFP4_SVDQUANT_DEFAULT_CFG NVFP4_W4A4_WEIGHT_LOCAL_HESSIAN_CFG; do
+  "$bin" "${model[@]}" --calib-steps 1 --preset "$preset_name" --out "$work/e" >"$work/log" 2>"$work/err"
+  check "$preset_name is measured" grep -qE '^validation loss [0-9.]+ -> [0-9.]+ nats a byte' "$work/log"
+  check "$preset_name: one line says why no checkpoint is written" test \
+    "$(grep -c '^checkpoint: not written: .*model.layers.0.self_attn.q_proj: no Hugging Face form' "$work/err")" = 1
+  check "$preset_name: there is none" test -s "$work/e/evaluation.json" -a ! -e "$work/e/checkpoint/model.safetensors"
+done
 
 # and so is an entry of the user's that matches nothing
 cat >"$work/mine.json" <<<'{"quant_cfg": [{"quantizer_name": "*", "enable": false},

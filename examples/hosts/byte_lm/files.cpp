@@ -61,11 +61,12 @@ void check_folders(std::string const& model_folder, std::string const& out) {
 
 namespace {
 
-/// The first quantizer that scales its operand, which no checkpoint holds in this version; empty where there is none.
+/// Names the first quantizer that scales its operand, which no checkpoint holds in this version; empty where there is
+/// none.
 std::string scaled_quantizer(mixbit::model<backend>& model) {
   for (auto const& module : model.modules())
     for (auto const& q : module.slots->shared_site()->quantizers().quantizers)
-      if (q.has_pre_quant_scale()) return q.path();
+      if (q.has_pre_quant_scale()) return q.path() + " has a pre_quant_scale";
   return {};
 }
 
@@ -76,8 +77,8 @@ void write_results(mixbit::model<backend>& model, results const& r) {
   for (char const* of_a_search : {"candidate_stats.json", "manifest.json", "plan.json", "layer-sensitivity-report.md"})
     if (std::error_code none; !std::filesystem::equivalent(out.folder() / of_a_search, r.plan_file, none))
       out.remove_stale(of_a_search);
-  if (auto const scaled = scaled_quantizer(model); !scaled.empty()) {
-    std::fprintf(stderr, "checkpoint: not written: %s has a pre_quant_scale\n", scaled.c_str());
+  if (auto const why = r.no_checkpoint.empty() ? scaled_quantizer(model) : r.no_checkpoint; !why.empty()) {
+    std::fprintf(stderr, "checkpoint: not written: %s\n", why.c_str());
     for (char const* file : {"config.json", "hf_quant_config.json", "model.safetensors"})
       out.remove_stale(std::filesystem::path{"checkpoint"} / file);
   } else {

@@ -15,6 +15,7 @@ struct results {
   mixbit::candidate_stats const* stats;  ///< null where nothing was searched; then there is no plan either
   mixbit::quantization_plan const& plan;
   mixbit::measured_loss loss;
+  std::string no_checkpoint;  ///< why the model's formats have no form in one; empty where they have
 };
 
 /// What of writing can be checked before there is anything to write: `out` is apart from the model's folder and can be
@@ -22,7 +23,8 @@ struct results {
 void check_folders(std::string const& model_folder, std::string const& out);
 
 /// An earlier search's files that this run does not write are taken away, but for the plan that it applied.
-/// Throws mixbit::error; the folder is then as it was. What loaders will not take is said on stderr.
+/// Throws mixbit::error; the folder is then as it was. What loaders will not take is said on stderr, and so is why no
+/// checkpoint is written, of which an earlier run's is then taken away.
 void write_results(mixbit::model<backend>& model, results const& r);
 
 }  // namespace byte_lm

@@ -50,12 +50,13 @@ class job {
     quantize();
     loss_.quantized = evaluate(model_, data_.validation);
     write_results(quantized_, {options_.model, options_.out, options_.plan, search_ ? &search_->stats() : nullptr,
-                               plan_, loss_});
+                               plan_, loss_, no_checkpoint_});
     std::printf("validation loss %.6f -> %.6f nats a byte\n", loss_.unquantized, loss_.quantized);
   }
 
  private:
-  /// Refuses what can be refused without a forward, which takes long; what it returns quantizes the model.
+  /// Refuses what can be refused without a forward, which takes long; what it returns quantizes the model. A search and
+  /// a plan have to end in a checkpoint.
   std::function<void()> prepare() {
     if (options_.searches()) {
       search_.emplace(quantized_, search_options());
@@ -65,12 +66,23 @@ class job {
     if (!options_.preset.empty()) {
       auto config = read_format(options_.preset);
       if (!options_.algorithm.empty()) config.algorithm = algorithm_of(options_.algorithm);
-      mixbit::require_hf_forms(quantized_, config);
+      no_checkpoint_ = why_no_checkpoint(config);
       return [this, config] { print_notes(mixbit::quantize(quantized_, config, [&] { calibrate_all(); }).notes); };
     }
     auto const plan = read_plan(options_.plan);
     mixbit::require_hf_forms(quantized_, plan);
     return [this, plan] { print_notes(mixbit::apply_plan(quantized_, plan, [&] { calibrate_all(); }).notes); };
+  }
+
+  /// A preset without a form in a checkpoint is still worth measuring; empty where there is one.
+  std::string why_no_checkpoint(mixbit::quantize_config const& config) {
+    try {
+      mixbit::require_hf_forms(quantized_, config);
+    } catch (mixbit::error const& e) {
+      if (e.id() != mixbit::error_id::format_value) throw;
+      return std::string{e.message()};
+    }
+    return {};
   }
 
   mixbit::search_options search_options() const {
@@ -129,6 +141,7 @@ class job {
   std::optional<mixbit::search<backend>> search_;
   mixbit::quantization_plan plan_;
   mixbit::measured_loss loss_;
+  std::string no_checkpoint_;  ///< why there will be none; empty otherwise
 };
 
 }  // namespace byte_lm

@@ -3,7 +3,8 @@
 // For each ratio the amax of max calibration is multiplied by it, and the ratio with the smallest error wins, the first
 // of several. Weights in calibrated blocks: the error of each block's partial dot products on up to
 // max_tokens_per_batch rows or so of each batch (calib/clip_loss.hpp). NVFP4, whose blocks take their scales from the
-// data: its one amax, by the error of the op's output. Weights of other formats stay at max.
+// data: its one amax, by the error of the layer's output; like awq_lite from what the run keeps of its inputs where the
+// model has a linalg, and by its op otherwise. Weights of other formats stay at max.
 #pragma once
 
 #include <algorithm>
@@ -25,8 +26,9 @@ template <backend B>
 struct clip_watch {
   calibrated_layer<B> layer;
   sequential_quantizer<B>* weight;
-  std::optional<clip_grams> blocks;  ///< none: the one amax of the tensor, by the op's output
-  std::vector<double> loss = {};      ///< then
+  std::optional<clip_grams> blocks;        ///< none: the one amax of the tensor, by the layer's output
+  std::vector<double> loss = {};            ///< then
+  std::optional<output_error> outputs = {};  ///< then, with a linalg
   std::int64_t batches = 0;
   one_thread thread = {};
 };
@@ -75,6 +77,7 @@ std::vector<clip_watch<B>> clipped_layers(calibration<B>& c, algorithm_step cons
       all.push_back({layer, weight, clip_grams{w.shape[1], block}});
     } else {
       all.push_back({layer, weight, std::nullopt, std::vector<double>(ratios)});
+      if (c.linalg) all.back().outputs.emplace(w.shape[1]);
     }
   }
   if (all.empty())
@@ -118,7 +121,10 @@ class clip_pass final : public watching_pass<B, clip_watch<B>> {
 
  public:
   clip_pass(calibration<B>& c, std::vector<clip_watch<B>> layers, std::int64_t tokens, std::vector<double> ratios)
-      : base{c, sites_in(layers), std::move(layers)}, numerics_{c.numerics}, tokens_{tokens},
+      : base{c, sites_in(layers), std::move(layers)},
+        numerics_{c.numerics},
+        linalg_{c.linalg},
+        tokens_{tokens},
         ratios_{std::move(ratios)} {}
 
  private:
@@ -132,9 +138,13 @@ class clip_pass final : public watching_pass<B, clip_watch<B>> {
     arena_scope const borrowed{ws.scratch};
     kept.thread.claim(s.name);
     const_tensor_ref const x = s.canonical(operand_role::input, o.x);
+    check_channels(s.name, x.shape[x.rank - 1], kept.layer.source().shape[1], s.layout.kind);
     if (kept.blocks) {
-      check_channels(s.name, x.shape[x.rank - 1], kept.blocks->width(), s.layout.kind);
       kept.blocks->add(sampled_rows(s, ws, x, tokens_));
+    } else if (kept.outputs) {
+      auto* const q = s.quantizers().acting(quantizer_role::input);
+      token_rows<B> const rows{ws.device, q ? q->scaled(ws.device, ws.scratch, x) : x};
+      kept.outputs->add(linalg_, rows.rows());
     } else {
       add_output_losses(kept, s, ws, x, op);
     }
@@ -160,6 +170,7 @@ class clip_pass final : public watching_pass<B, clip_watch<B>> {
   }
 
   numerics_options numerics_;
+  any_linalg linalg_;
   std::int64_t tokens_;
   std::vector<double> ratios_;
 };
@@ -192,8 +203,29 @@ void clip_blocks(calibration<B>& c, clip_watch<B> const& l, std::vector<double> 
                              " blocks saw NaN or infinities, so they stay at max"));
 }
 
+/// The losses of the ratios of one amax, from what the run kept of the layer's inputs.
 template <backend B>
-void clip_tensor(calibration<B>& c, clip_watch<B> const& l, std::vector<double> const& ratios) {
+void add_kept_losses(calibration<B>& c, clip_watch<B>& l, std::vector<double> const& ratios) {
+  workspace_lock<B> const held{c.home};
+  B& device = c.home.device;
+  auto const& first = l.weight->members().front();
+  const_tensor_ref const w = l.weight->scaled(device, c.home.scratch, l.layer.source());
+  tensor_ref const changed = allocate_like(w, c.home.scratch);
+  float const amax = first.amax(device).front();
+  tensor_quantizer<B> q{first.name(), first.attributes(), c.numerics};
+  for (std::size_t i = 0; i < ratios.size(); ++i) {
+    arena_scope const borrowed{c.home.scratch};
+    q.set_amax(device, first.groups(), {amax * static_cast<float>(ratios[i])});
+    q.quantize(device, c.home.scratch, w, changed);
+    device.subtract({changed, w, changed});
+    auto const change = fetch_floats(device, changed);
+    l.loss[i] = l.outputs->of(c.linalg, dense_matrix(change.data(), w.shape[0], w.shape[1]));
+  }
+}
+
+template <backend B>
+void clip_tensor(calibration<B>& c, clip_watch<B>& l, std::vector<double> const& ratios) {
+  if (l.outputs) add_kept_losses(c, l, ratios);
   auto& member = l.weight->members().front();
   auto const least = std::min_element(l.loss.begin(), l.loss.end()) - l.loss.begin();
   if (!std::isfinite(l.loss[static_cast<std::size_t>(least)])) {
@@ -216,14 +248,14 @@ void calibrate_awq_clip(calibration<B>& c, algorithm_step const& step) {
   auto layers = detail::clipped_layers(c, step);
   calibrate_weights(c);
   auto const ratios = clip_ratios(step.number("min_clip_ratio"), step.number("shrink_step"));
-  auto const seen = [&] {
+  auto seen = [&] {
     detail::clip_pass<B> pass{c, std::move(layers), step.integer("max_tokens_per_batch"), ratios};
     c.run(step.method);
     return std::move(pass.finish(c.home));
   }();
   if (std::none_of(seen.begin(), seen.end(), [](auto const& l) { return l.batches > 0; }))
     detail::fail_unreached(step.method, std::ssize(seen), " layer(s) whose weight it clips");
-  for (auto const& l : seen)
+  for (auto& l : seen)
     if (l.batches == 0)
       detail::leave_at_max(c, step.method, l.layer.name(), "saw no data");
     else if (l.blocks)

@@ -1,9 +1,14 @@
 // AWQ (Lin et al. 2024), the search for a scale of the input channels, as ModelOpt computes it.
 //
 // The scale for an alpha is x_mean^alpha / w_mean^(1-alpha), clamped to [1e-4, 1e4] and divided by sqrt(max · min); x
-// is divided by it and W multiplied. A first run of the loop yields x_mean; in a second each layer's op runs once as it
-// is and once for each alpha, with the scaled weight quantized, and the alpha with the smallest squared difference of
-// the outputs, summed over batches, is taken. Nothing is kept of a layer but vectors and a loss for each alpha.
+// is divided by it and W multiplied. A run of the loop yields x_mean, and the alpha with the smallest squared
+// difference of the outputs, summed over batches, is taken.
+//
+// Where the model has a linalg that run also says what outputs make of a change of the weight (calib/output_error.hpp),
+// so nothing is run again, and an alpha costs one product of the weight's change with a matrix of in_features². That
+// matrix, at most 4 · in_features² bytes, is kept of each layer that the loop reaches, and so of one layer at a time
+// under `layerwise`. Where there is no linalg the loop is run once more, in which each layer's op runs once as it is
+// and once for each alpha; nothing is kept of a layer then but vectors. Both find the same alphas but for near ties.
 #pragma once
 
 #include <algorithm>
@@ -109,6 +114,47 @@ struct awq_search {
   }
 };
 
+template <backend B>
+void multiply_channels(workspace<B>& ws, const_tensor_ref from, tensor_ref to, buffer<B, float> const& scale) {
+  ws.device.scale_channels({from, to, from.rank - 1, static_cast<std::int64_t>(scale.size()), scale.data()});
+}
+
+/// Q(W · scale) of the alpha i, with the first of several weight quantizers alone, which is calibrated for it.
+template <backend B>
+void quantize_trial(workspace<B>& ws, awq_search<B> const& search, std::size_t i, numerics_options const& numerics,
+                    tensor_ref wq) {
+  multiply_channels(ws, search.layer.layer.source(), wq, search.weight_scale[i]);
+  auto const& first = search.layer.weight->members().front();
+  tensor_quantizer<B> quantizer{first.name(), first.attributes(), numerics};
+  quantizer.observe(ws.device, ws.scratch, wq);
+  quantizer.finish(ws.device);
+  quantizer.quantize(ws.device, ws.scratch, wq, wq);
+}
+
+/// The losses of one layer's alphas from what the first run kept of its inputs, which ends here.
+template <backend B>
+void search_by_outputs(calibration<B>& c, awq_search<B>& search) {
+  workspace_lock<B> const held{c.home};
+  const_tensor_ref const source = search.layer.layer.source();
+  auto const w = fetch_floats(c.home.device, source);
+  std::int64_t const rows = source.shape[0], width = source.shape[1];
+  for (std::size_t i = 0; i < search.loss.size(); ++i) {
+    arena_scope const borrowed{c.home.scratch};
+    tensor_ref const wq = allocate_like(source, c.home.scratch);
+    quantize_trial(c.home, search, i, c.numerics, wq);
+    auto change = fetch_floats(c.home.device, wq);
+    auto const s = scales_of(search.scale[i], source.type).input;
+    c.linalg.threads().parallel_for(rows, [&](std::int64_t r) {
+      float* const row = change.data() + r * width;
+      float const* const before = w.data() + r * width;
+      for (std::int64_t k = 0; k < width; ++k) row[k] = row[k] * s[static_cast<std::size_t>(k)] - before[k];
+    });
+    search.loss[i] = search.seen.outputs->of(c.linalg, dense_matrix<float const>(change.data(), rows, width));
+  }
+  search.batches = search.seen.batches;
+  search.seen.outputs.reset();
+}
+
 /// The mean squared difference of two results; infinite where one has NaN or infinities.
 template <backend B>
 double output_loss(workspace<B>& ws, const_tensor_ref y, const_tensor_ref expected) {
@@ -119,7 +165,7 @@ double output_loss(workspace<B>& ws, const_tensor_ref y, const_tensor_ref expect
   return finite ? total / static_cast<double>(expected.size()) : std::numeric_limits<double>::infinity();
 }
 
-/// The second run: the op's result is what it is without quantization, and each alpha is a trial.
+/// The second run where there is no linalg: the op's result is what it is unquantized, and each alpha is a trial.
 template <backend B>
 class awq_pass final : public apply_hook<B> {
  public:
@@ -148,22 +194,14 @@ class awq_pass final : public apply_hook<B> {
   bool runs_active_recipe() const override { return false; }
 
  private:
-  /// op(x / scale, Q(W · scale)), with the first of several weight quantizers alone.
+  /// op(x / scale, Q(W · scale)).
   tensor_ref trial(awq_search<B>& search, std::size_t i, site<B>& s, workspace<B>& ws, operands o, erased_op& op) {
     tensor_ref const x = op.scratch(operand_role::input, ws.scratch);
     tensor_ref const w = op.scratch(operand_role::weight, ws.scratch);
-    multiply(ws, s.canonical(operand_role::input, o.x), s.canonical(operand_role::input, x), search.input_scale[i]);
-    tensor_ref const wq = s.canonical(operand_role::weight, w);
-    multiply(ws, search.layer.layer.source(), wq, search.weight_scale[i]);
-    auto const& first = search.layer.weight->members().front();
-    tensor_quantizer<B> quantizer{first.name(), first.attributes(), numerics_};
-    quantizer.observe(ws.device, ws.scratch, wq);
-    quantizer.finish(ws.device);
-    quantizer.quantize(ws.device, ws.scratch, wq, wq);
+    multiply_channels(ws, s.canonical(operand_role::input, o.x), s.canonical(operand_role::input, x),
+                      search.input_scale[i]);
+    quantize_trial(ws, search, i, numerics_, s.canonical(operand_role::weight, w));
     return s.call(ws, op, x, w, pass::trial);
-  }
-  static void multiply(workspace<B>& ws, const_tensor_ref from, tensor_ref to, buffer<B, float> const& scale) {
-    ws.device.scale_channels({from, to, from.rank - 1, static_cast<std::int64_t>(scale.size()), scale.data()});
   }
 
   numerics_options numerics_;
@@ -188,7 +226,7 @@ std::vector<awq_search<B>> awq_searches(calibration<B>& c, algorithm_step const&
   for (auto const& l : layers) (void)awq_block(*l.weight, l.width());  // before anything runs
   remove_scales(c, layers);
   calibrate_weights(c);
-  auto seen = collect_statistics(c, layers, step.method, true);
+  auto seen = collect_statistics(c, layers, step.method, true, c.linalg);
   if (std::none_of(seen.begin(), seen.end(), [](auto const& s) { return s.batches > 0; }))
     fail_unreached(step.method, std::ssize(layers), " layer(s) whose inputs it scales");
   std::vector<awq_search<B>> searches;
@@ -208,14 +246,17 @@ std::vector<awq_search<B>> awq_searches(calibration<B>& c, algorithm_step const&
 }  // namespace detail
 
 /// Chooses a scale for every linear layer whose weight is quantized. A layer without data, or with NaN, stays at max,
-/// which a note says; with the step's `debug` notes say each layer's alpha. Runs the loop twice. Throws
-/// `config_conflict` where there is no such layer, and `state_not_calibrated` without a loop or where it reaches none.
+/// which a note says; with the step's `debug` notes say each layer's alpha. Runs the loop once where the model has a
+/// linalg, otherwise twice. Throws `config_conflict` where there is no such layer, and `state_not_calibrated` without a
+/// loop or where it reaches none.
 template <backend B>
 void calibrate_awq_lite(calibration<B>& c, algorithm_step const& step) {
   auto const alphas = awq_alphas(step.number("alpha_step"));
   auto searches = detail::awq_searches(c, step, alphas);
   if (searches.empty()) return;
-  {
+  if (c.linalg) {
+    for (auto& search : searches) detail::search_by_outputs(c, search);
+  } else {
     detail::awq_pass<B> pass{c, searches};
     c.run(step.method);
   }

@@ -1,17 +1,21 @@
 // What a pass over calibration data says of each input channel: the largest |x|, and the mean of |x| over its batches.
 //
 // While it is on, everything that max calibrates is calibrated too (calib/max.hpp), so that the algorithms built on it
-// need no pass of their own for that. Statistics are kept per layer: vectors, whatever the data.
+// need no pass of their own for that. Statistics are kept per layer: vectors, whatever the data; and, where it is asked
+// for, what says how outputs change with the weight (calib/output_error.hpp).
 //
 // Threads: a mean depends on the order of its batches, so one thread shows a layer all of its data (`state_busy`).
 #pragma once
 
 #include <cstdint>
 #include <mutex>
+#include <optional>
 #include <vector>
 
+#include "mixbit/calib/host_floats.hpp"
 #include "mixbit/calib/max_algorithm.hpp"
 #include "mixbit/calib/one_thread.hpp"
+#include "mixbit/calib/output_error.hpp"
 
 namespace mixbit {
 
@@ -21,6 +25,7 @@ struct channel_statistics {
   std::vector<double> mean;  ///< of the batches' means of |x|, each batch counting alike
   std::int64_t batches = 0;  ///< that had rows
   std::uint64_t nonfinite = 0;
+  std::optional<output_error> outputs = {};
 };
 
 namespace detail {
@@ -83,10 +88,13 @@ class input_statistics final : public detail::watching_pass<B, detail::channel_w
   using base = detail::watching_pass<B, watch_type>;
 
  public:
-  /// Of linear layers with weights of these widths; with `means`, otherwise amaxes alone.
+  /// Of linear layers with weights of these widths; with `means`, otherwise amaxes alone. Given products, also what
+  /// outputs say.
   input_statistics(calibration<B>& c, std::vector<std::shared_ptr<site<B>>> layers,
-                   std::vector<std::int64_t> const& widths, bool means)
-      : base{c, std::move(layers), watches(c.home.device, widths)}, means_{means} {}
+                   std::vector<std::int64_t> const& widths, bool means, any_linalg products)
+      : base{c, std::move(layers), watches(c.home.device, widths, static_cast<bool>(products))},
+        means_{means},
+        products_{std::move(products)} {}
 
   /// Ends the pass's calibrations and reads the statistics back, in the order of the layers.
   std::vector<channel_statistics> read(workspace<B>& ws) {
@@ -103,11 +111,12 @@ class input_statistics final : public detail::watching_pass<B, detail::channel_w
   }
 
  private:
-  static std::vector<watch_type> watches(B& device, std::vector<std::int64_t> const& widths) {
+  static std::vector<watch_type> watches(B& device, std::vector<std::int64_t> const& widths, bool outputs) {
     std::vector<watch_type> all;
     for (auto const width : widths) {
       auto const n = static_cast<std::size_t>(width);
-      all.push_back({{device, n}, {device, 1}, {std::vector<float>(n), std::vector<double>(n), 0, 0}, {}});
+      all.push_back({{device, n}, {device, 1}, {std::vector<float>(n), std::vector<double>(n), 0, 0, {}}, {}});
+      if (outputs) all.back().seen.outputs.emplace(width);
     }
     return all;
   }
@@ -130,9 +139,11 @@ class input_statistics final : public detail::watching_pass<B, detail::channel_w
     ws.device.copy_to_host(batch.data(), sums, width * sizeof(double));
     auto const rows = static_cast<double>(x.size() / static_cast<std::int64_t>(width));
     for (std::size_t i = 0; i < width; ++i) kept.seen.mean[i] += batch[i] / rows;
+    if (kept.seen.outputs) kept.seen.outputs->add(products_, token_rows<B>{ws.device, x}.rows());
   }
 
   bool means_;
+  any_linalg products_;
 };
 
 }  // namespace mixbit

@@ -124,11 +124,11 @@ std::vector<std::int64_t> widths_of(std::vector<scalable_layer<B>> const& layers
   return widths;
 }
 
-/// One run of the loop. All that max calibrates is calibrated in it.
+/// One run of the loop. All that max calibrates is calibrated in it. `means` and `products` as in input_statistics.
 template <backend B>
 std::vector<channel_statistics> collect_statistics(calibration<B>& c, std::vector<scalable_layer<B>> const& layers,
-                                                   std::string_view method, bool means) {
-  input_statistics<B> pass{c, sites_of(layers), widths_of(layers), means};
+                                                   std::string_view method, bool means, any_linalg products = {}) {
+  input_statistics<B> pass{c, sites_of(layers), widths_of(layers), means, std::move(products)};
   c.run(method);
   return pass.read(c.home);
 }

@@ -28,7 +28,7 @@ struct model_options {
   numerics_options numerics = {};  ///< what fake quantization computes
   module_class_registry classes = default_module_classes();
   algorithm_registry<B> algorithms = default_algorithms<B>();  ///< what a config's "algorithm" may name
-  any_linalg linalg = {};          ///< for gptq and svdquant; eigen_linalg of adapters/eigen_linalg.hpp is one
+  any_linalg linalg = {};          ///< gptq and svdquant need one, AWQ is faster with one: eigen_linalg, say
   layer_checkpoints<B> checkpoints = {};  ///< of a layerwise calibration that is told where to keep them
   bool strict = true;              ///< is a user's entry that matches nothing an error, or a line in the plan?
   std::size_t scratch_limit = 0;   ///< bytes of scratch memory; 0: no limit

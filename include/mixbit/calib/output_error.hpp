@@ -1,0 +1,118 @@
+// What a change d of a linear layer's weight does to its outputs: the sum over batches of the mean of (x dᵀ)², which
+// AWQ's searches compare for one candidate after another.
+//
+// With X the rows of all batches, each over the root of its batch's number of rows, that is |X dᵀ|² / outputs, or
+// Σ d H dᵀ with H = Xᵀ X. Few rows are kept as they are. A product with them costs rows · columns · outputs, one with H
+// half of columns² · outputs, so from half as many rows as columns on H takes their place: of a layer no more than
+// 4 · columns² bytes are kept, and a candidate costs the same whatever more there is to come.
+//
+// In float32 by the products of a linalg, summed in double. What inputs are rounded to on their way to a layer's op,
+// and its outputs behind it, takes no part: the op is x Wᵀ, with or without a bias.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <utility>
+#include <vector>
+
+#include "mixbit/core/linalg.hpp"
+
+namespace mixbit {
+
+namespace detail {
+
+/// Σ a · b, in double and in an order that the length decides.
+inline double wide_dot(float const* a, float const* b, std::int64_t n) {
+  constexpr std::int64_t lanes = 8;
+  std::int64_t const whole = n - n % lanes;
+  double sums[lanes] = {};
+  for (std::int64_t i = 0; i < whole; i += lanes)
+    for (std::int64_t k = 0; k < lanes; ++k) sums[k] += static_cast<double>(a[i + k]) * static_cast<double>(b[i + k]);
+  double total = 0;
+  for (std::int64_t i = whole; i < n; ++i) total += static_cast<double>(a[i]) * static_cast<double>(b[i]);
+  for (double const sum : sums) total += sum;
+  return total;
+}
+
+}  // namespace detail
+
+/// Of one layer. One thread at a time.
+class output_error {
+ public:
+  explicit output_error(std::int64_t columns) : columns_{columns} {}
+
+  std::int64_t columns() const { return columns_; }
+
+  /// Adds a batch, [rows, columns]. Batches count alike, whatever their rows.
+  void add(any_linalg const& l, matrix_ref<float const> x) {
+    if (x.rows == 0) return;
+    if (gram_.empty() && 2 * (rows() + x.rows) < columns_) return keep(x);
+    if (gram_.empty()) {
+      gram_.assign(static_cast<std::size_t>(columns_ * columns_), 0.0f);
+      if (!rows_.empty()) l.accumulate_gram(1.0f, dense_matrix<float const>(rows_.data(), rows(), columns_), gram());
+      rows_ = {};
+    }
+    l.accumulate_gram(static_cast<float>(1.0 / static_cast<double>(x.rows)), x, gram());
+  }
+
+  /// The sum over batches of the mean over rows and outputs; d is [outputs, columns]. Infinite where d or a batch has
+  /// NaN or infinities.
+  double of(any_linalg const& l, matrix_ref<float const> d) const {
+    std::vector<float> product;
+    double total = 0;
+    for (std::int64_t first = 0; first < d.rows; first += slab) {
+      auto const part = d.block(first, 0, std::min(slab, d.rows - first), columns_);
+      total += gram_.empty() ? by_rows(l, part, product) : by_gram(l, part, product);
+    }
+    return std::isfinite(total) ? total / static_cast<double>(d.rows) : std::numeric_limits<double>::infinity();
+  }
+
+ private:
+  static constexpr std::int64_t slab = 1024, width = 128;  ///< of d, and of a product with H: 512 KiB
+
+  std::int64_t rows() const { return static_cast<std::int64_t>(rows_.size()) / columns_; }
+  matrix_ref<float> gram() { return dense_matrix(gram_.data(), columns_, columns_); }
+
+  void keep(matrix_ref<float const> x) {
+    double const share = 1.0 / std::sqrt(static_cast<double>(x.rows));
+    for (std::int64_t r = 0; r < x.rows; ++r)
+      for (std::int64_t k = 0; k < columns_; ++k) rows_.push_back(static_cast<float>(x(r, k) * share));
+  }
+
+  static matrix_ref<float> zeros(std::vector<float>& memory, std::int64_t rows, std::int64_t columns) {
+    memory.assign(static_cast<std::size_t>(rows * columns), 0.0f);
+    return dense_matrix(memory.data(), rows, columns);
+  }
+
+  double by_rows(any_linalg const& l, matrix_ref<float const> d, std::vector<float>& product) const {
+    auto const y = zeros(product, d.rows, rows());
+    l.multiply_add(1.0f, d, dense_matrix(rows_.data(), rows(), columns_), factor::transposed, y);
+    return detail::wide_dot(y.data, y.data, y.rows * y.columns);
+  }
+
+  /// Twice the products with the upper triangle of H, which has the diagonal twice: half the work of all of H.
+  double by_gram(any_linalg const& l, matrix_ref<float const> d, std::vector<float>& product) const {
+    auto const h = dense_matrix(gram_.data(), columns_, columns_);
+    double total = 0;
+    for (std::int64_t first = 0; first < columns_; first += width) {
+      std::int64_t const n = std::min(width, columns_ - first);
+      auto const y = zeros(product, d.rows, n);
+      l.multiply_add(1.0f, d.block(0, 0, d.rows, first + n), h.block(0, first, first + n, n), factor::as_is, y);
+      for (std::int64_t r = 0; r < d.rows; ++r) total += 2 * detail::wide_dot(y.row(r), d.row(r) + first, n);
+    }
+    std::vector<float> weighted(static_cast<std::size_t>(columns_));
+    for (std::int64_t r = 0; r < d.rows; ++r) {
+      for (std::int64_t k = 0; k < columns_; ++k) weighted[static_cast<std::size_t>(k)] = d(r, k) * h(k, k);
+      total -= detail::wide_dot(weighted.data(), d.row(r), columns_);
+    }
+    return total;
+  }
+
+  std::int64_t columns_;
+  std::vector<float> rows_;  ///< each over the root of its batch's number of rows
+  std::vector<float> gram_;  ///< then: the upper triangle of H, zeros below it
+};
+
+}  // namespace mixbit
