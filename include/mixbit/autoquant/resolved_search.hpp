@@ -83,6 +83,67 @@ std::int64_t kept_bytes(recipe_quantizers<B> const& recipe, quantize_config cons
   return bytes;
 }
 
+/// What scoring one layer borrows. By gradient the quantized operands of each recipe, the output, and what each recipe
+/// makes differ of it; of one group at a time the operands of one recipe.
+template <backend B>
+struct scored_layer {
+  const_tensor_ref weight;
+  bool by_gradient;
+  std::int64_t recipes = 0, inputs = 0;  ///< that quantize; whose input is quantized too
+
+  void add(recipe_quantizers<B>& recipe) {
+    ++recipes;
+    inputs += recipe.find(quantizer_role::input) != nullptr;
+  }
+  std::int64_t bytes() const { return (by_gradient ? recipes : 1) * weight.size() * element(); }
+  std::int64_t bytes_a_token() const {
+    std::int64_t const out = weight.rank == 0 ? 1 : std::max<std::int64_t>(weight.shape[0], 1);
+    std::int64_t const in = weight.size() / out, copies = by_gradient ? inputs : std::min<std::int64_t>(inputs, 1);
+    return (copies * in + (by_gradient ? (recipes + 1) * out : 0)) * element();
+  }
+
+ private:
+  std::int64_t element() const { return static_cast<std::int64_t>(size_of(weight.type)); }
+};
+
+/// Adds what the layers take, and returns by format whether it calibrates something other than weights.
+template <backend B>
+std::vector<bool> add_layers(resolved_search& r, model<B>& m, search_plan const& plan, bool by_gradient,
+                             std::vector<module_ref<B>> const& searched, int scoring) {
+  std::vector<bool> needs_data(plan.formats.size());
+  for (std::size_t g = 0; g < plan.groups.size(); ++g)
+    for (std::size_t const i : plan.groups[g].members) {
+      scored_layer<B> layer{canonical_weight(searched[i]), by_gradient};
+      for (auto const& c : plan.stats[g].candidates) {
+        if (c.recipe < 0) continue;
+        auto const f = static_cast<std::size_t>(c.recipe);
+        auto recipe = search_recipe(m, plan.formats[f].config, searched[i]);
+        r.kept_bytes += kept_bytes(recipe, plan.formats[f].config, layer.weight);
+        for (auto const& q : recipe.quantizers)
+          needs_data[f] = needs_data[f] || (q.role() != quantizer_role::weight && q.needs_calibration());
+        layer.add(recipe);
+      }
+      if (!plan.stats[g].is_open()) continue;
+      if (by_gradient) r.kept_bytes += 8 * scoring * layer.recipes;
+      r.scratch_bytes = std::max(r.scratch_bytes, layer.bytes());
+      r.scratch_bytes_a_token = std::max(r.scratch_bytes_a_token, layer.bytes_a_token());
+    }
+  return needs_data;
+}
+
+inline void add_calibrations(resolved_search& r, search_plan const& plan, std::vector<bool> const& needs_data,
+                             int steps) {
+  bool shared = false;  // has the one pass of all formats by max been counted?
+  for (std::size_t f = 0; f < plan.formats.size(); ++f) {
+    auto p = planned(plan.formats[f].config, steps, needs_data[f]);
+    bool const by_max = is_max(plan.formats[f].config.algorithm);
+    if (!by_max || (p.runs > 0 && !shared)) r.calibration_forwards += std::int64_t{p.steps} * p.runs;
+    shared = shared || (by_max && p.runs > 0);
+    r.calibration_is_exact = r.calibration_is_exact && p.exact;
+    r.calibrations.push_back(std::move(p));
+  }
+}
+
 }  // namespace detail
 
 /// Throws nothing that planning has not thrown.
@@ -100,43 +161,11 @@ resolved_search resolve_search(model<B>& m, search_plan const& plan, search_opti
   std::int64_t const elements = weighted_elements(plan.stats);
   r.least = bits_per_element(range.minimum, elements);
   r.most = bits_per_element(range.maximum, elements);
-  std::vector<bool> needs_data(plan.formats.size());
-  bool open = false;
-  for (std::size_t g = 0; g < plan.groups.size(); ++g) {
-    auto const& candidates = plan.stats[g].candidates;
-    open = open || plan.stats[g].is_open();
-    for (std::size_t const i : plan.groups[g].members) {
-      const_tensor_ref const w = canonical_weight(searched[i]);
-      for (auto const& c : candidates) {
-        if (c.recipe < 0) continue;
-        auto const f = static_cast<std::size_t>(c.recipe);
-        auto recipe = search_recipe(m, plan.formats[f].config, searched[i]);
-        r.kept_bytes += detail::kept_bytes(recipe, plan.formats[f].config, w);
-        for (auto const& q : recipe.quantizers)
-          needs_data[f] = needs_data[f] || (q.role() != quantizer_role::weight && q.needs_calibration());
-        if (plan.stats[g].is_open() && options.method == score_method::gradient) r.kept_bytes += 8 * scoring;
-      }
-      if (!plan.stats[g].is_open()) continue;
-      std::int64_t const bytes = static_cast<std::int64_t>(size_of(w.type)), out = w.rank == 0 ? 1 : w.shape[0];
-      std::int64_t const in = w.size() / std::max<std::int64_t>(out, 1);
-      bool const keeps = options.method == score_method::gradient;  // the output, and each candidate's difference
-      std::int64_t const kept = keeps ? static_cast<std::int64_t>(candidates.size()) : 0;
-      r.scratch_bytes = std::max(r.scratch_bytes, w.size() * bytes);
-      r.scratch_bytes_a_token = std::max(r.scratch_bytes_a_token, (in + kept * out) * bytes);
-    }
-  }
-  bool shared = false;
-  for (std::size_t f = 0; f < plan.formats.size(); ++f) {
-    auto p = detail::planned(plan.formats[f].config, calibration, needs_data[f]);
-    bool const by_max = detail::is_max(plan.formats[f].config.algorithm);
-    if (!by_max || (p.runs > 0 && !shared)) r.calibration_forwards += std::int64_t{p.steps} * p.runs;
-    shared = shared || (by_max && p.runs > 0);
-    r.calibration_is_exact = r.calibration_is_exact && p.exact;
-    r.calibrations.push_back(std::move(p));
-  }
   bool const backward = options.method == score_method::gradient;
-  if (open) r.scoring_forwards = scoring * (backward ? 1 : forwards_a_step(plan.stats));
-  if (open && backward) r.scoring_backwards = scoring;
+  detail::add_calibrations(r, plan, detail::add_layers(r, m, plan, backward, searched, scoring), calibration);
+  if (std::none_of(r.groups.begin(), r.groups.end(), [](auto const& g) { return g.is_open(); })) return r;
+  r.scoring_forwards = scoring * (backward ? 1 : forwards_a_step(plan.stats));
+  r.scoring_backwards = backward ? scoring : 0;
   return r;
 }
 
