@@ -1,4 +1,4 @@
-// Odd models and inputs, each through a whole search: nothing to choose, tied and repeated layers, data that is not there.
+// Odd models and inputs, each through a whole search: nothing to choose, tied and repeated layers, missing data.
 #include <doctest/doctest.h>
 
 #include <cmath>
@@ -245,7 +245,9 @@ TEST_CASE("odd inputs: more steps than batches is the loader's to refuse, and wh
     steps.logits = [&](int i, logits_sink const& take) {
       take(read_view(net.forward(batches.at(static_cast<std::size_t>(i)))));
     };
-    steps.metric = [&](int i) { return static_cast<double>(net.forward(batches.at(static_cast<std::size_t>(i))).sum()); };
+    steps.metric = [&](int i) {
+      return static_cast<double>(net.forward(batches.at(static_cast<std::size_t>(i))).sum());
+    };
     matrix const before = net.forward(batches[0]);
     CHECK_THROWS_AS(s.run(steps), std::out_of_range);
     CHECK(same_bits(before, net.forward(batches[0])));

@@ -98,8 +98,8 @@ inline std::string sensitivity_report(candidate_stats const& stats, quantization
   out << "# Layer sensitivity report\n\n";
   detail::write_summary(out, stats, plan, loss);
   out << "\n## Groups by sensitivity\n\nScore: " << detail::score_text(plan.method)
-      << ", ± its standard error over the steps. A group's\nsensitivity is the score of its format of the fewest nominal "
-         "bits.\n\n";
+      << ", ± its standard error over the steps. A group's\nsensitivity is the score of its format of the fewest "
+         "nominal bits.\n\n";
   detail::write_sensitivities(out, stats, plan);
   out << "\n## Modules\n\n| module | recipe | rule |\n|---|---|---|\n";
   for (auto const& m : plan.modules) out << "| " << m.name << " | " << m.recipe << " | " << m.rule << " |\n";
