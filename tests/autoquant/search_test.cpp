@@ -99,7 +99,7 @@ TEST_CASE("search: layers that share a weight share a recipe, and the weight is 
   auto const plan = s.plan(allocate(s.stats(), 8.0));
   CHECK(plan.modules[3].rule == "searched, grouped by '{q_proj,k_proj,v_proj} + tied weight'");
   auto o = three_formats(8.0);
-  o.grouping = {};
+  o.default_grouping = false;
   search<cpu_backend> without{m, o};
   REQUIRE(without.stats().size() == 2);
   CHECK(without.stats()[1].rule == "tied weight");

@@ -51,10 +51,20 @@ check "which a line says" grep -q "checkpoint: not written: model.layers.0.self_
 "$bin" "${model[@]}" --calib-steps 1 --preset INT4_BLOCKWISE_WEIGHT_ONLY_CFG --out "$work/d" --algorithm awq_clip \
   >/dev/null 2>&1
 check "awq_clip scales nothing, and is written" test -s "$work/d/checkpoint/model.safetensors"
+"$bin" "${search[@]}" --effective-bits 6.0 --dry-run --out "$work/dry" >"$work/log" 2>"$work/err"
+check "--dry-run succeeds" test $? -eq 0
+check "--dry-run prints the plan" \
+  grep -q '^forwards: 1 to calibrate, 1 to score by gradient with as many backwards$' "$work/log"
+check "--dry-run writes nothing" test ! -e "$work/dry" -a ! -s "$work/err"
+"$bin" "${search[@]}" --effective-bits 6.0 --dry-run --method kl_div >"$work/log" 2>&1
+check "--dry-run needs no --out, and counts kl_div's forwards" \
+  grep -q '^forwards: 1 to calibrate, 52 to score by kl_div$' "$work/log"
+"$bin" "${search[@]}" --effective-bits 6.0 --method kl_div --out "$work/kl" >/dev/null 2>&1
+check "kl_div searches too" grep -q '"method": "kl_div"' "$work/kl/manifest.json"
 "$bin" --help >"$work/help"
 check "--help succeeds" test $? -eq 0
 for option in model out text windows formats effective-bits preset plan method disabled-layers calib-steps score-steps \
-  calib-from numerics cost threads algorithm; do
+  calib-from numerics cost threads algorithm dry-run; do
   check "--help names --$option" grep -q -- "--$option " "$work/help"
 done
 
@@ -74,6 +84,8 @@ budget=(--effective-bits 6.0)
 preset=(--preset FP8_DEFAULT_CFG)
 refused "--model is missing" "${out[@]}"
 refused "--out is missing" --model data/byte-lm "${preset[@]}"
+refused "cannot be met" "${search[@]}" --effective-bits 1.0 --dry-run
+refused "--dry-run belongs to a search" "${model[@]}" "${out[@]}" "${preset[@]}" --dry-run
 refused "--frobnicate" "${search[@]}" "${out[@]}" --frobnicate 1
 refused "'frobnicate'" "${search[@]}" "${out[@]}" frobnicate
 refused "--help takes no other arguments" --help extra
@@ -98,7 +110,7 @@ refused "--calib-steps 99" "${model[@]}" "${out[@]}" "${preset[@]}" --calib-step
 refused "--score-steps 99" "${model[@]}" "${out[@]}" --formats FP8_DEFAULT_CFG --effective-bits 8 --score-steps 99
 refused "--threads '0'" "${search[@]}" "${out[@]}" "${budget[@]}" --threads 0
 refused "--threads '1000000'" "${search[@]}" "${out[@]}" "${budget[@]}" --threads 1000000
-refused "gradient" "${search[@]}" "${out[@]}" "${budget[@]}" --method kl_div
+refused "gradient or kl_div" "${search[@]}" "${out[@]}" "${budget[@]}" --method guess
 refused "--algorithm: no algorithm is named" "${model[@]}" "${out[@]}" "${preset[@]}" --algorithm awq_lit
 refused "alpha: 2 is not in" "${model[@]}" "${out[@]}" "${preset[@]}" --algorithm '{"method": "smoothquant", "alpha": 2}'
 refused "--algorithm" "${model[@]}" "${out[@]}" "${preset[@]}" --algorithm '{"method": '

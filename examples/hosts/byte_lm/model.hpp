@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -42,6 +43,8 @@ class decoder_layer {
     y += middle_;
     return y;
   }
+
+  matrix const& input() const { return x_; }
 
   matrix backward(matrix const& grad_y, rotary_embedding const& rotary) {
     matrix grad_middle = post_attention_layernorm.backward(middle_, mlp.backward(mlp_input_, grad_y));
@@ -94,12 +97,32 @@ class language_model {
   matrix logits(token_view const& tokens) {
     check(tokens);
     rotary_.prepare(tokens.length);
-    matrix x = embed_tokens.forward(tokens);
-    for (auto& layer : layers) x = layer.forward(std::move(x), {tokens.windows, tokens.length}, rotary_);
+    tokens_ = tokens;
+    return logits_from(0, embed_tokens.forward(tokens));
+  }
+
+  /// The same of the last tokens from layer `first` on, x being what layer_inputs() had there.
+  matrix logits_from(std::size_t first, matrix x) {
+    for (; first < layers.size(); ++first)
+      x = layers[first].forward(std::move(x), {tokens_.windows, tokens_.length}, rotary_);
     last_ = std::move(x);
     head_input_ = norm.forward(last_);
-    tokens_ = tokens;
     return lm_head.forward(head_input_);
+  }
+
+  /// What each layer, and behind them the norm, was given in the last forward.
+  std::vector<matrix> layer_inputs() const {
+    std::vector<matrix> inputs;
+    for (auto const& layer : layers) inputs.push_back(layer.input());
+    inputs.push_back(last_);
+    return inputs;
+  }
+
+  /// In which layer a module of for_each_linear runs; layers.size() for the head.
+  std::size_t layer_of(std::string_view module) const {
+    std::size_t i = 0;
+    while (i < layers.size() && !module.starts_with(layer_prefix(i))) ++i;
+    return i;
   }
 
   /// Carries a gradient of the last logits back through every layer. Gradients are added to those parameters that

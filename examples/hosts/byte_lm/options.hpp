@@ -33,7 +33,10 @@ inline constexpr char const* usage_text =
   --algorithm A          how --preset is calibrated, instead of its own way: a name (awq_lite, smoothquant, max) or JSON
                          as in a config, '{"method": "smoothquant", "alpha": 0.5}', or a list of either
   --plan FILE            a plan.json: apply it instead of searching
-  --method gradient      how sensitivity is measured
+  --method WHICH         how sensitivity is measured: gradient (default), one forward and backward a step; or kl_div, a
+                         forward for each format of each group, and no backward
+  --dry-run              print what a search would do - rules, groups, costs, range, forwards, memory - and end without
+                         a forward or a file; --out is not needed
   --disabled-layers P,.. layers the search leaves alone; wildcards * ? [..] [!..]
   --calib-steps N        calibration steps to use; default: all in the windows
   --score-steps N        scoring steps to use; default: all in the windows
@@ -51,7 +54,7 @@ what is wrong.
 )";
 
 struct options {
-  bool help = false;
+  bool help = false, dry_run = false;
   std::string model, out, text, windows, preset, algorithm, plan;
   std::vector<std::string> formats, disabled_layers;
   std::optional<std::string> effective_bits;
@@ -98,7 +101,7 @@ inline std::string one_of(std::string const& option, std::string const& value,
 
 inline void check_together(options const& o, std::map<std::string, bool> const& given) {
   if (o.model.empty()) refuse("--model is missing");
-  if (o.out.empty()) refuse("--out is missing");
+  if (o.out.empty() && !o.dry_run) refuse("--out is missing");
   if (!o.preset.empty() && !o.plan.empty()) refuse("--preset and --plan contradict each other");
   if (!o.algorithm.empty() && o.preset.empty()) refuse("--algorithm needs --preset");
   char const* const instead = !o.preset.empty() ? "--preset" : "--plan";
@@ -108,7 +111,7 @@ inline void check_together(options const& o, std::map<std::string, bool> const& 
     return;
   }
   for (char const* option :
-       {"--formats", "--effective-bits", "--disabled-layers", "--score-steps", "--method", "--cost"})
+       {"--formats", "--effective-bits", "--disabled-layers", "--score-steps", "--method", "--cost", "--dry-run"})
     if (given.contains(option)) refuse(std::string{option} + " belongs to a search and contradicts " + instead);
 }
 
@@ -139,7 +142,7 @@ inline options parse_options(int count, char const* const* arguments) {
       {"--preset", text(o.preset)},
       {"--algorithm", text(o.algorithm)},
       {"--plan", text(o.plan)},
-      {"--method", choice(o.method, {"gradient"})},
+      {"--method", choice(o.method, {"gradient", "kl_div"})},
       {"--disabled-layers", list(o.disabled_layers)},
       {"--calib-steps", number(o.calib_steps, 1'000'000)},
       {"--score-steps", number(o.score_steps, 1'000'000)},
@@ -157,9 +160,13 @@ inline options parse_options(int count, char const* const* arguments) {
       return o;
     }
     auto const at = known.find(name);
-    if (at == known.end()) detail::refuse("unknown option '" + name + "'");
+    if (at == known.end() && name != "--dry-run") detail::refuse("unknown option '" + name + "'");
     if (given[name]) detail::refuse(name + " is given twice");
     given[name] = true;
+    if (name == "--dry-run") {
+      o.dry_run = true;
+      continue;
+    }
     if (i + 1 == count || std::string_view{arguments[i + 1]}.starts_with("--")) detail::refuse(name + " needs a value");
     std::string const value = arguments[++i];
     if (value.empty()) detail::refuse(name + " has an empty value");

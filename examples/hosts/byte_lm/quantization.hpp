@@ -46,6 +46,10 @@ class job {
 
   void run() {
     auto const quantize = prepare();
+    if (options_.dry_run) {
+      std::fputs(to_text(search_->resolved(calib_steps_, score_steps_)).c_str(), stdout);
+      return;
+    }
     loss_.unquantized = evaluate(model_, data_.validation);
     quantize();
     loss_.quantized = evaluate(model_, data_.validation);
@@ -91,6 +95,7 @@ class job {
     s.target = mixbit::effective_bits{std::string_view{*options_.effective_bits}};
     for (auto const& p : options_.disabled_layers) s.disabled_layers.emplace_back(p);
     s.cost = options_.cost == "exact" ? mixbit::cost_model::exact : mixbit::cost_model::modelopt;
+    s.method = options_.method == "kl_div" ? mixbit::score_method::kl_div : mixbit::score_method::gradient;
     return s;
   }
 

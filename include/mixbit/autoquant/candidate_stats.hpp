@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -19,7 +20,7 @@ struct candidate_stat {
   int recipe = 0;               ///< index into the search's formats; -1: do not quantize
   double score = 0;             ///< sum over steps
   std::vector<double> by_step;  ///< for its standard error
-  std::int64_t bits = 0;        ///< cost in bits under the search's cost model
+  std::int64_t bits = 0;        ///< what the group takes in bits under the search's cost model
 
   /// Standard error of `score` over the steps; NaN below two steps.
   double standard_error() const {
@@ -32,6 +33,14 @@ struct candidate_stat {
   }
 };
 
+/// The part of a group's bits that counts against a budget, in lowest terms; 0/1 for nothing.
+struct cost_weight {
+  std::int64_t numerator = 1, denominator = 1;
+
+  double value() const { return static_cast<double>(numerator) / static_cast<double>(denominator); }
+  friend bool operator==(cost_weight const&, cost_weight const&) = default;
+};
+
 /// One group of modules that share a recipe.
 struct group_stats {
   std::string name;  ///< first member's name + ".quant_recipe"
@@ -40,6 +49,12 @@ struct group_stats {
   std::string disabled_by;     ///< the pattern that keeps it unquantized; empty: none
   std::int64_t elements = 0;   ///< weight elements, tied ones counted once
   std::vector<candidate_stat> candidates;  ///< ascending in nominal bits, "NONE" last
+  cost_weight weight = {};     ///< of its bits and its elements, in budgets
+  std::string space = {};      ///< whose formats its candidates are, if not the search's own
+  bool fixed = false;          ///< is its one candidate fixed_quantization_config?
+
+  /// Is there anything to choose? What has one candidate has that one while the others are scored.
+  bool is_open() const { return candidates.size() > 1; }
 };
 
 using candidate_stats = std::vector<group_stats>;
@@ -47,6 +62,25 @@ using candidate_stats = std::vector<group_stats>;
 inline std::int64_t total_elements(candidate_stats const& stats) {
   std::int64_t n = 0;
   for (auto const& g : stats) n += g.elements;
+  return n;
+}
+
+/// Budgets count in 1/unit bits, so that parts of bits add up exactly: the least common denominator of the weights.
+inline std::int64_t cost_unit(candidate_stats const& stats) {
+  std::int64_t unit = 1;
+  for (auto const& g : stats) unit = std::lcm(unit, g.weight.denominator);
+  return unit;
+}
+
+/// Bits (or elements) of a group as a budget counts them, in 1/unit.
+inline std::int64_t weighted(group_stats const& g, std::int64_t bits, std::int64_t unit) {
+  return bits * g.weight.numerator * (unit / g.weight.denominator);
+}
+
+/// The elements that a budget in bits an element is multiplied by, in 1/unit.
+inline std::int64_t weighted_elements(candidate_stats const& stats) {
+  std::int64_t n = 0, unit = cost_unit(stats);
+  for (auto const& g : stats) n += weighted(g, g.elements, unit);
   return n;
 }
 
@@ -66,14 +100,15 @@ inline std::vector<std::size_t> ranked(candidate_stats const& stats) {
 /// A choice of one candidate a group.
 struct allocation {
   std::vector<int> choice;  ///< index into each group's candidates
-  std::int64_t bits = 0, budget = 0;
+  std::int64_t bits = 0, budget = 0;  ///< in 1/unit bits
   double score = 0, bound = 0, gap = 0;
   bool optimal = false;
   double bits_per_element = 0;
   double target_bits = 0;  ///< effective bits asked for
+  std::int64_t unit = 1;   ///< cost_unit of the statistics
 };
 
-/// The fewest and the most bits that any choice costs, and the group that contributes most to the fewest.
+/// The fewest and the most bits that any choice costs, in 1/unit, and the group that contributes most to the fewest.
 struct reachable_bits {
   std::int64_t minimum = 0, maximum = 0;
   std::size_t largest_group = 0;
@@ -82,14 +117,16 @@ struct reachable_bits {
 inline reachable_bits reachable(candidate_stats const& stats) {
   reachable_bits r;
   std::int64_t largest = -1;
+  std::int64_t const unit = cost_unit(stats);
   for (std::size_t g = 0; g < stats.size(); ++g) {
     auto const by_bits = [](candidate_stat const& a, candidate_stat const& b) { return a.bits < b.bits; };
     auto const [low, high] = std::minmax_element(stats[g].candidates.begin(), stats[g].candidates.end(), by_bits);
     if (low == stats[g].candidates.end()) fail(error_id::search_input, stats[g].name, ": no candidate format");
-    r.minimum += low->bits;
-    r.maximum += high->bits;
-    if (low->bits > largest) {
-      largest = low->bits;
+    std::int64_t const least = weighted(stats[g], low->bits, unit);
+    r.minimum += least;
+    r.maximum += weighted(stats[g], high->bits, unit);
+    if (least > largest) {
+      largest = least;
       r.largest_group = g;
     }
   }
@@ -99,16 +136,17 @@ inline reachable_bits reachable(candidate_stats const& stats) {
 /// Throws `search_infeasible`, naming the reachable range, where no choice fits; needs no scores.
 inline void require_feasible(candidate_stats const& stats, effective_bits target) {
   if (stats.empty()) fail(error_id::search_input, "nothing to search: no module is quantizable");
-  std::int64_t const elements = total_elements(stats), budget = target.budget(elements);
+  std::int64_t const unit = cost_unit(stats), elements = weighted_elements(stats), budget = target.budget(elements);
   auto const r = reachable(stats);
   if (budget >= r.minimum) return;
   auto const& worst = stats[r.largest_group];
-  fail(error_id::search_infeasible, "a target of ", target.value(), " effective bits (", budget,
+  auto const by_bits = [](auto const& a, auto const& b) { return a.bits < b.bits; };
+  auto const least = std::min_element(worst.candidates.begin(), worst.candidates.end(), by_bits)->bits;
+  auto const shown = [&](std::int64_t cost) { return static_cast<double>(cost) / static_cast<double>(unit); };
+  fail(error_id::search_infeasible, "a target of ", target.value(), " effective bits (", shown(budget),
        " bits) cannot be met: ", bits_per_element(r.minimum, elements), " to ", bits_per_element(r.maximum, elements),
-       " bits (", r.minimum, " to ", r.maximum, ") can be reached; ", worst.name, " alone needs ",
-       std::min_element(worst.candidates.begin(), worst.candidates.end(),
-                        [](auto const& a, auto const& b) { return a.bits < b.bits; })
-           ->bits,
+       " bits (", shown(r.minimum), " to ", shown(r.maximum), ") can be reached; ", worst.name, " alone needs ",
+       shown(weighted(worst, least, unit)),
        worst.disabled_by.empty() ? "" : " because it is disabled by '" + worst.disabled_by + "'");
 }
 
@@ -117,7 +155,8 @@ inline void require_feasible(candidate_stats const& stats, effective_bits target
 inline allocation allocate(candidate_stats const& stats, effective_bits target, solver::limits const& limits = {}) {
   require_feasible(stats, target);
   solver::problem problem;
-  problem.budget = target.budget(total_elements(stats));
+  std::int64_t const unit = cost_unit(stats), elements = weighted_elements(stats);
+  problem.budget = target.budget(elements);
   std::vector<solver::candidate> group;
   for (auto const& g : stats) {
     group.clear();
@@ -125,13 +164,13 @@ inline allocation allocate(candidate_stats const& stats, effective_bits target, 
       if (!std::isfinite(c.score))
         fail(error_id::search_input, g.name, ": the score of ", c.format, " is ", c.score,
              "; an overflow in the loss or in its gradient reaches this layer");
-      group.push_back({c.score, c.bits});
+      group.push_back({c.score, weighted(g, c.bits, unit)});
     }
     problem.add_group(group);
   }
   auto const best = solver::solve(problem, limits);
   return {best.choice, best.cost,    problem.budget, best.score, best.bound,
-          best.gap,    best.optimal, bits_per_element(best.cost, total_elements(stats)), target.value()};
+          best.gap,    best.optimal, bits_per_element(best.cost, elements), target.value(), unit};
 }
 
 }  // namespace mixbit

@@ -3,14 +3,20 @@
 // exact:    the encoded weight's own size in the format's storage - payload, scales in the type written, padding.
 // modelopt: elements × nominal bits, ModelOpt's approximation, for comparison with its searches.
 // What stays unquantized costs 16 bits an element (bfloat16) in both.
+//
+// A group's cost may count for a part only: the experts that a router skips cost no time (active_moe), and layers that
+// are excluded cost nothing. The part is a fraction of two integers, so that sums stay exact (candidate_stats.hpp).
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <numeric>
 #include <string>
 #include <string_view>
 
+#include "mixbit/autoquant/candidate_stats.hpp"
+#include "mixbit/config/wildcard.hpp"
 #include "mixbit/formats/storage.hpp"
 #include "mixbit/model/module.hpp"
 
@@ -19,6 +25,31 @@ namespace mixbit {
 enum class cost_model : std::uint8_t { exact, modelopt };
 
 constexpr std::string_view name_of(cost_model c) { return c == cost_model::exact ? "exact" : "modelopt"; }
+
+/// Is it a part of a routed expert by its name (`...experts.3.up_proj`), and of no shared one? As ModelOpt has it.
+inline bool is_routed_expert(std::string_view module) {
+  if (module.find("shared_expert") != module.npos) return false;
+  for (std::size_t at = module.find("experts"); at != module.npos; at = module.find("experts", at + 1)) {
+    std::size_t const end = at + 7;
+    if ((at == 0 || module[at - 1] == '.') && (end == module.size() || module[end] == '.')) return true;
+  }
+  return false;
+}
+
+/// A token runs through `top_k` of `num_experts` experts, so that part of their weights counts (ModelOpt's active_moe).
+struct active_moe {
+  std::int64_t top_k = 1, num_experts = 1;
+  pattern experts = {[](std::string_view name) { return is_routed_expert(name); }, "routed experts"};
+
+  /// Throws `config_value` unless 1 <= top_k <= num_experts <= 2^20.
+  cost_weight weight() const {
+    if (top_k < 1 || num_experts < top_k || num_experts > (1 << 20))
+      fail(error_id::config_value, "active_moe: top_k ", top_k, " of num_experts ", num_experts,
+           "; a token runs through 1 to all of at most 1048576 experts");
+    std::int64_t const common = std::gcd(top_k, num_experts);
+    return {top_k / common, num_experts / common};
+  }
+};
 
 /// Bits an element that attributes stand for: effective_bits if given, else what num_bits says.
 inline double nominal_bits(quantizer_attribute_config const& a) {

@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include "mixbit/autoquant/plan.hpp"
+#include "mixbit/autoquant/rank_stability.hpp"
 #include "mixbit/config/json.hpp"
 
 namespace mixbit {
@@ -19,7 +20,13 @@ namespace mixbit {
 namespace detail {
 
 /// Costs are shown as ModelOpt shows them: in elements of 16 bits.
-inline double cost_in_elements(std::int64_t bits) { return static_cast<double>(bits) / 16.0; }
+inline double cost_in_elements(std::int64_t bits, double weight = 1) { return static_cast<double>(bits) * weight / 16; }
+
+/// A cost in 1/unit bits, a whole number where it is one.
+inline nlohmann::ordered_json cost_in_bits(std::int64_t cost, std::int64_t unit) {
+  return cost % unit == 0 ? nlohmann::ordered_json(cost / unit)
+                          : nlohmann::ordered_json(static_cast<double>(cost) / static_cast<double>(unit));
+}
 
 inline nlohmann::ordered_json formats_of(group_stats const& g) {
   auto names = nlohmann::ordered_json::array();
@@ -32,6 +39,10 @@ nlohmann::ordered_json column(group_stats const& g, Value&& value) {
   auto numbers = nlohmann::ordered_json::array();
   for (auto const& c : g.candidates) numbers.push_back(value(c));
   return numbers;
+}
+
+inline nlohmann::ordered_json finite_or_null(double value) {
+  return std::isfinite(value) ? nlohmann::ordered_json(value) : nlohmann::ordered_json();
 }
 
 inline double score_of(candidate_stat const& c) { return c.score; }
@@ -47,16 +58,15 @@ inline nlohmann::ordered_json to_json(candidate_stats const& stats) {
     j["formats"] = detail::formats_of(g);
     j["scores"] = detail::column(g, detail::score_of);
     j["raw_scores"] = j["scores"];
-    j["standard_errors"] = detail::column(g, [](auto const& c) {
-      double const e = c.standard_error();
-      return std::isfinite(e) ? nlohmann::ordered_json(e) : nlohmann::ordered_json();
-    });
-    j["costs"] = detail::column(g, [](auto const& c) { return detail::cost_in_elements(c.bits); });
+    j["standard_errors"] = detail::column(g, [](auto const& c) { return detail::finite_or_null(c.standard_error()); });
+    double const weight = g.weight.value();
+    j["costs"] = detail::column(g, [&](auto const& c) { return detail::cost_in_elements(c.bits, weight); });
     j["module_names"] = g.modules;
-    j["cost_weight"] = 1.0;
+    j["cost_weight"] = weight;
+    if (g.weight.denominator != 1) j["cost_weight_exact"] = {g.weight.numerator, g.weight.denominator};
     j["allow_no_quant"] = g.candidates.back().recipe < 0;
-    j["is_fixed"] = false;
-    j["uncompressed_cost"] = static_cast<double>(g.elements);
+    j["is_fixed"] = g.fixed;
+    j["uncompressed_cost"] = static_cast<double>(g.elements) * weight;
   }
   return all;
 }
@@ -69,14 +79,19 @@ inline nlohmann::ordered_json manifest_json(candidate_stats const& stats, quanti
   for (auto const& g : stats)
     layers[g.name] = {{"formats", detail::formats_of(g)},
                       {"scores", detail::column(g, detail::score_of)},
-                      {"costs", detail::column(g, [](auto const& c) { return detail::cost_in_elements(c.bits); })}};
+                      {"costs", detail::column(g, [&](auto const& c) {
+                     return detail::cost_in_elements(c.bits, g.weight.value());
+                   })}};
   auto& ranking = j["sensitivity_ranking"] = nlohmann::ordered_json::array();
-  for (std::size_t const g : ranked(stats))
-    ranking.push_back({{"name", stats[g].name}, {"score", sensitivity(stats[g])}});
+  for (auto const& r : rank_stability(stats))
+    ranking.push_back({{"name", stats[r.group].name},
+                       {"score", r.score},
+                       {"standard_error", detail::finite_or_null(r.standard_error)},
+                       {"swaps_with_next", detail::finite_or_null(r.swaps_with_next)}});
   auto const& a = plan.achieved;
   nlohmann::ordered_json recipe = nlohmann::ordered_json::object();
   for (auto const& [group, label] : plan.recipe) recipe[group] = label;
-  j["autoquant_state"] = {{"method", "gradient"},
+  j["autoquant_state"] = {{"method", plan.method},
                           {"cost_model", plan.cost_model},
                           {"constraints", {{"effective_bits", plan.achieved.target_bits}}},
                           {"best",
@@ -101,10 +116,10 @@ inline nlohmann::ordered_json to_json(quantization_plan const& plan) {
   for (auto const& m : plan.modules) modules[m.name] = {{"recipe", m.recipe}, {"rule", m.rule}};
   auto const& a = plan.achieved;
   j["achieved"] = {{"effective_bits", a.bits_per_element},
-                   {"bits", a.bits},
-                   {"bytes", static_cast<double>(a.bits) / 8.0},
-                   {"budget_bits", a.budget},
-                   {"cost", detail::cost_in_elements(a.bits)},
+                   {"bits", detail::cost_in_bits(a.bits, a.unit)},
+                   {"bytes", static_cast<double>(a.bits) / static_cast<double>(a.unit) / 8.0},
+                   {"budget_bits", detail::cost_in_bits(a.budget, a.unit)},
+                   {"cost", detail::cost_in_elements(a.bits) / static_cast<double>(a.unit)},
                    {"cost_model", plan.cost_model},
                    {"target_effective_bits", plan.achieved.target_bits},
                    {"score", a.score},

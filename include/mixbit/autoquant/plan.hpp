@@ -34,6 +34,7 @@ struct quantization_plan {
   allocation achieved;
   std::string cost_model;
   std::vector<std::string> notes = {};  ///< what calibration met: NaN and infinities, by quantizer
+  std::string method = "gradient";      ///< how scores were measured
 
   search_format const* format(std::string const& label) const {
     for (auto const& f : formats)
@@ -53,18 +54,28 @@ inline void require_choice(candidate_stats const& stats, allocation const& chose
            stats[g].candidates.size());
 }
 
+namespace detail {
+
+inline std::string rule_of(group_stats const& group) {
+  if (!group.disabled_by.empty()) return "disabled by '" + group.disabled_by + "'";
+  std::string const how = group.fixed ? "fixed" : group.is_open() ? "searched" : "given its only format";
+  return how + (group.rule.empty() ? std::string{group.fixed || !group.is_open() ? "" : " alone"}
+                                   : ", grouped by '" + group.rule + "'") +
+         (group.space.empty() ? "" : ", in the space of '" + group.space + "'");
+}
+
+}  // namespace detail
+
 /// The plan of a choice. Throws what require_choice throws.
 inline quantization_plan make_plan(candidate_stats const& stats, std::vector<search_format> formats, allocation chosen,
                                    std::string cost_model, std::vector<std::string> notes = {}) {
   require_choice(stats, chosen);
-  quantization_plan plan{std::move(formats), {}, {}, {}, std::move(cost_model), std::move(notes)};
+  quantization_plan plan{std::move(formats), {}, {}, {}, std::move(cost_model), std::move(notes), "gradient"};
   for (std::size_t g = 0; g < stats.size(); ++g) {
     auto const& group = stats[g];
     std::string const& label = group.candidates[static_cast<std::size_t>(chosen.choice[g])].format;
     plan.recipe.emplace_back(group.name, label);
-    std::string const rule = !group.disabled_by.empty() ? "disabled by '" + group.disabled_by + "'"
-                             : !group.rule.empty()      ? "searched, grouped by '" + group.rule + "'"
-                                                        : std::string{"searched alone"};
+    std::string const rule = detail::rule_of(group);
     for (auto const& m : group.modules) plan.modules.push_back({m, label, rule});
   }
   plan.achieved = std::move(chosen);

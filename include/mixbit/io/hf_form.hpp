@@ -8,9 +8,9 @@
 // and its quantizers. What does not throw can be exported (io/hf_checkpoint.hpp) from a source that has these modules.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <optional>
-#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -111,14 +111,15 @@ void require_hf_forms(model<B>& m, quantize_config const& config) {
 /// For every choice that the search may make: each format in each layer that is not disabled.
 template <backend B>
 void require_hf_forms(model<B>& m, search<B> const& s) {
-  std::set<std::string> open;
-  for (auto const& group : s.stats())
-    if (group.disabled_by.empty()) open.insert(group.modules.begin(), group.modules.end());
   auto const modules = m.modules();
-  for (auto const& f : s.formats())
-    for (auto const& module : modules)
-      if (open.contains(module.name))
-        detail::hf::require_form(f.config.name, module, search_recipe(m, f.config, module));
+  for (auto const& group : s.stats())
+    for (auto const& c : group.candidates) {
+      if (c.recipe < 0) continue;
+      auto const& format = s.formats()[static_cast<std::size_t>(c.recipe)].config;
+      for (auto const& module : modules)
+        if (std::find(group.modules.begin(), group.modules.end(), module.name) != group.modules.end())
+          detail::hf::require_form(format.name, module, search_recipe(m, format, module));
+    }
 }
 
 /// For apply_plan(m, plan). A format that the plan holds and gives to no layer does not matter.

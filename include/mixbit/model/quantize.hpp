@@ -333,9 +333,6 @@ std::vector<std::string> check_search_entries(model<B>& m, std::vector<module_re
 /// ones ("*lm_head*") do not apply, and output quantizers stay off - as in ModelOpt's search.
 template <backend B>
 recipe_quantizers<B> search_recipe(model<B>& m, quantize_config const& config, module_ref<B> const& module) {
-  if (!detail::is_max(config.algorithm))
-    fail(error_id::config_value, config.name, ": a search calibrates by max, in one pass for all its formats; '",
-         config.algorithm.steps().front().method, "' is for quantize and calibrate");
   std::vector<module_quantizers> bare{m.options().classes.module("", module.class_name)};
   recipe_quantizers<B> recipe;
   for (auto& q : apply_entries(bare, config, m.options().classes).quantizers) {

@@ -69,7 +69,7 @@ class score_hook final : public apply_hook<B> {
     tensor_ref const y = s.run(ws, o, op, s.active, pass::result);
     if (!s.probed) probe_layout(s, ws, o, op, {});
     s.quantize_output(ws, y, s.active);
-    if (kept == nullptr || !s.scoring) return;
+    if (kept == nullptr || !s.scoring || s.scoring->at_region) return;
     require_compute(y.type, s.name);
     pending<B> next;
     next.owner = s.shared_from_this();
@@ -95,7 +95,7 @@ class score_hook final : public apply_hook<B> {
 template <backend B, operand_host X, operand_host W, class Op, host_tensor G>
 void score(workspace<B>& ws, quantizer_slots<B> const& slots, X const& x, W const& w, Op&& op, G const& grad_y) {
   std::shared_ptr<site<B>> const s = slots.shared_site();
-  if (!s || !s->scoring) return;
+  if (!s || !s->scoring || s->scoring->at_region) return;
   using Y = detail::result_of<Op, operand_t<X>, operand_t<W>>;
   auto erased = [&op](operand_t<X> xq, operand_t<W> wq, pass p) -> Y { return detail::invoke_op(op, p, xq, wq); };
   workspace_lock<B> const held{ws};
@@ -147,7 +147,8 @@ void score(quantizer_slots<B> const& slots, pending<B>& kept, G const& grad_y) {
 
 /// Several sites that are scored together where they meet: a mixture of experts at the MLP's output.
 ///
-/// Members are the region's sites; their layers leave their own `score` calls out. Every candidate recipe
+/// Members are the region's sites; their layers leave their own `score` calls out, or a search leaves them out whose
+/// score rule names the region. Every candidate recipe
 /// is run for all members at once. The op recomputes the region from its input; it is run as trials (members'
 /// in_trial() is true, on every thread) and once more as the result at the end, so that what layers saved is what it
 /// was. A tape records none of these calls.

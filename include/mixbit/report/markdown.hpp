@@ -41,20 +41,29 @@ inline std::string score_cell(group_stats const& g, std::string const& label) {
   return "-";
 }
 
+inline char const* score_text(std::string_view method) {
+  return method == "kl_div"        ? "Σ over scoring steps of KL(p_unquantized || p_recipe), one group quantized"
+         : method == "degradation" ? "Σ over scoring steps of the metric with one group quantized, less without"
+                                   : "Σ over scoring steps of (∂L/∂y · Δy)²";
+}
+
 inline void write_summary(std::ostream& out, candidate_stats const& stats, quantization_plan const& plan,
                           std::optional<measured_loss> const& loss) {
   auto const& a = plan.achieved;
   auto const range = reachable(stats);
-  std::int64_t const elements = total_elements(stats);
+  std::int64_t const elements = weighted_elements(stats), unit = cost_unit(stats);
+  auto const bits = [&](std::int64_t cost) {
+    return unit == 1 ? std::to_string(cost) : decimals(static_cast<double>(cost) / static_cast<double>(unit), 2);
+  };
   out << "| | |\n|---|---|\n"
       << "| target | " << a.target_bits << " effective bits (" << plan.cost_model << " cost) |\n"
-      << "| achieved | " << decimals(a.bits_per_element, 4) << " effective bits, " << a.bits << " of " << a.budget
-      << " bits |\n"
+      << "| achieved | " << decimals(a.bits_per_element, 4) << " effective bits, " << bits(a.bits) << " of "
+      << bits(a.budget) << " bits |\n"
       << "| reachable | " << decimals(bits_per_element(range.minimum, elements), 4) << " to "
       << decimals(bits_per_element(range.maximum, elements), 4) << " effective bits |\n"
       << "| total score | " << scientific(a.score)
       << (a.optimal ? " (proven least)" : " (gap " + scientific(a.gap) + ")") << " |\n"
-      << "| weight elements | " << elements << " in " << stats.size() << " groups |\n";
+      << "| weight elements | " << total_elements(stats) << " in " << stats.size() << " groups |\n";
   if (loss)
     out << "| measured loss | " << decimals(loss->unquantized, 6) << " unquantized, " << decimals(loss->quantized, 6)
         << " quantized |\n";
@@ -88,9 +97,9 @@ inline std::string sensitivity_report(candidate_stats const& stats, quantization
   out.imbue(std::locale::classic());
   out << "# Layer sensitivity report\n\n";
   detail::write_summary(out, stats, plan, loss);
-  out << "\n## Groups by sensitivity\n\nScore: Σ over scoring steps of (∂L/∂y · Δy)², ± its standard error over the "
-         "steps. A group's\n"
-         "sensitivity is the score of its format of the fewest nominal bits.\n\n";
+  out << "\n## Groups by sensitivity\n\nScore: " << detail::score_text(plan.method)
+      << ", ± its standard error over the steps. A group's\nsensitivity is the score of its format of the fewest "
+         "nominal bits.\n\n";
   detail::write_sensitivities(out, stats, plan);
   out << "\n## Modules\n\n| module | recipe | rule |\n|---|---|---|\n";
   for (auto const& m : plan.modules) out << "| " << m.name << " | " << m.recipe << " | " << m.rule << " |\n";

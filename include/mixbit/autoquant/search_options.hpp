@@ -1,0 +1,75 @@
+// What a search is told: which formats where, what they cost, how sensitivity is measured, and what the host runs.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "mixbit/autoquant/budget.hpp"
+#include "mixbit/autoquant/cost_model.hpp"
+#include "mixbit/config/grouping_rule.hpp"
+#include "mixbit/config/quantize_config.hpp"
+#include "mixbit/core/tensor_view.hpp"
+
+namespace mixbit {
+
+/// How the score of a format in a group is measured; lower is better, and scores add up.
+enum class score_method : std::uint8_t {
+  gradient,    ///< Σ (∂L/∂y · Δy)², all groups in one forward and backward a step (gradient_scores.hpp)
+  kl_div,      ///< Σ KL(p_unquantized || p_recipe) over logits, one group quantized at a time (kl_scores.hpp)
+  degradation  ///< metric(one group quantized) - metric(unquantized), the user's own (kl_scores.hpp)
+};
+
+constexpr std::string_view name_of(score_method m) {
+  constexpr std::string_view names[] = {"gradient", "kl_div", "degradation"};
+  return names[static_cast<int>(m)];
+}
+
+/// Formats of its own for some modules, in place of the search's. As in ModelOpt a space covers a group whole or not
+/// at all, and a group is covered by one space at most.
+struct module_search_space {
+  std::vector<pattern> modules = {};
+  std::vector<quantize_config> formats = {};
+  bool allow_no_quant = true;  ///< false with one format: these modules have it, and are not searched
+};
+
+struct search_options {
+  std::vector<quantize_config> formats = {};
+  effective_bits target = {};
+  std::vector<pattern> disabled_layers = {};  ///< a disabled member disables its group
+  std::vector<grouping_rule> grouping = {};   ///< the user's; they come before the default ones
+  cost_model cost = cost_model::exact;
+  bool allow_no_quant = true;     ///< is "do not quantize" a choice?
+  bool default_grouping = true;   ///< do default_grouping_rules() follow the user's?
+  std::vector<module_search_space> module_search_spaces = {};
+  /// What modules outside of the spaces have, unsearched; there are no `formats` then. Its entries see full names here,
+  /// so that one may leave layers unquantized; it is active while the others are scored, and is paid for.
+  std::optional<quantize_config> fixed_quantization_config = std::nullopt;
+  /// At whose output modules are scored: the key is that point's name, and the host scores it by search::regions.
+  std::vector<grouping_rule> score_rules = {};
+  std::optional<active_moe> active_experts = std::nullopt;  ///< weights of routed experts count for those that run
+  std::vector<pattern> cost_excluded = {};  ///< groups all of whose members match cost nothing, and buy nothing
+  score_method method = score_method::gradient;
+};
+
+/// Takes the logits of a forward: [..., vocabulary], in any compute type; they are read before it returns.
+using logits_sink = std::function<void(const_tensor_ref)>;
+
+/// What the host runs. Steps are numbered from 0.
+struct search_steps {
+  int calibration = 0, scoring = 0;
+  std::function<void(int)> calibrate = {};  ///< a forward over batch i
+  std::function<void(int)> score = {};      ///< gradient: a forward and a backward whose layers call mixbit::score
+  std::function<void(std::string_view phase, int done, int total)> progress = {};  ///< may be empty
+  /// kl_div: a forward over batch i that hands its logits over, once.
+  std::function<void(int, logits_sink const&)> logits = {};
+  /// kl_div, may be empty: the same from module `first` on. Nothing that runs before it has changed since `logits`
+  /// was last called, with the same i: its activations may be kept. Modules are walked in the order in which they run.
+  std::function<void(int, std::string_view first, logits_sink const&)> logits_from = {};
+  std::function<double(int)> metric = {};  ///< degradation: the user's metric over batch i; lower is better
+};
+
+}  // namespace mixbit

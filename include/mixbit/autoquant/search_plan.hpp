@@ -1,0 +1,347 @@
+// What a search knows before it has seen data: which rule takes which module, groups, each group's candidates, and
+// what they cost. Nothing runs, and no quantizer changes; slots that have no site get one.
+#pragma once
+
+#include <algorithm>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "mixbit/autoquant/grouping.hpp"
+#include "mixbit/autoquant/plan.hpp"
+#include "mixbit/autoquant/search_options.hpp"
+#include "mixbit/model/quantize.hpp"
+
+namespace mixbit {
+
+/// A rule, pattern or format, and the modules that it decides about.
+struct matched_rule {
+  std::string kind;  ///< "grouping rule"
+  std::string rule;  ///< its label
+  std::vector<std::string> modules;
+};
+
+struct search_plan {
+  std::vector<search_format> formats;     ///< of all lists, fewest nominal bits first, else in the user's order
+  std::vector<std::string> modules;       ///< what is searched, in the order of the walk
+  std::vector<module_group> groups;       ///< indices into modules
+  candidate_stats stats;                  ///< one a group; candidate k of a group is recipe k of its sites
+  std::vector<std::string> score_points;  ///< by module; empty: its own output
+  std::vector<matched_rule> rules;
+  std::vector<std::string> notes;         ///< of a model that is not strict: what matched nothing
+  std::string cost_name;                  ///< "exact, active_moe 2/8"
+};
+
+/// Makes the plan. Throws `config_no_match` for what matches nothing, `config_conflict` for spaces that overlap or
+/// take a part of a group and for a fixed config beside `formats`, `config_value` for a format without a name,
+/// `state_duplicate` for two of one name, `search_input` where nothing is left to search, and what interpreting the
+/// formats throws.
+template <backend B>
+class search_planner {
+ public:
+  search_planner(model<B>& m, std::vector<module_ref<B>> const& all, std::vector<module_ref<B>> const& searched,
+                 search_options const& options)
+      : model_{m}, all_{all}, searched_{searched}, options_{options} {}
+
+  search_plan make() {
+    check_lists();
+    make_groups();
+    assign_spaces();
+    auto const disabled = [](auto const& g) { return !g.disabled_by.empty(); };
+    if (std::all_of(made_.stats.begin(), made_.stats.end(), disabled))
+      fail(error_id::search_input, "nothing to search: every layer is disabled, '", made_.stats.front().disabled_by,
+           "' disables ", made_.stats.front().modules.front());
+    collect_formats();
+    for (std::size_t g = 0; g < made_.groups.size(); ++g) add_candidates(g);
+    weigh();
+    find_score_points();
+    return std::move(made_);
+  }
+
+ private:
+  static constexpr int from_formats = -1, from_fixed = -2, from_nothing = -3;  // else the index of a space
+
+  void check_lists() const {
+    if (!options_.fixed_quantization_config) {
+      if (options_.formats.empty() && options_.module_search_spaces.empty())
+        fail(error_id::search_input, "a search needs at least one format");
+    } else if (!options_.formats.empty()) {
+      fail(error_id::config_conflict, "fixed_quantization_config ", options_.fixed_quantization_config->name,
+           " is what modules outside of module_search_spaces have, so there can be no formats for them");
+    } else if (options_.module_search_spaces.empty()) {
+      fail(error_id::config_conflict, "fixed_quantization_config ", options_.fixed_quantization_config->name,
+           " needs module_search_spaces: with it nothing else is searched");
+    }
+    for (std::size_t i = 0; i < options_.module_search_spaces.size(); ++i)
+      if (options_.module_search_spaces[i].modules.empty() || options_.module_search_spaces[i].formats.empty())
+        fail(error_id::config_value, "module_search_spaces[", i, "] needs at least one pattern and one format");
+  }
+
+  /// An error where the model is strict, else a note.
+  template <class... Parts>
+  void unmatched(Parts const&... parts) {
+    if (model_.options().strict) fail(error_id::config_no_match, parts...);
+    made_.notes.push_back(detail::concat(parts...));
+  }
+
+  std::vector<std::string> matching(pattern const& p) const {
+    std::vector<std::string> names;
+    for (auto const& name : made_.modules)
+      if (p.matches(name)) names.push_back(name);
+    return names;
+  }
+  /// Lists a pattern with what it matches, which has to be something.
+  void require_match(char const* kind, pattern const& p) {
+    made_.rules.push_back({kind, p.label(), matching(p)});
+    if (made_.rules.back().modules.empty())
+      unmatched(kind, " pattern '", p.label(), "' matches no layer of the search");
+  }
+  static bool any_matches(std::vector<pattern> const& patterns, std::string const& name) {
+    return std::any_of(patterns.begin(), patterns.end(), [&](auto const& p) { return p.matches(name); });
+  }
+
+  void make_groups() {
+    std::vector<void const*> weights;
+    for (auto const& m : searched_) {
+      made_.modules.push_back(m.name);
+      weights.push_back(m.weight.data);
+    }
+    auto rules = options_.grouping;
+    if (options_.default_grouping)
+      for (auto& rule : default_grouping_rules()) rules.push_back(std::move(rule));
+    auto groups = group_modules(made_.modules, rules);
+    std::vector<std::vector<std::string>> decided(rules.size());
+    for (auto const& g : groups)
+      for (int const r : g.rules)
+        for (std::size_t const i : g.members) decided[static_cast<std::size_t>(r)].push_back(made_.modules[i]);
+    for (std::size_t r = 0; r < rules.size(); ++r) {
+      bool const users = r < options_.grouping.size();
+      if (!users && decided[r].empty()) continue;
+      if (decided[r].empty()) unmatched("grouping rule '", rules[r].label(), "' groups no layer of the search");
+      made_.rules.push_back({users ? "grouping rule" : "default grouping rule", rules[r].label(), decided[r]});
+    }
+    made_.groups = join_tied(std::move(groups), weights);
+    for (auto const& p : options_.disabled_layers) require_match("disabled layer", p);
+    for (auto const& group : made_.groups) {
+      auto& g = made_.stats.emplace_back();
+      g.name = made_.modules[group.members.front()] + ".quant_recipe";
+      g.rule = label_of(group, rules);
+      for (std::size_t const i : group.members) {
+        g.modules.push_back(made_.modules[i]);
+        for (auto const& p : options_.disabled_layers)
+          if (p.matches(made_.modules[i])) g.disabled_by = p.label();
+      }
+    }
+  }
+
+  /// The index of the space that covers a group, or -1. Patterns are tested on names, also of disabled groups.
+  int space_of(group_stats const& g) const {
+    int found = -1;
+    for (std::size_t s = 0; s < options_.module_search_spaces.size(); ++s) {
+      auto const& patterns = options_.module_search_spaces[s].modules;
+      auto const covered = static_cast<std::size_t>(std::count_if(
+          g.modules.begin(), g.modules.end(), [&](auto const& name) { return any_matches(patterns, name); }));
+      if (covered == 0) continue;
+      if (covered < g.modules.size()) refuse_part(s, g);
+      if (found >= 0)
+        fail(error_id::config_conflict, "module_search_spaces[", found, "] and [", s, "] both cover ",
+             g.modules.front(), "; make their patterns disjoint");
+      found = static_cast<int>(s);
+    }
+    return found;
+  }
+  [[noreturn]] void refuse_part(std::size_t s, group_stats const& g) const {
+    auto const& patterns = options_.module_search_spaces[s].modules;
+    std::string in, out;
+    for (auto const& name : g.modules) (any_matches(patterns, name) ? in : out) = name;
+    fail(error_id::config_conflict, "module_search_spaces[", s, "] covers ", in, " and not ", out,
+         ", which share a recipe", g.rule.empty() ? "" : " by '" + g.rule + "'", "; cover all of a group or none");
+  }
+
+  void assign_spaces() {
+    for (auto const& space : options_.module_search_spaces)
+      for (auto const& p : space.modules) require_match("module search space", p);
+    for (auto& g : made_.stats) {
+      int const space = space_of(g);
+      sources_.push_back(!g.disabled_by.empty()                ? from_nothing
+                         : space >= 0                          ? space
+                         : options_.fixed_quantization_config ? from_fixed
+                                                               : from_formats);
+      if (sources_.back() >= 0)
+        for (auto const& p : options_.module_search_spaces[static_cast<std::size_t>(space)].modules)
+          g.space += (g.space.empty() ? "" : ", ") + p.label();
+      if (sources_.back() == from_formats && options_.formats.empty())
+        fail(error_id::search_input, g.modules.front(), " is in none of module_search_spaces, and there are no ",
+             "formats or fixed_quantization_config for it");
+      if (sources_.back() == from_fixed) settle_fixed(g);
+    }
+  }
+
+  /// A group that the fixed config leaves off is disabled by it. Throws where it treats members differently, or as a
+  /// plan, which knows no names, would not.
+  void settle_fixed(group_stats& g) {
+    auto const& config = *options_.fixed_quantization_config;
+    if (!fixed_) fixed_ = resolve(detail::placements_of(model_, all_), config, false, model_.options().classes);
+    std::size_t off = 0;
+    for (auto const& name : g.modules) {
+      auto const* const weight = fixed_->find(name + ".weight_quantizer");
+      if (weight == nullptr || !weight->enabled()) {
+        ++off;
+        continue;
+      }
+      auto const& module = module_named(name);
+      for (auto const& q : search_recipe(model_, config, module).quantizers)
+        if (q.role() != quantizer_role::output && q.attributes() != fixed_->find(q.path())->attributes)
+          fail(error_id::config_conflict, "fixed_quantization_config ", config.name, " gives ", q.path(),
+               " by its name what others do not have; put ", name, " into module_search_spaces");
+    }
+    if (off != 0 && off != g.modules.size())
+      fail(error_id::config_conflict, "fixed_quantization_config ", config.name, " quantizes ", g.modules.size() - off,
+           " of the ", g.modules.size(), " layers of ", g.name, ", which share a recipe; put them into ",
+           "module_search_spaces");
+    if (off == 0) return void(g.fixed = true);
+    sources_.back() = from_nothing;
+    g.disabled_by = "fixed_quantization_config " + config.name;
+  }
+  module_ref<B> const& module_named(std::string const& name) const {
+    return *std::find_if(searched_.begin(), searched_.end(), [&](auto const& m) { return m.name == name; });
+  }
+
+  std::vector<quantize_config> const& list_of(int source) const {
+    return source >= 0 ? options_.module_search_spaces[static_cast<std::size_t>(source)].formats : options_.formats;
+  }
+
+  void collect_formats() {
+    if (options_.fixed_quantization_config) collect(from_fixed, {*options_.fixed_quantization_config});
+    else collect(from_formats, options_.formats);
+    for (std::size_t s = 0; s < options_.module_search_spaces.size(); ++s)
+      collect(static_cast<int>(s), options_.module_search_spaces[s].formats);
+    // as ModelOpt shows them
+    std::stable_sort(made_.formats.begin(), made_.formats.end(),
+                     [](auto const& a, auto const& b) { return a.nominal_bits < b.nominal_bits; });
+    for (auto& f : made_.formats) {
+      matched_rule row{"format", f.label, {}};
+      for (std::size_t g = 0; g < made_.stats.size(); ++g)
+        if (has_format(g, f.config.name))
+          row.modules.insert(row.modules.end(), made_.stats[g].modules.begin(), made_.stats[g].modules.end());
+      if (row.modules.empty() && !(options_.fixed_quantization_config &&
+                                   options_.fixed_quantization_config->name == f.config.name))
+        unmatched("format ", f.config.name, " is a candidate of no layer: all are disabled or in spaces of their own");
+      made_.rules.push_back(std::move(row));
+    }
+  }
+  bool has_format(std::size_t g, std::string const& name) const {
+    if (sources_[g] == from_nothing) return false;
+    if (sources_[g] == from_fixed) return options_.fixed_quantization_config->name == name;
+    auto const& list = list_of(sources_[g]);
+    return std::any_of(list.begin(), list.end(), [&](auto const& f) { return f.name == name; });
+  }
+
+  /// Adds the formats of one list. The same format in two lists is one.
+  void collect(int source, std::vector<quantize_config> const& list) {
+    std::set<std::string> names;
+    for (auto const& f : list) {
+      if (f.name.empty())
+        fail(error_id::config_value, "format ", names.size(), " of the search has no name; plans and reports need one");
+      auto const known = std::find_if(made_.formats.begin(), made_.formats.end(),
+                                      [&](auto const& other) { return other.config.name == f.name; });
+      bool const same = known != made_.formats.end() && same_content(known->config, f);
+      if (!names.insert(f.name).second || (known != made_.formats.end() && !same))
+        fail(error_id::state_duplicate, "two formats of the search are named '", f.name, "'");
+      if (same) continue;
+      detail::require_known_algorithm(model_, f.algorithm, f.name);
+      auto const notes = check_search_entries(model_, all_, f);
+      made_.notes.insert(made_.notes.end(), notes.begin(), notes.end());
+      auto const at = std::find(sources_.begin(), sources_.end(), source);
+      std::size_t const g = at == sources_.end() ? 0 : static_cast<std::size_t>(at - sources_.begin());
+      auto q = recipe_for(f, searched_[made_.groups[g].members.front()]);
+      double const bits = nominal_bits(q);
+      made_.formats.push_back({format_label(f.name, bits), f, bits});
+    }
+  }
+
+  recipe_quantizers<B> recipe_for(quantize_config const& f, module_ref<B> const& m) const {
+    auto q = search_recipe(model_, f, m);
+    if (q.find(quantizer_role::weight) == nullptr)
+      fail(error_id::config_no_match, "format ", f.name, " quantizes no weight of ", m.name, " (", m.class_name, ")");
+    return q;
+  }
+
+  void add_candidates(std::size_t at) {
+    auto& g = made_.stats[at];
+    std::set<void const*> counted;  // a tied weight is stored once, and all its users are in this group
+    std::vector<std::size_t> owned;
+    for (std::size_t const i : made_.groups[at].members)
+      if (counted.insert(searched_[i].weight.data).second) owned.push_back(i);
+    for (std::size_t const i : owned) g.elements += searched_[i].weight.size();
+    for (std::size_t f = 0; f < made_.formats.size(); ++f) {
+      auto const& format = made_.formats[f];
+      if (!has_format(at, format.config.name)) continue;
+      candidate_stat c{format.label, static_cast<int>(f), 0, {}, 0};
+      for (std::size_t const i : made_.groups[at].members) (void)recipe_for(format.config, searched_[i]);
+      for (std::size_t const i : owned) {
+        auto q = recipe_for(format.config, searched_[i]);
+        c.bits += cost_bits(options_.cost, q, canonical_weight(searched_[i]));
+      }
+      g.candidates.push_back(std::move(c));
+    }
+    if (allows_none(sources_[at])) g.candidates.push_back({none_label, -1, 0, {}, 16 * g.elements});
+  }
+
+  bool allows_none(int source) const {
+    if (source >= 0) return options_.module_search_spaces[static_cast<std::size_t>(source)].allow_no_quant;
+    return source == from_formats ? options_.allow_no_quant : source == from_nothing;
+  }
+
+  /// What of each group's bits counts.
+  void weigh() {
+    made_.cost_name = std::string{name_of(options_.cost)};
+    cost_weight active;
+    if (options_.active_experts) {
+      active = options_.active_experts->weight();
+      made_.cost_name += detail::concat(", active_moe ", options_.active_experts->top_k, '/',
+                                        options_.active_experts->num_experts);
+      require_match("active_moe expert", options_.active_experts->experts);
+    }
+    for (auto const& p : options_.cost_excluded) require_match("excluded from cost", p);
+    for (auto& g : made_.stats) {
+      auto const excluded = [&](auto const& name) { return any_matches(options_.cost_excluded, name); };
+      auto const routed = [&](auto const& name) {
+        return options_.active_experts && options_.active_experts->experts.matches(name);
+      };
+      if (std::all_of(g.modules.begin(), g.modules.end(), excluded)) g.weight = {0, 1};
+      else if (std::any_of(g.modules.begin(), g.modules.end(), routed)) g.weight = active;
+    }
+    if (weighted_elements(made_.stats) == 0)
+      fail(error_id::search_input, "nothing to search: every layer is excluded from the cost");
+  }
+
+  void find_score_points() {
+    made_.score_points.resize(made_.modules.size());
+    std::vector<matched_rule> rules;
+    for (auto const& rule : options_.score_rules) rules.push_back({"score rule", rule.label(), {}});
+    for (std::size_t i = 0; i < made_.modules.size(); ++i)
+      for (std::size_t r = 0; r < rules.size() && made_.score_points[i].empty(); ++r)
+        if (auto const point = options_.score_rules[r].key(made_.modules[i])) {
+          made_.score_points[i] = *point;
+          rules[r].modules.push_back(made_.modules[i]);
+        }
+    for (auto& row : rules) {
+      if (row.modules.empty()) unmatched("score rule '", row.rule, "' takes no layer of the search");
+      made_.rules.push_back(std::move(row));
+    }
+  }
+
+  model<B>& model_;
+  std::vector<module_ref<B>> const& all_;
+  std::vector<module_ref<B>> const& searched_;
+  search_options const& options_;
+  search_plan made_;
+  std::vector<int> sources_;  ///< by group: where its candidates come from
+  std::optional<resolution> fixed_;
+};
+
+}  // namespace mixbit

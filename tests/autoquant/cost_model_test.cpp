@@ -1,0 +1,107 @@
+// What groups cost where a part of their bits counts: routed experts, excluded layers, and exact sums of fractions.
+#include "mixbit/autoquant/cost_model.hpp"
+
+#include <doctest/doctest.h>
+
+#include "mixbit/autoquant/json.hpp"
+#include "support/error_text.hpp"
+#include "support/named_chain.hpp"
+
+using namespace mixbit;
+using namespace mixbit::test;
+
+namespace {
+
+search_options int8_search() {
+  search_options o;
+  o.formats = {preset("INT8_DEFAULT_CFG")};
+  o.target = 16.0;
+  o.cost = cost_model::modelopt;
+  return o;
+}
+constexpr std::int64_t elements = 32 * 32;
+
+}  // namespace
+
+TEST_CASE("cost model: routed experts are known by their names, shared ones are none") {
+  for (char const* routed : {"layers.0.mlp.experts.3.up_proj", "experts.0", "a.experts", "a.experts.local.1"})
+    CHECK(is_routed_expert(routed));
+  for (char const* other :
+       {"mlp.shared_experts.0.up_proj", "mlp.shared_expert.up_proj", "mlp.experts2.0", "myexperts.1", "up_proj", ""})
+    CHECK_FALSE(is_routed_expert(other));
+}
+
+TEST_CASE("cost model: active_moe counts the experts that run, exactly") {
+  named_chain net{{"0.mlp.experts.0.up_proj", "0.mlp.experts.1.up_proj", "head"}};
+  model<cpu_backend> m{net};
+  auto o = int8_search();
+  o.active_experts = active_moe{.top_k = 2, .num_experts = 6};
+  search<cpu_backend> s{m, o};
+  auto const& stats = s.stats();
+  REQUIRE(stats.size() == 2);
+  CHECK(stats[0].weight == cost_weight{1, 3});
+  CHECK(stats[1].weight == cost_weight{1, 1});
+  CHECK(stats[0].candidates[0].bits == 2 * 8 * elements);  // what it takes, whatever counts
+  CHECK(cost_unit(stats) == 3);
+  CHECK(weighted_elements(stats) == 2 * elements + 3 * elements);
+  CHECK(reachable(stats).minimum == 8 * 5 * elements);
+  CHECK(reachable(stats).maximum == 16 * 5 * elements);
+  s.run(net.steps());
+  // 16 bits for the experts and 8 for the head: (2 * 16 + 3 * 8) / 5 = 11.2 bits; the other way round 12.8
+  auto const at = s.choose(effective_bits{std::string_view{"11.2"}});
+  CHECK(at.choice == std::vector<int>{1, 0});
+  CHECK(at.bits == 56 * elements);  // in thirds of a bit
+  CHECK(at.unit == 3);
+  CHECK(at.bits_per_element == doctest::Approx(11.2));
+  auto const below = s.choose(effective_bits{std::string_view{"11.199"}});
+  CHECK(below.choice == std::vector<int>{0, 0});
+  auto const plan = s.plan(at);
+  CHECK(plan.cost_model == "modelopt, active_moe 2/6");
+  auto const j = to_json(stats);
+  auto const& experts = j["0.mlp.experts.0.up_proj.quant_recipe"];
+  CHECK(experts["cost_weight"].get<double>() == 1.0 / 3);
+  CHECK(experts["cost_weight_exact"] == nlohmann::ordered_json::array({1, 3}));
+  CHECK(experts["costs"][1].get<double>() == doctest::Approx(2.0 * elements / 3));
+  CHECK(experts["uncompressed_cost"].get<double>() == doctest::Approx(2.0 * elements / 3));
+  CHECK(to_json(plan)["achieved"]["bits"].get<double>() == doctest::Approx(56.0 * elements / 3));
+}
+
+TEST_CASE("cost model: what is excluded costs nothing and buys nothing") {
+  named_chain net{{"vision.a", "vision.b", "text.a"}};
+  model<cpu_backend> m{net};
+  auto o = int8_search();
+  o.cost_excluded = {"vision.*"};
+  search<cpu_backend> s{m, o};
+  CHECK(s.stats()[0].weight == cost_weight{0, 1});
+  CHECK(weighted_elements(s.stats()) == elements);
+  s.run(net.steps());
+  auto const chosen = s.choose(8.0);
+  CHECK(chosen.choice == std::vector<int>{1, 1, 0});  // unquantized for nothing
+  CHECK(chosen.bits == 8 * elements);
+  o.cost_excluded = {"*"};
+  CHECK(says(error_text(error_id::search_input, [&] { search<cpu_backend>{m, o}; }), "excluded from the cost"));
+  o.cost_excluded = {"audio.*"};
+  CHECK(says(error_text(error_id::config_no_match, [&] { search<cpu_backend>{m, o}; }), "excluded from cost",
+             "'audio.*'"));
+}
+
+TEST_CASE("cost model: a group counts as excluded only as a whole") {
+  named_chain net{{"a.q_proj", "a.k_proj"}};
+  model<cpu_backend> m{net};
+  auto o = int8_search();
+  o.cost_excluded = {"*q_proj"};
+  search<cpu_backend> s{m, o};
+  CHECK(s.stats()[0].weight == cost_weight{});
+}
+
+TEST_CASE("cost model: active_moe without a routed expert, or with a fraction that is none, is refused") {
+  named_chain net{{"a", "b"}};
+  model<cpu_backend> m{net};
+  auto o = int8_search();
+  o.active_experts = active_moe{.top_k = 1, .num_experts = 2};
+  CHECK(says(error_text(error_id::config_no_match, [&] { search<cpu_backend>{m, o}; }), "'routed experts'"));
+  for (auto const& [k, n] : {std::pair{0, 4}, {5, 4}, {-1, -1}}) {
+    o.active_experts = active_moe{.top_k = k, .num_experts = n, .experts = "a"};
+    CHECK(says(error_text(error_id::config_value, [&] { search<cpu_backend>{m, o}; }), "top_k " + std::to_string(k)));
+  }
+}
