@@ -97,33 +97,6 @@ void check_choice(budgets_problem const& input, budgets_solution const& got) {
   for (std::size_t d = 0; d < costs.size(); ++d) REQUIRE(costs[d] <= input.budgets[d]);
 }
 
-/// A family's instance with a second and third cost beside its own.
-budgets_problem with_more_costs(solver::problem const& from, std::size_t count, double fraction, std::uint64_t seed) {
-  generator random{seed};
-  budgets_problem result{std::vector<std::int64_t>(count)};
-  std::vector<std::int64_t> low(count), high(count);
-  for (std::size_t g = 0; g < from.groups(); ++g) {
-    std::vector<std::int64_t> least(count, std::int64_t{1} << 60), most(count, 0);
-    for (auto const& one : from.group(g)) {
-      std::vector<std::int64_t> costs{one.cost};
-      while (costs.size() < count) costs.push_back(one.cost / 2 + random.integer(0, one.cost));
-      for (std::size_t d = 0; d < count; ++d) {
-        least[d] = std::min(least[d], costs[d]);
-        most[d] = std::max(most[d], costs[d]);
-      }
-      result.add_candidate(one.score, costs);
-    }
-    result.end_group();
-    for (std::size_t d = 0; d < count; ++d) {
-      low[d] += least[d];
-      high[d] += most[d];
-    }
-  }
-  for (std::size_t d = 0; d < count; ++d)
-    result.budgets[d] = low[d] + static_cast<std::int64_t>(fraction * static_cast<double>(high[d] - low[d]));
-  return result;
-}
-
 std::string message_of(auto const& call, mixbit::error_id id) {
   try {
     call();
@@ -171,7 +144,7 @@ TEST_CASE("budgets: every family is proved, the same for scores times powers of 
     for (std::size_t const count : {2, 3}) {
       CAPTURE(family);
       CAPTURE(count);
-      auto const input = with_more_costs(solver_families::make(family, 12, 5, 100, 0.4, count), count, 0.5, 7);
+      auto const input = solver_families::with_budgets(solver_families::make(family, 12, 5, 100, 0.4, count), count, 0.5, 7);
       auto const got = solver::solve(input);
       check_choice(input, got);
       CHECK(got.optimal);
@@ -207,7 +180,7 @@ TEST_CASE("budgets: limits return a choice that fits and a bound that holds") {
   int limited = 0;
   for (std::string const& family : solver_families::names()) {
     for (std::uint64_t seed = 0; seed < 4; ++seed) {
-      auto const input = with_more_costs(solver_families::make(family, 14, 5, 2000, 0.4, seed), 2, 0.45, seed);
+      auto const input = solver_families::with_budgets(solver_families::make(family, 14, 5, 2000, 0.4, seed), 2, 0.45, seed);
       auto const proved = solver::solve(input);
       REQUIRE(proved.optimal);
       for (std::size_t const states : {1, 4, 40}) {

@@ -301,3 +301,30 @@ TEST_CASE("frontier: simple cases and errors") {
   one.candidates[2].score = std::nan("");
   CHECK(contains(message_of([&] { solver::frontier(one); }, search_input), "group 0, candidate 2: score is nan"));
 }
+
+TEST_CASE("frontier: the costs that ModelOpt counts fit a table; exact bits of a whole model fit a limit") {
+  problem const input = solver_families::modelopt(300, 1);
+  auto const all = solver::frontier(input);
+  CHECK(all.exact());
+  CHECK(all.points().size() > 30'000);
+  problem at = input;
+  for (std::size_t i = 0; i < all.points().size(); i += all.points().size() / 40) {
+    at.budget = all.points()[i].cost;
+    auto const best = solver::solve(at);
+    CHECK(best.score == all.points()[i].score);
+    CHECK(best.cost == all.points()[i].cost);
+    check_choice(input, all, i);
+  }
+  generator random{17};
+  for (candidate& one : at.candidates) one.cost += random.integer(0, 100'000);  // scales, padding
+  auto const some = solver::frontier(at, {4096, std::size_t{1} << 28});
+  CHECK(some.points().size() <= 4096);
+  CHECK_FALSE(some.exact());
+  for (int percent = 10; percent <= 90; percent += 20) {
+    at.budget = some.reachable().minimum + (some.reachable().maximum_useful - some.reachable().minimum) / 100 * percent;
+    auto const best = solver::solve(at);
+    auto const got = some.within(at.budget);
+    CHECK(got.score <= best.score * 1.05);
+    CHECK(got.bound <= best.score);
+  }
+}
