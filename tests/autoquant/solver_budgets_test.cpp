@@ -144,7 +144,8 @@ TEST_CASE("budgets: every family is proved, the same for scores times powers of 
     for (std::size_t const count : {2, 3}) {
       CAPTURE(family);
       CAPTURE(count);
-      auto const input = solver_families::with_budgets(solver_families::make(family, 12, 5, 100, 0.4, count), count, 0.5, 7);
+      auto const from = solver_families::make(family, 12, 5, 100, 0.4, count);
+      auto const input = solver_families::with_budgets(from, count, 0.5, 7);
       auto const got = solver::solve(input);
       check_choice(input, got);
       CHECK(got.optimal);
@@ -180,7 +181,8 @@ TEST_CASE("budgets: limits return a choice that fits and a bound that holds") {
   int limited = 0;
   for (std::string const& family : solver_families::names()) {
     for (std::uint64_t seed = 0; seed < 4; ++seed) {
-      auto const input = solver_families::with_budgets(solver_families::make(family, 14, 5, 2000, 0.4, seed), 2, 0.45, seed);
+      auto const from = solver_families::make(family, 14, 5, 2000, 0.4, seed);
+      auto const input = solver_families::with_budgets(from, 2, 0.45, seed);
       auto const proved = solver::solve(input);
       REQUIRE(proved.optimal);
       for (std::size_t const states : {1, 4, 40}) {
