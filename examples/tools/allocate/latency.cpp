@@ -51,7 +51,8 @@ table from_json(std::string const& file) {
   result.limit = number("limit", root.at("limit"));
   for (auto const& [group, formats] : root.at("latency").items()) {
     std::string const path = "latency." + group;
-    if (!formats.is_object()) refuse(name + ": " + path, "must be an object, got " + dump_json(formats, name).substr(0, 60));
+    if (!formats.is_object())
+      refuse(name + ": " + path, "must be an object, got " + dump_json(formats, name).substr(0, 60));
     for (auto const& [format, time] : formats.items()) {
       entry one{group, format, {}, name + ": " + path + "." + format};
       if (!time.is_null()) one.microseconds = number(path + "." + format, time);
