@@ -144,7 +144,7 @@ std::string table_of(statistics const& stats, budgets const& given, choice const
   text += line("\nbits    %.6f an element, %.17g in all, %.17g bytes", effective(stats, c.cost), bits_of(stats, c.cost),
                bits_of(stats, c.cost) / 8);
   if (given.cost) text += line(" of at most %.17g bits", bits_of(stats, *given.cost));
-  text += stats.rounded ? " (costs rounded up to 2^-15 of a bit)\n" : "\n";
+  text += stats.rounded ? " (costs rounded up to 2^-16 of a bit)\n" : "\n";
   if (given.nanoseconds)
     text += line("time    %.17g microseconds of at most %.17g\n", static_cast<double>(c.nanoseconds) / 1e3,
                  static_cast<double>(*given.nanoseconds) / 1e3);
