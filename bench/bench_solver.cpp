@@ -2,8 +2,8 @@
 //
 // Times are medians of 21 runs of the whole call, checks and all; where a run took longer than a second, of three
 // (`rounds` says how many). `solve` is one budget, `frontier` every budget, `budgets` two or three at once, `minimax`
-// the least bad worst group. Where python3 has HiGHS (PyPI's highspy), it solves the same instances of one budget in the
-// same run, with a gap of 0 asked for. --quick leaves out the large and slow ones. JSON: one object a line.
+// the least bad worst group. Where python3 has HiGHS (PyPI's highspy), it solves the same instances of one budget in
+// the same run, with a gap of 0 asked for. --quick leaves out the large and slow ones. JSON: one object a line.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>

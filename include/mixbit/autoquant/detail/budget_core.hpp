@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -44,7 +45,10 @@ struct budget_core {
 
 class budget_core_builder {
  public:
-  budget_core_builder(priced_instance const& input, price_vector const& price) : input_{input} {
+  budget_core_builder(priced_instance const& input, price_vector price) : input_{input} {
+    for (std::size_t d = 0; d < input.count; ++d) {
+      if (!varies(d)) price[d] = 0;  // no choice changes it, so it may be anything; the grid must hold it
+    }
     core_.count = input.count;
     core_.slack = input.budget;
     for (std::size_t g = 0; g < input.groups(); ++g) core_.base.push_back(rounded_base(g, price));
@@ -62,6 +66,15 @@ class budget_core_builder {
   budget_core take() { return std::move(core_); }
 
  private:
+  bool varies(std::size_t d) const {
+    for (std::size_t g = 0; g < input_.groups(); ++g) {
+      for (std::uint32_t i = input_.first[g]; i < input_.first[g + 1]; ++i) {
+        if (input_.items[i].cost[d] != input_.items[input_.first[g]].cost[d]) return true;
+      }
+    }
+    return false;
+  }
+
   std::uint32_t rounded_base(std::size_t g, price_vector const& price) const {
     std::uint32_t best = input_.first[g];
     double least = HUGE_VAL;

@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <numeric>
+#include <utility>
 #include <vector>
 
 #include "mixbit/autoquant/detail/exact_sum.hpp"
@@ -32,8 +33,8 @@ struct long_score {
   }
   friend bool operator==(long_score const& a, long_score const& b) noexcept = default;
   friend long_score operator+(long_score const& a, long_score const& b) noexcept {
-    unsigned_wide const low = a.low + b.low;
-    return {a.high + b.high + (low < a.low ? 1 : 0), low};
+    unsigned_wide const sum = a.low + b.low;
+    return {a.high + b.high + (sum < a.low ? 1 : 0), sum};
   }
   friend long_score operator-(long_score const& a, long_score const& b) noexcept {
     return {a.high - b.high - (a.low < b.low ? 1 : 0), a.low - b.low};
