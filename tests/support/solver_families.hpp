@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "mixbit/autoquant/solver.hpp"
+#include "mixbit/autoquant/solver_budgets.hpp"
 
 namespace solver_families {
 
@@ -100,6 +101,55 @@ inline problem make(std::string const& family, std::size_t groups, std::size_t c
   auto const costs = mixbit::solver::reachable(result);
   result.budget = costs.minimum + static_cast<std::int64_t>(
                                       fraction * static_cast<double>(costs.maximum_useful - costs.minimum));
+  return result;
+}
+
+/// What ModelOpt's costs make of a Llama-like model: four groups a layer (q/k/v, o, gate/up, down), elements times
+/// nominal bits in half bits, so that all costs have much in common.
+inline problem modelopt(std::size_t groups, std::uint64_t seed) {
+  static constexpr std::array<std::int64_t, 4> elements{4096 * 6144, 4096 * 4096, 4096 * 28672, 4096 * 14336};
+  static constexpr std::array<double, 8> formats{4, 4.5, 5, 6, 8, 3, 6.5, 16};
+  generator random{seed};
+  problem result;
+  for (std::size_t g = 0; g < groups; ++g) {
+    double const sensitivity = std::exp(2 * random.normal());
+    std::vector<candidate> group;
+    for (double const bits : formats) {
+      double const score = sensitivity * std::exp2(-1.7 * bits) * std::exp(0.3 * random.normal());
+      group.push_back({bits == 16 ? 0 : score, static_cast<std::int64_t>(2 * bits) * elements[g % 4] / 2});
+    }
+    result.add_group(group);
+  }
+  return result;
+}
+
+/// Under the instance's own budget and others of a like kind: each candidate's cost times what differs by layer (a
+/// kernel's speed on its shape) and by candidate. Budgets lie at `fraction` of what can be reached.
+inline mixbit::solver::budgets_problem with_budgets(problem const& from, std::size_t count, double fraction,
+                                                    std::uint64_t seed) {
+  generator random{seed};
+  mixbit::solver::budgets_problem result{std::vector<std::int64_t>(count)};
+  std::vector<std::int64_t> low(count), high(count), costs(count);
+  for (std::size_t g = 0; g < from.groups(); ++g) {
+    std::vector<std::int64_t> least(count, std::int64_t{1} << 60), most(count, 0);
+    double const layer = 0.5 + random.real();
+    for (candidate const& one : from.group(g)) {
+      for (std::size_t d = 0; d < count; ++d) {
+        double const factor = d == 0 ? 1 : layer * (0.7 + 0.6 * random.real());
+        costs[d] = d == 0 ? one.cost : static_cast<std::int64_t>(static_cast<double>(one.cost) * factor);
+        least[d] = std::min(least[d], costs[d]);
+        most[d] = std::max(most[d], costs[d]);
+      }
+      result.add_candidate(one.score, costs);
+    }
+    result.end_group();
+    for (std::size_t d = 0; d < count; ++d) {
+      low[d] += least[d];
+      high[d] += most[d];
+    }
+  }
+  for (std::size_t d = 0; d < count; ++d)
+    result.budgets[d] = low[d] + static_cast<std::int64_t>(fraction * static_cast<double>(high[d] - low[d]));
   return result;
 }
 

@@ -21,8 +21,8 @@
 // - Memory is bounded by limits::max_states. A search that meets a limit goes on for a while with a narrow list to
 //   better its choice, and returns the best one found, the bound that it did prove, and the gap between them.
 //
-// Several budgets, the minimax objective and the Pareto frontier are solvers of their own beside this one: they share
-// candidate, detail/relaxation.hpp and detail/state_list.hpp.
+// The Pareto frontier (solver_frontier.hpp), several budgets and the minimax objective (solver_budgets.hpp,
+// solver_minimax.hpp) are solvers of their own beside this one.
 #pragma once
 
 #include <algorithm>
@@ -161,6 +161,14 @@ inline range range_of(instance const& all) {
   return result;
 }
 
+/// Throws search_infeasible, naming the group that needs most.
+inline void require_budget(range const& costs, std::int64_t budget) {
+  if (budget >= costs.minimum) return;
+  fail(error_id::search_infeasible, "solver: a budget of ", budget, " bits cannot be met: from ", costs.minimum,
+       " to ", costs.maximum_useful, " bits can be reached, and group ", costs.largest_group, " alone needs ",
+       costs.largest_minimum);
+}
+
 inline std::chrono::steady_clock::time_point deadline_of(limits const& limit) {
   using clock = std::chrono::steady_clock;
   if (!(limit.seconds > 0) || limit.seconds > 1e9) return clock::time_point::max();
@@ -209,11 +217,7 @@ inline solution solve(problem const& input, limits const& limit = {}) {
   auto const deadline = detail::deadline_of(limit);
   detail::instance all = detail::make_instance(input, detail::check_input(input));
   range const costs = detail::range_of(all);
-  if (input.budget < costs.minimum) {
-    fail(error_id::search_infeasible, "solver: a budget of ", input.budget, " bits cannot be met: from ",
-         costs.minimum, " to ", costs.maximum_useful, " bits can be reached, and group ", costs.largest_group,
-         " alone needs ", costs.largest_minimum);
-  }
+  detail::require_budget(costs, input.budget);
   detail::relaxation const relaxed = detail::relax(all, input.budget - costs.minimum);
   double const gap = detail::gap_bound(all, relaxed);
   detail::state_search search{detail::core_builder{all, relaxed, gap}.take(), limit.max_states, deadline};

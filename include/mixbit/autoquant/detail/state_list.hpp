@@ -6,7 +6,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <span>
 #include <vector>
 
 #include "mixbit/autoquant/detail/core.hpp"
@@ -39,13 +38,14 @@ class decision_tree {
   }
 
   /// Frees the nodes that neither the lists nor `best` lead to, and renumbers the others.
-  void collect(std::span<state> first, std::span<state> second, std::uint32_t& best) {
+  template <class State>
+  void collect(std::vector<State>& first, std::vector<State>& second, std::uint32_t& best) {
     std::vector<std::uint32_t> place(nodes_.size(), none);
     auto const mark = [&place](std::uint32_t node) {
       if (node != none) place[node] = 0;
     };
-    for (state const& one : first) mark(one.node);
-    for (state const& one : second) mark(one.node);
+    for (State const& one : first) mark(one.node);
+    for (State const& one : second) mark(one.node);
     mark(best);
     for (std::size_t i = nodes_.size(); i-- > 0;) {  // a parent is older than its children
       if (place[i] != none) mark(nodes_[i].parent);
@@ -58,8 +58,8 @@ class decision_tree {
       place[i] = kept++;
     }
     nodes_.resize(kept);
-    for (state& one : first) one.node = moved(one.node);
-    for (state& one : second) one.node = moved(one.node);
+    for (State& one : first) one.node = moved(one.node);
+    for (State& one : second) one.node = moved(one.node);
     best = moved(best);
   }
 

@@ -1,0 +1,153 @@
+#include "choice.hpp"
+
+#include <algorithm>
+#include <limits>
+#include <string>
+
+#include "mixbit/autoquant/solver_minimax.hpp"
+#include "mixbit/core/error.hpp"
+
+namespace allocate {
+
+using namespace mixbit;
+
+namespace {
+
+bool is_allowed(candidate const& c, budgets const& given) { return !given.nanoseconds || c.nanoseconds; }
+
+/// A budget as messages name it, in the user's unit.
+struct dimension {
+  char const* name;
+  char const* unit;
+  double scale;
+  std::int64_t budget;
+  std::int64_t (*cost)(candidate const&);
+};
+
+std::vector<dimension> dimensions_of(statistics const& stats, budgets const& given) {
+  std::vector<dimension> all;
+  if (given.cost)
+    all.push_back({"size", "bits", 1.0 / static_cast<double>(stats.units), *given.cost,
+                   [](candidate const& c) { return c.cost; }});
+  if (given.nanoseconds)
+    all.push_back({"latency", "microseconds", 1e-3, *given.nanoseconds,
+                   [](candidate const& c) { return c.nanoseconds.value_or(0); }});
+  return all;
+}
+
+void require_reachable(statistics const& stats, budgets const& given, dimension const& d) {
+  std::int64_t minimum = 0, largest = -1;
+  group const* worst = nullptr;
+  for (group const& g : stats.groups) {
+    std::int64_t least = std::numeric_limits<std::int64_t>::max();
+    for (candidate const& c : g.candidates)
+      if (is_allowed(c, given)) least = std::min(least, d.cost(c));
+    minimum += least;
+    if (least > largest) {
+      largest = least;
+      worst = &g;
+    }
+  }
+  if (minimum <= d.budget) return;
+  auto const shown = [&](std::int64_t cost) { return static_cast<double>(cost) * d.scale; };
+  fail(error_id::search_infeasible, "the ", d.name, " budget of ", shown(d.budget), " ", d.unit, " cannot be met: ",
+       shown(minimum), " is the least that can be reached, and ", worst->name, " alone needs ", shown(largest));
+}
+
+/// The group whose formats trade one budget for the other hardest: none is cheap in both.
+group const& hardest(statistics const& stats, budgets const& given, std::vector<dimension> const& all) {
+  group const* worst = &stats.groups.front();
+  double most = -1;
+  for (group const& g : stats.groups) {
+    double least = std::numeric_limits<double>::max();
+    for (candidate const& c : g.candidates) {
+      if (!is_allowed(c, given)) continue;
+      double above = 0;
+      for (dimension const& d : all) {
+        std::int64_t cheapest = d.cost(c);
+        for (candidate const& other : g.candidates)
+          if (is_allowed(other, given)) cheapest = std::min(cheapest, d.cost(other));
+        above += static_cast<double>(d.cost(c) - cheapest) / std::max(static_cast<double>(d.budget), 1.0);
+      }
+      least = std::min(least, above);
+    }
+    if (least > most) {
+      most = least;
+      worst = &g;
+    }
+  }
+  return *worst;
+}
+
+/// The candidates that are allowed, under one budget or two, and where each comes from.
+struct posed {
+  solver::budgets_problem problem;
+  std::vector<int> from;
+};
+
+posed pose(statistics const& stats, budgets const& given, std::vector<dimension> const& all) {
+  posed result{{{}}, {}};
+  for (dimension const& d : all) result.problem.budgets.push_back(d.budget);
+  std::vector<std::int64_t> costs;
+  for (group const& g : stats.groups) {
+    for (std::size_t i = 0; i < g.candidates.size(); ++i) {
+      if (!is_allowed(g.candidates[i], given)) continue;
+      costs.clear();
+      for (dimension const& d : all) costs.push_back(d.cost(g.candidates[i]));
+      result.problem.add_candidate(g.candidates[i].score, costs);
+      result.from.push_back(static_cast<int>(i));
+    }
+    result.problem.end_group();
+  }
+  return result;
+}
+
+choice told(statistics const& stats, posed const& p, solver::budgets_solution const& best) {
+  choice result;
+  result.score = best.score;
+  result.bound = best.bound;
+  result.gap = best.gap;
+  result.optimal = best.optimal;
+  for (std::size_t g = 0; g < stats.groups.size(); ++g) {
+    result.of_group.push_back(p.from[p.problem.begin(g) + static_cast<std::size_t>(best.choice[g])]);
+    candidate const& c = stats.groups[g].candidates[static_cast<std::size_t>(result.of_group.back())];
+    result.cost += c.cost;
+    result.nanoseconds += c.nanoseconds.value_or(0);
+    result.largest = g == 0 ? c.score : std::max(result.largest, c.score);
+  }
+  return result;
+}
+
+}  // namespace
+
+std::optional<std::int64_t> cost_budget(options const& o, statistics const& stats) {
+  std::optional<std::int64_t> result;
+  if (o.target) result = o.target->budget(stats.elements);
+  if (o.max_bytes) {
+    std::int64_t const most = std::numeric_limits<std::int64_t>::max();
+    std::int64_t const bits = *o.max_bytes > most / 8 / stats.units ? most : *o.max_bytes * 8 * stats.units;
+    result = result ? std::min(*result, bits) : bits;
+  }
+  return result;
+}
+
+choice choose(statistics const& stats, budgets const& given, bool minimax) {
+  auto const all = dimensions_of(stats, given);
+  for (dimension const& d : all) require_reachable(stats, given, d);
+  posed const p = pose(stats, given, all);
+  try {
+    if (!minimax) return told(stats, p, solver::solve(p.problem));
+    auto const best = solver::minimax(p.problem);
+    choice result = told(stats, p, best.sum);
+    result.largest_bound = best.largest_bound;
+    result.optimal = best.optimal;
+    return result;
+  } catch (error const& e) {
+    if (e.id() != error_id::search_infeasible || std::string{e.message()}.find("not together") == std::string::npos)
+      throw;
+    fail(error_id::search_infeasible, "the budgets of size and latency can be met each alone but not together; ",
+         hardest(stats, given, all).name, " has no format that is cheap in both");
+  }
+}
+
+}  // namespace allocate

@@ -1,0 +1,111 @@
+#include "options.hpp"
+
+#include <charconv>
+#include <functional>
+#include <map>
+#include <set>
+#include <string_view>
+
+#include "mixbit/core/error.hpp"
+
+namespace allocate {
+
+char const* const usage_text =
+    R"usage(allocate: pick a format for every layer from the statistics of a search, without the model
+
+  allocate --stats FILE --effective-bits X [options]
+
+  --stats FILE         candidate_stats.json or manifest.json, mixbit's or ModelOpt's: an object of groups, or one with
+                       'candidate_stats' or 'layer_sensitivity'. A group has 'formats', 'scores' (or 'raw_scores', which
+                       are preferred) and 'costs', counted in elements of 16 bits; its elements are 'uncompressed_cost',
+                       or else the largest of its costs
+  --effective-bits X   at most X bits an element over all groups: a decimal number above 0 and at most 16
+  --max-bytes N        at most N bytes for all groups; with --effective-bits the smaller budget counts
+  --latency FILE       a budget of time beside that of bits. JSON: {"limit": MICROSECONDS, "latency": {GROUP: {FORMAT:
+                       MICROSECONDS, ...}, ...}}. CSV: lines 'GROUP,FORMAT,MICROSECONDS' and one 'limit,,MICROSECONDS'.
+                       GROUP is a group's name, with or without .quant_recipe, or * for those that the table does not
+                       name; FORMAT one of its formats, with or without "(effective-bits: ...)". null (CSV: -) in place
+                       of the number: the format is not allowed there. Every format of every group needs an entry.
+                       Times count in nanoseconds, rounded up
+  --minimax            make the worst score of a group as small as can be, and among such choices the sum; without it
+                       the sum of scores counts alone
+  --pareto FILE        every choice that no other beats in bits and score at once, the latency left aside: .csv (a line
+                       a choice, a column a group) or .json. 'missed': how much lower a score might be (0: exact)
+  --out FILE           the plan as plan.json, with the formats' configs: what byte_lm --plan takes. Formats must be
+                       presets, and the statistics must name the groups' modules
+  --help               this text; alone
+
+At least one of --effective-bits, --max-bytes and --latency. Prints a table and the proof. Exit status: 0, or 2 with one
+line on stderr for wrong usage, files or budgets that cannot be met; then nothing is written.
+)usage";
+
+namespace {
+
+using setter = std::function<void(std::string const& value)>;
+
+[[noreturn]] void refuse(std::string const& what) {
+  mixbit::fail(mixbit::error_id::usage, what, "; see allocate --help");
+}
+
+std::int64_t bytes_from(std::string const& value) {
+  std::int64_t n = 0;
+  auto const [end, code] = std::from_chars(value.data(), value.data() + value.size(), n);
+  if (code != std::errc{} || end != value.data() + value.size() || n <= 0 || n > std::int64_t{1} << 50)
+    refuse("--max-bytes '" + value + "' is not a whole number from 1 to 2^50");
+  return n;
+}
+
+std::map<std::string, setter> setters_of(options& o) {
+  auto const text = [](std::string& target) { return setter{[&](auto const& v) { target = v; }}; };
+  auto const bits = [&o](std::string const& v) {
+    try {
+      o.target.emplace(std::string_view{v});
+    } catch (mixbit::error const& e) {
+      refuse("--effective-bits: " + std::string{e.message()});
+    }
+  };
+  return {{"--stats", text(o.stats)},     {"--effective-bits", bits},
+          {"--max-bytes", [&o](std::string const& v) { o.max_bytes = bytes_from(v); }},
+          {"--latency", text(o.latency)}, {"--pareto", text(o.pareto)},
+          {"--out", text(o.out)}};
+}
+
+void check_together(options const& o) {
+  if (o.stats.empty()) refuse("--stats is missing");
+  if (!o.target && !o.max_bytes && o.latency.empty())
+    refuse("there is no budget: give --effective-bits, --max-bytes or --latency");
+  if (!o.pareto.empty() && !o.pareto.ends_with(".csv") && !o.pareto.ends_with(".json"))
+    refuse("--pareto '" + o.pareto + "' ends in neither .csv nor .json");
+  if (!o.pareto.empty() && o.pareto == o.out) refuse("--pareto and --out name the same file '" + o.out + "'");
+}
+
+}  // namespace
+
+options parse_options(int count, char const* const* arguments) {
+  options o;
+  auto const known = setters_of(o);
+  std::set<std::string> given;
+  for (int i = 1; i < count; ++i) {
+    std::string const name = arguments[i];
+    if (name == "--help" || name == "-h") {
+      if (count != 2) refuse(name + " takes no other arguments");
+      o.help = true;
+      return o;
+    }
+    auto const at = known.find(name);
+    if (at == known.end() && name != "--minimax") refuse("unknown option '" + name + "'");
+    if (!given.insert(name).second) refuse(name + " is given twice");
+    if (name == "--minimax") {
+      o.minimax = true;
+      continue;
+    }
+    if (i + 1 == count || std::string_view{arguments[i + 1]}.starts_with("--")) refuse(name + " needs a value");
+    std::string const value = arguments[++i];
+    if (value.empty()) refuse(name + " has an empty value");
+    at->second(value);
+  }
+  check_together(o);
+  return o;
+}
+
+}  // namespace allocate

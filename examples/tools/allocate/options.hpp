@@ -1,0 +1,27 @@
+// The command line of allocate.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "mixbit/autoquant/budget.hpp"
+
+namespace allocate {
+
+extern char const* const usage_text;
+
+struct options {
+  bool help = false;
+  std::string stats;
+  std::optional<mixbit::effective_bits> target;
+  std::optional<std::int64_t> max_bytes;
+  std::string latency;
+  bool minimax = false;
+  std::string pareto, out;
+};
+
+/// Throws mixbit::error (usage) for what is unknown, missing, repeated or malformed.
+options parse_options(int count, char const* const* arguments);
+
+}  // namespace allocate

@@ -1,0 +1,182 @@
+#include "output.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <cstdio>
+#include <set>
+#include <vector>
+
+#include "mixbit/autoquant/solver_frontier.hpp"
+#include "mixbit/config/presets.hpp"
+#include "mixbit/config/strict_json.hpp"
+#include "mixbit/core/error.hpp"
+#include "mixbit/core/quoted.hpp"
+
+namespace allocate {
+
+using namespace mixbit;
+
+namespace {
+
+double bits_of(statistics const& stats, std::int64_t cost) {
+  return static_cast<double>(cost) / static_cast<double>(stats.units);
+}
+
+double effective(statistics const& stats, std::int64_t cost) { return bits_per_element(cost, stats.elements); }
+
+/// The shortest decimal that reads back as the same number.
+std::string shortest(double value) {
+  char text[64];
+  auto const [end, code] = std::to_chars(text, text + sizeof text, value);
+  return code == std::errc{} ? std::string{text, end} : std::string{};
+}
+
+template <class... Values>
+std::string line(char const* format, Values... values) {
+  char text[512];
+  int const length = std::snprintf(text, sizeof text, format, values...);
+  return {text, std::min<std::size_t>(static_cast<std::size_t>(std::max(length, 0)), sizeof text - 1)};
+}
+
+candidate const& chosen_of(statistics const& stats, choice const& c, std::size_t g) {
+  return stats.groups[g].candidates[static_cast<std::size_t>(c.of_group[g])];
+}
+
+std::string proof_of(choice const& c, bool minimax) {
+  std::string text = line("score   %.9g, bound %.9g, gap %.3g: ", c.score, c.bound, c.gap);
+  text += c.gap == 0 ? "proved optimal" : "the best found within the limits";
+  text += minimax ? " among the choices of this worst score\n" : "\n";
+  if (!minimax) return text;
+  bool const proved = c.largest == c.largest_bound;
+  return line("worst   %.9g, bound %.9g: ", c.largest, c.largest_bound) +
+         (proved ? "proved least\n" : "the least found within the limits\n") + text;
+}
+
+std::string quoted_for_csv(std::string_view text) {
+  if (text.find_first_of(",\"\n") == text.npos) return std::string{text};
+  std::string result = "\"";
+  for (char const c : text) result += c == '"' ? std::string{"\"\""} : std::string{c};
+  return result + "\"";
+}
+
+solver::pareto_frontier frontier_of(statistics const& stats) {
+  solver::problem problem;
+  std::vector<solver::candidate> group_of;
+  for (group const& g : stats.groups) {
+    group_of.clear();
+    for (candidate const& c : g.candidates) group_of.push_back({c.score, c.cost});
+    problem.add_group(group_of);
+  }
+  return solver::frontier(problem);
+}
+
+std::string csv_of(statistics const& stats, solver::pareto_frontier const& all) {
+  std::string text = "effective_bits,bits,bytes,score,missed";
+  for (group const& g : stats.groups) text += "," + quoted_for_csv(short_group(g.name));
+  text += "\n";
+  for (std::size_t i = 0; i < all.points().size(); ++i) {
+    auto const& p = all.points()[i];
+    double const bits = bits_of(stats, p.cost);
+    text += shortest(effective(stats, p.cost)) + "," + shortest(bits) + "," + shortest(bits / 8) + "," +
+            shortest(p.score) + "," + shortest(all.missed(i));
+    auto const choice = all.choice(i);
+    for (std::size_t g = 0; g < choice.size(); ++g) {
+      candidate const& c = stats.groups[g].candidates[static_cast<std::size_t>(choice[g])];
+      text += "," + quoted_for_csv(short_format(c.format));
+    }
+    text += "\n";
+  }
+  return text;
+}
+
+std::string json_of(statistics const& stats, solver::pareto_frontier const& all) {
+  json_document j;
+  j["version"] = 1;
+  j["gap"] = all.gap();
+  auto& groups = j["groups"] = json_document::array();
+  for (group const& g : stats.groups) {
+    auto formats = json_document::array();
+    for (candidate const& c : g.candidates) formats.push_back(c.format);
+    groups.push_back({{"name", g.name}, {"formats", formats}});
+  }
+  auto& points = j["points"] = json_document::array();  // `choice`: an index into each group's formats
+  for (std::size_t i = 0; i < all.points().size(); ++i) {
+    auto const& p = all.points()[i];
+    points.push_back({{"effective_bits", effective(stats, p.cost)},
+                      {"bits", bits_of(stats, p.cost)},
+                      {"score", p.score},
+                      {"missed", all.missed(i)},
+                      {"choice", all.choice(i)}});
+  }
+  return j.dump() + "\n";
+}
+
+/// The config that a format's label names.
+search_format format_of(statistics const& stats, group const& g, candidate const& c) {
+  std::string const name{short_format(c.format)};
+  auto const names = preset_names();
+  bool const known = std::any_of(names.begin(), names.end(), [&](std::string_view n) {
+    return n == name || preset_full_name(n) == name;
+  });
+  if (!known)
+    fail(error_id::search_plan, in_quotes(stats.file), ": ", g.name, ".formats: '", c.format,
+         "' is no preset, so a plan cannot hold its config");
+  double const bits = g.elements > 0 ? bits_of(stats, c.cost) / g.elements : 16;
+  return {c.format, preset(name), bits > 0 ? bits : 16};
+}
+
+}  // namespace
+
+std::string table_of(statistics const& stats, budgets const& given, choice const& c, bool minimax) {
+  std::size_t width = 5;
+  for (group const& g : stats.groups) width = std::max(width, short_group(g.name).size());
+  std::string text = line("%-*s  %12s  %9s  %12s  %s\n", static_cast<int>(width), "group", "elements", "bits", "score",
+                          "format");
+  for (std::size_t g = 0; g < stats.groups.size(); ++g) {
+    group const& of = stats.groups[g];
+    candidate const& chosen = chosen_of(stats, c, g);
+    std::string name{short_group(of.name)};
+    name.resize(width, ' ');
+    text += name + line("  %12.0f  %9.4g  %12.6g  ", of.elements,
+                        of.elements > 0 ? bits_of(stats, chosen.cost) / of.elements : 0, chosen.score) +
+            std::string{short_format(chosen.format)} + "\n";
+  }
+  text += line("\nbits    %.6f an element, %.17g in all, %.17g bytes", effective(stats, c.cost), bits_of(stats, c.cost),
+               bits_of(stats, c.cost) / 8);
+  if (given.cost) text += line(" of at most %.17g bits", bits_of(stats, *given.cost));
+  text += stats.rounded ? " (costs rounded up to 2^-16 of a bit)\n" : "\n";
+  if (given.nanoseconds)
+    text += line("time    %.17g microseconds of at most %.17g\n", static_cast<double>(c.nanoseconds) / 1e3,
+                 static_cast<double>(*given.nanoseconds) / 1e3);
+  text += proof_of(c, minimax);
+  return text + (stats.raw ? "scores  raw_scores\n" : "scores  scores\n");
+}
+
+std::string frontier_text(statistics const& stats, bool csv) {
+  auto const all = frontier_of(stats);
+  return csv ? csv_of(stats, all) : json_of(stats, all);
+}
+
+quantization_plan plan_of(statistics const& stats, options const& o, budgets const& given, choice const& c) {
+  quantization_plan plan;
+  plan.cost_model = "of the statistics";
+  std::set<std::string> held;
+  for (std::size_t g = 0; g < stats.groups.size(); ++g) {
+    group const& of = stats.groups[g];
+    if (of.modules.empty())
+      fail(error_id::search_plan, in_quotes(stats.file), ": ", of.name, " needs 'module_names' for a plan");
+    candidate const& chosen = chosen_of(stats, c, g);
+    bool const none = short_format(chosen.format) == "NONE";
+    std::string const label = none ? none_label : chosen.format;
+    if (!none && held.insert(label).second) plan.formats.push_back(format_of(stats, of, chosen));
+    plan.recipe.emplace_back(of.modules.front() + ".quant_recipe", label);
+    for (std::string const& m : of.modules) plan.modules.push_back({m, label, "allocated from statistics"});
+  }
+  std::int64_t const units = stats.units;
+  std::int64_t const budget = given.cost.value_or(c.cost);
+  plan.achieved = {c.of_group, (c.cost + units - 1) / units, budget / units, c.score, c.bound, c.gap, c.optimal,
+                   effective(stats, c.cost), o.target ? o.target->value() : effective(stats, budget)};
+  return plan;
+}
+
+}  // namespace allocate

@@ -1,0 +1,45 @@
+// What allocate reads: the statistics of a search, and a table of latencies.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace allocate {
+
+struct candidate {
+  std::string format;  ///< "INT8_DEFAULT_CFG(effective-bits: 8.0)"
+  double score = 0;
+  std::int64_t cost = 0;                      ///< statistics::units to a bit
+  std::optional<std::int64_t> nanoseconds{};  ///< empty: not allowed here, where there is a table
+};
+
+struct group {
+  std::string name;                  ///< as in the file
+  std::vector<std::string> modules;  ///< empty where the file has none
+  double elements = 0;
+  std::vector<candidate> candidates;
+};
+
+struct statistics {
+  std::string file;
+  std::vector<group> groups;
+  std::int64_t units = 1;     ///< a power of two: costs count in bits / units, so that halves of a bit stay whole
+  std::int64_t elements = 0;  ///< of all groups, times units
+  bool rounded = false;       ///< some cost had finer parts and was rounded up
+  bool raw = false;           ///< scores are the file's raw_scores
+};
+
+/// Throws a file error or file_content naming the file, the field and the value.
+statistics read_statistics(std::string const& file);
+
+/// Sets every candidate's nanoseconds and returns the limit. Throws as read_statistics does.
+std::int64_t read_latency(std::string const& file, statistics& stats);
+
+/// A format's label without "(effective-bits: ...)"; a group's name without ".quant_recipe".
+std::string_view short_format(std::string_view label);
+std::string_view short_group(std::string_view name);
+
+}  // namespace allocate

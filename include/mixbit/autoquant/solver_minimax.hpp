@@ -1,0 +1,103 @@
+// mixbit::solver: the choice whose worst group is least bad. Exact, under one budget or several.
+//
+// The largest score that any group gets is minimized; of the choices that reach this minimum the one with the least
+// sum of scores is taken, and ties beyond that break as in solver.hpp or solver_budgets.hpp. A binary search over the
+// scores there are asks whether candidates up to each suffice: under one budget by the sum of cheapest costs, under
+// several by a search that ends at the first choice that fits.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <utility>
+#include <vector>
+
+#include "mixbit/autoquant/solver_budgets.hpp"
+
+namespace mixbit::solver {
+
+struct minimax_solution {
+  budgets_solution sum;      ///< the choice, and the proof that no other of the same maximum has a lower sum
+  double largest = 0;        ///< the largest chosen score
+  double largest_bound = 0;  ///< no choice has a lower maximum; equal to `largest` unless a limit was met
+  bool optimal = false;      ///< both are proved
+};
+
+namespace detail {
+
+/// The candidates that score at most `most`; a group of none stays empty.
+struct capped {
+  budgets_problem problem;
+  std::vector<std::size_t> from;  // candidates of the input
+};
+
+inline capped cap(budgets_problem const& input, double most) {
+  capped result{{input.budgets}, {}};
+  for (std::size_t g = 0; g < input.groups(); ++g) {
+    for (std::size_t i = input.begin(g); i < input.ends[g]; ++i) {
+      if (input.scores[i] > most) continue;
+      result.problem.add_candidate(input.scores[i],
+                                   std::span{input.costs}.subspan(i * input.budgets.size(), input.budgets.size()));
+      result.from.push_back(i);
+    }
+    result.problem.end_group();
+  }
+  return result;
+}
+
+/// Whether each budget alone could be met, and no group is empty.
+inline bool meets_each_budget(budgets_problem const& input) {
+  for (std::size_t d = 0; d < input.budgets.size(); ++d) {
+    std::int64_t left = input.budgets[d];
+    for (std::size_t g = 0; g < input.groups(); ++g) {
+      std::int64_t least = std::numeric_limits<std::int64_t>::max();
+      for (std::size_t i = input.begin(g); i < input.ends[g]; ++i) least = std::min(least, input.cost(i, d));
+      if (least > left) return false;
+      left -= least;
+    }
+  }
+  return true;
+}
+
+inline outcome feasible(budgets_problem const& input, double largest, limits const& limit) {
+  if (!meets_each_budget(input)) return outcome::infeasible;
+  auto const kept = binding(input);
+  if (kept.size() <= 1) return outcome::found;
+  return search_budgets(input, make_priced(input, kept, largest), limit, true).how;
+}
+
+}  // namespace detail
+
+/// Throws as solve() of several budgets does.
+inline minimax_solution minimax(budgets_problem const& input, limits const& limit = budgets_limits) {
+  double const magnitude = detail::check_budgets(input, limit);
+  detail::require_each_budget(input);
+  std::vector<double> levels = input.scores;
+  std::sort(levels.begin(), levels.end());
+  levels.erase(std::unique(levels.begin(), levels.end()), levels.end());
+  std::size_t refuted = 0, low = 0, high = levels.empty() ? 0 : levels.size() - 1;  // all below `refuted` are
+  while (low < high) {
+    std::size_t const middle = low + (high - low) / 2;
+    auto const how = detail::feasible(detail::cap(input, levels[middle]).problem, magnitude, limit);
+    if (how == detail::outcome::found) {
+      high = middle;
+    } else {
+      low = middle + 1;
+      if (how == detail::outcome::infeasible) refuted = std::max(refuted, low);
+    }
+  }
+  minimax_solution result;
+  auto const capped = detail::cap(input, levels.empty() ? 0 : levels[low]);
+  result.sum = solve(capped.problem, limit);
+  for (std::size_t g = 0; g < input.groups(); ++g) {
+    std::size_t const i = capped.from[capped.problem.begin(g) + static_cast<std::size_t>(result.sum.choice[g])];
+    result.sum.choice[g] = static_cast<int>(i - input.begin(g));
+    result.largest = g == 0 ? input.scores[i] : std::max(result.largest, input.scores[i]);
+  }
+  result.largest_bound = levels.empty() ? 0 : levels[refuted];
+  result.optimal = result.sum.optimal && result.largest_bound == result.largest;
+  return result;
+}
+
+}  // namespace mixbit::solver

@@ -1,0 +1,144 @@
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <string>
+
+#include <unistd.h>
+
+#include "examples/tools/allocate/choice.hpp"
+#include "examples/tools/allocate/output.hpp"
+#include "mixbit/autoquant/json.hpp"
+#include "mixbit/io/json.hpp"
+
+namespace {
+
+using namespace mixbit;
+
+/// A file of a test's own, removed at its end.
+class temporary_file {
+ public:
+  explicit temporary_file(std::string const& text) {
+    write_file_atomically(path_, text);
+  }
+  temporary_file(temporary_file const&) = delete;
+  temporary_file& operator=(temporary_file const&) = delete;
+  ~temporary_file() { std::filesystem::remove(path_); }
+  std::string path() const { return path_.string(); }
+
+ private:
+  std::filesystem::path path_ =
+      std::filesystem::temp_directory_path() / ("mixbit-allocate-" + std::to_string(::getpid()) + ".json");
+};
+
+allocate::options options_for(std::string const& file, std::string const& bits) {
+  allocate::options o;
+  o.stats = file;
+  o.target.emplace(std::string_view{bits});
+  return o;
+}
+
+std::string one_group(std::string const& costs, std::string const& size) {
+  return R"x({"a.quant_recipe": {"formats": ["INT8_DEFAULT_CFG(effective-bits: 8.0)", "NONE(effective-bits: 16.0)"],)x"
+         R"x("scores": [1, 0], "module_names": ["a"], "costs": )x" +
+         costs + ", \"uncompressed_cost\": " + size + "}}";
+}
+
+}  // namespace
+
+TEST_CASE("allocate: on ModelOpt's own statistics never worse than its choice, within its budget") {
+  auto const golden = read_json_file(std::string{MIXBIT_GOLDEN_DIR} + "/lm_autoquant.json");
+  REQUIRE(golden.at("runs").size() == 7);
+  for (auto const& run : golden.at("runs")) {
+    json_document state;
+    state["candidate_stats"] = run.at("candidate_stats");
+    temporary_file const file{state.dump()};
+    std::string const bits = run.at("effective_bits").dump();
+    CAPTURE(bits);
+    auto const o = options_for(file.path(), bits);
+    auto const stats = allocate::read_statistics(file.path());
+    allocate::budgets const given{allocate::cost_budget(o, stats), {}};
+    auto const got = allocate::choose(stats, given, false);
+    CHECK(got.optimal);
+    CHECK(got.cost <= *given.cost);
+    double theirs = 0;
+    for (auto const& g : stats.groups) {
+      std::string const& label = run.at("best").at("recipe").at(g.name).get_ref<std::string const&>();
+      auto const at = std::find_if(g.candidates.begin(), g.candidates.end(),
+                                   [&](allocate::candidate const& c) { return c.format == label; });
+      REQUIRE(at != g.candidates.end());
+      theirs += at->score;
+    }
+    CHECK(got.score <= theirs * (1 + 1e-12));
+    auto const fair = allocate::choose(stats, given, true);
+    CHECK(fair.largest <= got.largest);
+    CHECK(fair.score >= got.score);
+    CHECK(fair.largest == fair.largest_bound);
+  }
+}
+
+TEST_CASE("allocate: the plan reads back, with the configs of its formats and every module") {
+  auto const golden = read_json_file(std::string{MIXBIT_GOLDEN_DIR} + "/lm_autoquant.json");
+  auto const& run = golden.at("runs").at(0);
+  temporary_file const file{run.at("candidate_stats").dump()};
+  auto const o = options_for(file.path(), "6");
+  auto const stats = allocate::read_statistics(file.path());
+  allocate::budgets const given{allocate::cost_budget(o, stats), {}};
+  auto const best = allocate::choose(stats, given, false);
+  auto const plan = allocate::plan_of(stats, o, given, best);
+  auto const again = plan_from_json(to_json(plan), "plan.json");
+  REQUIRE(again.recipe.size() == stats.groups.size());
+  std::size_t modules = 0;
+  for (std::size_t g = 0; g < stats.groups.size(); ++g) {
+    std::string const& label = stats.groups[g].candidates[static_cast<std::size_t>(best.of_group[g])].format;
+    CHECK(again.recipe[g].first == stats.groups[g].name);
+    CHECK(again.recipe[g].second == label);
+    for (std::string const& m : stats.groups[g].modules) {
+      CHECK(again.modules[modules].name == m);
+      CHECK(again.modules[modules++].recipe == label);
+    }
+  }
+  CHECK(again.modules.size() == modules);
+  CHECK(again.formats.size() >= 2);
+  CHECK(plan.achieved.bits <= plan.achieved.budget);
+  CHECK(plan.achieved.optimal);
+}
+
+TEST_CASE("allocate: the frontier's last point within a budget is the choice for it") {
+  auto const golden = read_json_file(std::string{MIXBIT_GOLDEN_DIR} + "/lm_autoquant.json");
+  temporary_file const file{golden.at("runs").at(1).at("candidate_stats").dump()};
+  auto const stats = allocate::read_statistics(file.path());
+  auto const all = json_document::parse(allocate::frontier_text(stats, false));
+  CHECK(all.at("gap") == 0);
+  REQUIRE(all.at("points").size() > 50);
+  for (char const* const bits : {"4.8", "6", "8", "11", "16"}) {
+    auto const o = options_for(file.path(), bits);
+    auto const got = allocate::choose(stats, {allocate::cost_budget(o, stats), {}}, false);
+    json_document const* best = nullptr;
+    for (auto const& point : all.at("points"))
+      if (point.at("effective_bits").get<double>() <= o.target->value()) best = &point;
+    REQUIRE(best != nullptr);
+    CHECK(best->at("score").get<double>() == got.score);
+    CHECK(best->at("bits").get<double>() * static_cast<double>(stats.units) == static_cast<double>(got.cost));
+  }
+}
+
+TEST_CASE("allocate: costs in parts of a bit stay whole, and what is finer is rounded against the choice") {
+  temporary_file const exact{one_group("[10.3125, 20]", "20")};
+  auto const stats = allocate::read_statistics(exact.path());
+  CHECK(stats.units == 1);
+  CHECK(stats.groups[0].candidates[0].cost == 165);
+  temporary_file const halves{one_group("[10.03125, 20]", "20")};
+  auto const finer = allocate::read_statistics(halves.path());
+  CHECK(finer.units == 2);
+  CHECK(finer.groups[0].candidates[0].cost == 321);
+  CHECK(finer.elements == 40);
+  CHECK_FALSE(finer.rounded);
+  temporary_file const thirds{one_group("[3.3333333333333335, 6.666666666666667]", "6.666666666666667")};
+  auto const rounded = allocate::read_statistics(thirds.path());
+  CHECK(rounded.rounded);
+  auto const units = static_cast<double>(rounded.units);
+  CHECK(static_cast<double>(rounded.groups[0].candidates[0].cost) > units * 16 * 3.3333333333333335);
+  CHECK(static_cast<double>(rounded.elements) < units * 6.666666666666667);
+}

@@ -1,0 +1,160 @@
+#!/usr/bin/env bash
+# The program allocate as a user runs it: tables, budgets, latency, frontier and plan on small statistics; wrong input,
+# which ends with one line that names file, field and value, status 2 and nothing written.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+bin=$(realpath "${MIXBIT_BIN:-build/ci/bin}")/allocate
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work" || exit 1
+passed=0 failed=0
+
+check() {  # NAME CONDITION...
+  local name=$1
+  shift
+  if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAILED: $name"; fi
+}
+run() {  # TEXT ARGUMENT...: ends with 0, and its output holds the text
+  local text=$1 status
+  shift
+  timeout 60 "$bin" "$@" >out 2>err
+  status=$?
+  check "$* ends with 0, not $status: $(head -c 300 err)" test $status -eq 0
+  check "$* says '$text', not '$(tail -n 5 out)'" grep -qF -- "$text" out
+}
+refused() {  # TEXT ARGUMENT...: status 2, one line that holds the text, nothing else
+  local text=$1 status
+  shift
+  timeout 60 "$bin" "$@" >out 2>err </dev/null
+  status=$?
+  check "refused ($text): exit $status" test $status -eq 2
+  check "refused ($text): one line, not '$(cat err)'" test "$(wc -l <err)" -eq 1
+  check "refused ($text): names it, not '$(cat err)'" grep -qF -- "$text" err
+  check "refused ($text): writes nothing" test ! -s out -a ! -e x.json -a ! -e x.csv
+}
+with() {  # SED-EXPRESSION: stats.json changed, as changed.json
+  sed -e "$1" stats.json >changed.json
+  check "'$1' changes something" test "$(cmp -s stats.json changed.json; echo $?)" -eq 1
+}
+
+# two groups of 1000 and 3000 elements; costs count 16 bits
+cat >stats.json <<'END'
+{"a.q_proj.quant_recipe":
+  {"formats": ["INT4_BLOCKWISE_WEIGHT_ONLY_CFG(effective-bits: 4.5)", "INT8_DEFAULT_CFG(effective-bits: 8.0)",
+               "NONE(effective-bits: 16.0)"],
+   "scores": [5, 1, 0], "costs": [281.25, 500.0, 1000.0], "module_names": ["a.q_proj", "a.k_proj"],
+   "uncompressed_cost": 1000.0},
+ "b.quant_recipe":
+  {"formats": ["INT8_DEFAULT_CFG(effective-bits: 8.0)", "NONE(effective-bits: 16.0)"],
+   "scores": [9, 0], "raw_scores": [2, 0], "costs": [1500.0, 3000.0], "module_names": ["b"],
+   "uncompressed_cost": 3000.0}}
+END
+run 'proved optimal' --stats stats.json --effective-bits 8
+check 'at 8 bits both are INT8' test "$(grep -c 'INT8_DEFAULT_CFG$' out)" -eq 2
+run 'score   3, bound 3, gap 0' --stats stats.json --effective-bits 8
+run 'score   7, bound 7' --stats stats.json --effective-bits 7.9     # INT8 for both would be 8 bits
+run 'bits    7.125000 an element, 28500 in all, 3562.5 bytes of at most 31600 bits' --stats stats.json \
+  --effective-bits 7.9
+run 'score   7,' --stats stats.json --max-bytes 3999
+run 'score   3,' --stats stats.json --max-bytes 4000
+run 'score   7,' --stats stats.json --max-bytes 4000 --effective-bits 7.5
+run 'worst   2, bound 2: proved least' --stats stats.json --effective-bits 10 --minimax
+
+# what a manifest holds, and a state with candidate_stats around it
+{ echo '{"version": 1, "layer_sensitivity":'; cat stats.json; echo '}'; } >manifest.json
+run 'score   3,' --stats manifest.json --effective-bits 8
+{ echo '{"candidate_stats":'; cat stats.json; echo ', "best": {}}'; } >state.json
+run 'score   3,' --stats state.json --effective-bits 8
+
+# latency
+cat >latency.json <<'END'
+{"limit": 50, "latency": {"a.q_proj": {"INT4_BLOCKWISE_WEIGHT_ONLY_CFG": 9.5, "INT8_DEFAULT_CFG": 20, "NONE": 30},
+                          "*": {"INT8_DEFAULT_CFG(effective-bits: 8.0)": 40.5, "NONE": null}}}
+END
+cat >latency.csv <<'END'
+group,format,microseconds
+limit,,50
+a.q_proj.quant_recipe,INT4_BLOCKWISE_WEIGHT_ONLY_CFG,9.5
+a.q_proj.quant_recipe,INT8_DEFAULT_CFG,20
+a.q_proj.quant_recipe,NONE,30
+b,INT8_DEFAULT_CFG,40.5
+b,NONE,-
+END
+for table in latency.json latency.csv; do
+  run 'time    50 microseconds of at most 50' --stats stats.json --effective-bits 16 --latency $table
+  run 'score   7,' --stats stats.json --latency $table
+done
+sed 's/"limit": 50/"limit": 49.999/' latency.json >tight.json
+refused 'latency budget of 49.999 microseconds cannot be met: 50 is the least that can be reached, and b.quant_recipe' \
+  --stats stats.json --latency tight.json --out x.json
+cat >opposed.json <<'END'
+{"limit": 45, "latency": {"a.q_proj": {"INT4_BLOCKWISE_WEIGHT_ONLY_CFG": 40, "INT8_DEFAULT_CFG": 20, "NONE": 5},
+                          "b": {"INT8_DEFAULT_CFG": 20, "NONE": 20}}}
+END
+run 'score   3,' --stats stats.json --effective-bits 8 --latency opposed.json
+refused 'can be met each alone but not together; a.q_proj.quant_recipe has no format that is cheap in both' \
+  --stats stats.json --effective-bits 7.5 --latency opposed.json
+
+# frontier and plan
+run 'proved optimal' --stats stats.json --effective-bits 8 --pareto all.csv --out plan.json
+check 'the frontier has its six points' test "$(wc -l <all.csv)" -eq 6
+check 'and names them' grep -qx '7.125,28500,3562.5,7,0,INT4_BLOCKWISE_WEIGHT_ONLY_CFG,INT8_DEFAULT_CFG' all.csv
+check 'the plan says what was chosen' grep -qF '"b.quant_recipe": "INT8_DEFAULT_CFG(effective-bits: 8.0)"' plan.json
+run 'proved optimal' --stats stats.json --effective-bits 8 --pareto all.json
+check 'the frontier as JSON' grep -qF '"effective_bits":7.125,"bits":28500.0,"score":7.0,"missed":0.0,"choice":[0,0]' all.json
+
+# wrong input
+ok=(--stats stats.json --effective-bits 8 --out x.json --pareto x.csv)
+refused "unknown option '--frobnicate'" "${ok[@]}" --frobnicate
+refused '--minimax is given twice' "${ok[@]}" --minimax --minimax
+refused '--out is given twice' "${ok[@]}" --out y.json
+refused '--max-bytes needs a value' "${ok[@]}" --max-bytes
+refused "--max-bytes '3562.5' is not a whole number" "${ok[@]}" --max-bytes 3562.5
+refused "'17' is not a decimal number above 0 and at most 16" --stats stats.json --effective-bits 17
+refused '--stats is missing' --effective-bits 8
+refused 'there is no budget' --stats stats.json --minimax
+refused "ends in neither .csv nor .json" --stats stats.json --effective-bits 8 --pareto x
+refused '--help takes no other arguments' --help --minimax
+refused "'missing.json'" --stats missing.json --effective-bits 8 --out x.json
+refused 'size budget of 26000 bits cannot be met: 28500 is the least that can be reached, and b.quant_recipe alone' \
+  --stats stats.json --effective-bits 6.5 --out x.json
+changed=(--stats changed.json --effective-bits 8 --out x.json --pareto x.csv)
+with 's/\[5, 1, 0\]/[5, "1", 0]/'
+refused "'changed.json': a.q_proj.quant_recipe.scores[1] must be a finite number, got \"1\"" "${changed[@]}"
+with 's/\[2, 0\]/[2]/'
+refused 'b.quant_recipe.raw_scores must be a list of 2 numbers, got [2]' "${changed[@]}"
+with 's/\[1500.0/[-1/'
+refused 'b.quant_recipe.costs[0] must be a number from 0 to 2^56, got -1' "${changed[@]}"
+with 's/, "costs": .281.25, 500.0, 1000.0.//'
+refused "a.q_proj.quant_recipe needs 'costs'" "${changed[@]}"
+with 's/INT8_DEFAULT_CFG/MY_FORMAT/'
+refused "'MY_FORMAT(effective-bits: 8.0)' is no preset" "${changed[@]}"
+with 's/, "module_names": .*_proj"\],/,/'
+refused "a.q_proj.quant_recipe needs 'module_names'" "${changed[@]}"
+echo '[]' >changed.json
+refused "'changed.json': the file must be an object, got []" "${changed[@]}"
+for change in 's/"INT8_DEFAULT_CFG": 20, //' 's/"\*"/"c"/' 's/40.5/-1/' 's/40.5/"x"/' 's/null/40/;s/40.5/null/'; do
+  sed "$change" latency.json >changed.json
+  case $change in
+    *20*) text='has no entry for INT8_DEFAULT_CFG(effective-bits: 8.0) of a.q_proj.quant_recipe' ;;
+    *'"c"'*) text='has no entry for INT8_DEFAULT_CFG(effective-bits: 8.0) of b.quant_recipe' ;;
+    *null/40*) text='' ;;
+    *-1*) text='must be microseconds from 0 to 1e12, got -1' ;;
+    *) text='must be a number, got "x"' ;;
+  esac
+  if [[ $text ]]; then refused "$text" "${ok[@]}" --latency changed.json; fi
+done
+sed 's/}}/}, "zz": {"NONE": 1}}/' latency.json >changed.json
+refused 'latency.zz.NONE: matches no group and format' "${ok[@]}" --latency changed.json
+sed 's/,20$/,abc/' latency.csv >changed.csv
+refused "line 4: 'abc' is not a number of microseconds" "${ok[@]}" --latency changed.csv
+refused "cannot write" --stats stats.json --effective-bits 8 --out x.json --pareto missing/x.csv
+if [[ -w /dev/full ]]; then
+  "$bin" --stats stats.json --effective-bits 8 >/dev/full 2>err
+  status=$?
+  check "a full disk: exit $status" test $status -eq 2
+  check "a full disk: $(cat err)" grep -q 'standard output' err
+fi
+
+echo "$passed passed, $failed failed"
+((failed == 0))
