@@ -387,9 +387,9 @@ class hf_export {
   std::vector<std::uint8_t> encode(std::size_t layer, std::size_t bytes) {
     auto& device = model_.device();
     auto const& e = encodings_[layer];
-    buffer<B, float> amax{device, e.amax.size()}, scales{device, e.amax.size()};
+    buffer<B, float> const amax = buffer_of(device, e.amax);
+    buffer<B, float> scales{device, e.amax.size()};
     buffer<B, std::uint8_t> codes{device, bytes};
-    device.copy_from_host(amax.data(), e.amax.data(), e.amax.size() * sizeof(float));
     device.encode({e.weight, layers_[layer].groups, amax.data(), e.how, codes.data(), scales.data(), nullptr});
     std::vector<std::uint8_t> host(bytes);
     device.copy_to_host(host.data(), codes.data(), bytes);

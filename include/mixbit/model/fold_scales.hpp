@@ -175,13 +175,8 @@ class scale_folding {
            "weight, so dropping it would change what the layer computes");
   }
 
-  buffer<B, float> on_device(std::vector<float> const& factors) {
-    buffer<B, float> held{c_.home.device, factors.size()};
-    c_.home.device.copy_from_host(held.data(), factors.data(), factors.size() * sizeof(float));
-    return held;
-  }
   void add_write(std::string what, tensor_ref target, int axis, std::vector<float> const& factors) {
-    writes_.push_back({std::move(what), target, axis, on_device(factors)});
+    writes_.push_back({std::move(what), target, axis, buffer_of(c_.home.device, factors)});
   }
 
   void scale_vector(preceding_op const& op, tensor_ref const& t, char const* what, std::vector<float> const& scale) {
@@ -230,7 +225,7 @@ class scale_folding {
       workspace_lock<B> const held{c_.home};
       const_tensor_ref const w = l.layer.source();
       tensor_ref const scaled_rows = allocate_like(w, c_.home.scratch);
-      buffer<B, float> const factors = on_device(scale);
+      buffer<B, float> const factors = buffer_of(c_.home.device, scale);
       c_.home.device.scale_channels({w, scaled_rows, 0, w.shape[0], factors.data()});
       calibrate_by_max(c_, changes_.of(l, *l.weight), scaled_rows);
       c_.notes.push_back(l.name() + ": takes a scale into its rows, which do not have scales of their own: it is " +

@@ -91,9 +91,7 @@ class sequential_quantizer {
       if (factors[i] == 0.0f || !fp::is_finite(factors[i]))
         fail(error_id::format_value, path_, ": pre_quant_scale[", i, "] is ", factors[i],
              "; it must be finite and not zero");
-    buffer<B, float> next{device, factors.size()};
-    device.copy_from_host(next.data(), factors.data(), factors.size() * sizeof(float));
-    scale_ = std::move(next);
+    scale_ = buffer_of(device, factors);
   }
   bool has_pre_quant_scale() const { return !scale_.empty(); }
   std::vector<float> pre_quant_scale(B& device) const {
