@@ -10,6 +10,7 @@
 
 #include "mixbit/config/presets.hpp"
 #include "mixbit/model/quantize.hpp"
+#include "mixbit/model/scale_training.hpp"
 #include "support/chain.hpp"
 #include "support/error_text.hpp"
 
@@ -265,6 +266,12 @@ TEST_CASE("experts: what cannot be completed is an error that names the layer, a
   CHECK(says(refused(error_id::config_value, {.siblings = {}}), "complete_experts"));
   CHECK(says(refused(error_id::config_no_match, {.siblings = expert_siblings({grouping_rule{"#.{nothing}"}})}),
              "no quantized layer"));
+
+  {
+    scale_training<cpu_backend> scales{m, learned_scales::one, "*experts.2.up_proj.weight*"};
+    CHECK(says(refused(error_id::state_nested, {.share_weight_amax = true}), "experts.2.up_proj.weight_quantizer",
+               "scale_training"));
+  }
 
   // experts that are calibrated on something else
   quantizer_attribute_config rows{.num_bits = 8};

@@ -53,7 +53,7 @@ struct hf_export_options {
 template <backend B>
 class hf_export {
  public:
-  /// Throws before anything is written: `state_folded`, `state_not_calibrated`, `format_value` for a module whose
+  /// Throws before anything is written: `state_folded`, `state_not_calibrated`, `state_nested`, `format_value` for a module whose
   /// quantizers no Hugging Face form exists for, `file_content` for one that the source has not, or in another shape.
   hf_export(model<B>& m, std::filesystem::path const& source, hf_export_options options = {})
       : model_{m}, options_{std::move(options)}, source_{source} {
@@ -204,6 +204,7 @@ class hf_export {
     if (recipe.branch)
       fail(error_id::format_value, module.name, ": svdquant computes a branch beside this weight, and these ",
            "checkpoints have no place for it");
+    recipe.find(quantizer_role::weight)->refuse_learning("an export");
     const_tensor_ref const view = source_weight(module);
     require_source(module);
     hf_layer layer{module.name, form.format, view, form.weight->grouping(view), module.layout.kind};

@@ -161,9 +161,7 @@ class scale_folding {
     if (l.weight.data == nullptr)
       fail(error_id::config_conflict, op, ": the walk gives no weight of ", l.name());
     if (auto const* const q = l.where->recipes.empty() ? nullptr : l.quantizers().find(quantizer_role::weight))
-      for (auto const& member : q->members())
-        if (member.learns())
-          fail(error_id::state_nested, op, ": a scale_training is at ", member.name(), "; finish it before");
+      detail::named(op, [&] { q->refuse_learning("folding scales"); });
     require_one_user(op, l);
   }
 

@@ -131,7 +131,7 @@ void require_learnable(matched_quantizer<B> const& q) {
 
 /// Learns the scales of the matching weight quantizers, from when it is made to when it ends. Backwards that go through
 /// weight_backward (or a tape's link) add to the gradients; they may come from several threads, whose order then shows
-/// in the last bits. Of two scales an export knows nothing before they are finished.
+/// in the last bits. Until it ends, exports, postprocess_amax and the like refuse these quantizers (`state_nested`).
 template <backend B>
 class scale_training {
  public:

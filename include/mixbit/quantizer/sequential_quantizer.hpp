@@ -83,6 +83,15 @@ class sequential_quantizer {
     return true;
   }
 
+  /// Throws `state_nested` while a scale_training is at a member, whose amax is then of no one else's to change and not
+  /// yet to be kept. `doing` is what the caller is about to do, "export".
+  void refuse_learning(std::string_view doing) const {
+    for (auto const& m : members_)
+      if (m.learns())
+        fail(error_id::state_nested, path_, ": a scale_training is at it, whose scales are not settled yet; finish or ",
+             "end it before ", doing);
+  }
+
   /// One factor for each index of the last axis, which multiplies the operand before everything else, also while the
   /// quantizer is off: AWQ and SmoothQuant set it. Empty: none. After a change the site's `refresh` is due, and
   /// `weight_changed` where a weight is cached. Throws `format_value` for a factor that is zero or not finite.
