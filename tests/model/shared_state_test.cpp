@@ -140,6 +140,8 @@ TEST_CASE("share_state: groups that are none are refused, and the model is as it
   CHECK(says(b.refused(error_id::config_conflict, {{"attn.q_proj", "attn.q_proj"}}), "attn.q_proj", "again"));
   CHECK(says(b.refused(error_id::config_conflict, {{"attn.q_proj"}}), "'attn.q_proj'", "two"));
   CHECK(says(b.refused(error_id::config_conflict, {{}}), "group 0 is empty"));
+  CHECK(says(error_text(error_id::config_no_match, [&] { unshared_groups(b.m, {{"attn.q_proj", "x"}}); }),
+             "unshared_groups: group 0", "'x'"));
   // a bad group behind a good one
   quantizer_attribute_config other;
   set_quantizer_attributes(b.m, "*o_proj.weight_quantizer", other);

@@ -132,6 +132,7 @@ calibration_report concluded(model<B>& m, calibration<B>& c) {
     for (auto& note : settle_unseen(c.sites(), m.options().unseen, m.options().numerics))
       c.notes.push_back(std::move(note));
   require_calibrated(c);
+  for (auto const& look : c.at_end) look(c);
   report_nonfinite(c);
   return {std::move(c.notes), tokens_of(c.sites())};
 }
