@@ -201,7 +201,7 @@ TEST_CASE("share_state: inputs of other amaxes in number, and with a bias of the
   turn_on(config, "*input_quantizer", a);
   quantize(m, config, [&] { host.forward(batch); });
   CHECK(says(error_text(error_id::config_conflict, [&] { share_state(m, {{"attn.q_proj", "attn.o_proj"}}); }),
-             "attn.q_proj has 16", "attn.o_proj 8"));
+             "attn.q_proj.input_quantizer has 16", "attn.o_proj.input_quantizer 8"));
   CHECK_NOTHROW(share_state(m));
   quantizer_attribute_config biased;
   biased.bias = bias_config{{-1}};

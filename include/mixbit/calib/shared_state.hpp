@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "mixbit/calib/shared_groups.hpp"
+#include "mixbit/quantizer/largest_amax.hpp"
 
 namespace mixbit {
 
@@ -178,21 +179,11 @@ void share_input_amax(calibration<B>& c, sharing_group<B> const& group, quantize
   B& device = c.home.device;
   auto const& first = *group.front().input;
   for (std::size_t m = 0; m < first.members().size(); ++m) {
-    std::vector<float> top = first.members()[m].amax(device);
+    std::vector<tensor_quantizer<B> const*> all;
+    for (auto const& l : group) all.push_back(&l.input->members()[m]);
+    auto const top = named("share_state", [&] { return largest_amax<B>(device, all, error_id::config_conflict); });
+    if (std::ranges::all_of(all, [&](auto const* q) { return q->amax(device) == top; })) continue;
     partition const groups = first.members()[m].groups();
-    if (top.empty()) continue;  // it takes its amax from elsewhere
-    bool differ = false;
-    for (auto const& l : group) {
-      auto const amax = l.input->members()[m].amax(device);
-      if (amax.size() != top.size())
-        fail(error_id::config_conflict, "share_state: the input of ", group.front().name(), " has ", top.size(),
-             " amaxes and that of ", l.name(), ' ', amax.size(), "; layers of one input have the same");
-      for (std::size_t i = 0; i < top.size(); ++i) {
-        differ = differ || amax[i] != top[i];
-        top[i] = std::max(top[i], amax[i]);
-      }
-    }
-    if (!differ) continue;
     for (auto const& l : group) changes.of(l, *l.input).members()[m].set_amax(device, groups, top);
   }
 }
