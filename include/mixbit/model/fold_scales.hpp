@@ -74,13 +74,20 @@ class scale_folding {
     }
   }
 
-  /// Each result is computed once in scratch memory: one that is not finite must leave all as it is. Throws
-  /// `format_value` naming it.
+  /// Each result is computed once in scratch memory, of all the writes to it: one that is not finite must leave all as
+  /// it is. Throws `format_value` naming it.
   void try_writes() {
+    std::set<void const*> tried;
     for (auto& w : writes_) {
+      if (!tried.insert(w.target.data).second) continue;
       workspace_lock<B> const held{c_.home};
       tensor_ref const y = allocate_like(w.target, c_.home.scratch);
-      run(w, y);
+      const_tensor_ref from = w.target;
+      for (auto& part : writes_) {
+        if (part.target.data != w.target.data) continue;
+        run(part, from, y);
+        from = y;
+      }
       auto* const amax = static_cast<float*>(c_.home.scratch.allocate(sizeof(float)));
       auto* const flags = static_cast<data_flags*>(c_.home.scratch.allocate(sizeof(data_flags)));
       c_.home.device.zero(amax, sizeof *amax);
@@ -96,7 +103,7 @@ class scale_folding {
 
   void commit() {
     workspace_lock<B> const held{c_.home};
-    for (auto& w : writes_) run(w, w.target);
+    for (auto& w : writes_) run(w, w.target, w.target);
     changes_.commit();
     for (auto& [where, tensors] : marks_) {
       where->quantizers().absorbed_scale.clear();
@@ -271,8 +278,8 @@ class scale_folding {
   /// The walk shows it as the host's to write.
   static tensor_ref writable(const_tensor_ref const& t) { return {t, const_cast<void*>(t.data)}; }
 
-  void run(write& w, tensor_ref y) {
-    c_.home.device.scale_channels({w.target, y, w.axis, w.target.shape[w.axis], w.factors.data()});
+  void run(write& w, const_tensor_ref x, tensor_ref y) {
+    c_.home.device.scale_channels({x, y, w.axis, w.target.shape[w.axis], w.factors.data()});
   }
 
   calibration<B>& c_;
