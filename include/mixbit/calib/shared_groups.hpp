@@ -32,6 +32,8 @@ struct shared_difference {
   std::string field;          ///< "input amax", "weight amax", "pre_quant_scale[3]", "weight format", ...
   std::string first_value, second_value;
 
+  /// Are they quantized to several formats, so that no amax could be shared?
+  bool is_format() const { return field.ends_with(" format"); }
   /// "a.q_proj and a.k_proj differ in input amax: 1.5 and 2"
   std::string text() const {
     return detail::concat(first, " and ", second, " differ in ", field, ": ", first_value, " and ", second_value);

@@ -10,28 +10,25 @@
 // trained it) in the source's shape; everything else of the source - norms, biases, modules that are not walked -
 // passes through byte for byte from its memory map. Only the output layer of a source with tie_word_embeddings may be
 // missing there: it is left out while it equals the embedding, else written, and tie_word_embeddings becomes false.
-// Codes and scales are those of policy `stored` whatever the model simulates: scale = amax/bound in float32, code =
-// round to even of clamp(x/scale). Weights are encoded one at a time when their turn in the file comes, so a plan holds
-// views: write it before weights move.
+// Codes and scales are those of policy `stored` whatever the model simulates (io/hf_values.hpp). Weights are encoded one
+// at a time when their turn in the file comes, so a plan holds views: write it before weights move.
 #pragma once
 
 #include <algorithm>
-#include <cstring>
 #include <filesystem>
 #include <optional>
 #include <string>
 #include <unordered_map>
-#include <unordered_set>
 #include <vector>
 
-#include "mixbit/calib/host_floats.hpp"
-#include "mixbit/formats/check.hpp"
 #include "mixbit/io/folders.hpp"
 #include "mixbit/io/hf_config.hpp"
 #include "mixbit/io/hf_form.hpp"
 #include "mixbit/io/hf_fused.hpp"
 #include "mixbit/io/hf_rewritten.hpp"
 #include "mixbit/io/hf_source.hpp"
+#include "mixbit/io/hf_tied.hpp"
+#include "mixbit/io/hf_values.hpp"
 #include "mixbit/io/safetensors_writer.hpp"
 #include "mixbit/io/staged_output.hpp"
 #include "mixbit/model/model.hpp"
@@ -53,22 +50,20 @@ struct hf_export_options {
 template <backend B>
 class hf_export {
  public:
-  /// Throws before anything is written: `state_folded`, `state_not_calibrated`, `state_nested`, `format_value` for a module whose
-  /// quantizers no Hugging Face form exists for, `file_content` for one that the source has not, or in another shape.
+  /// Throws before anything is written: `state_folded`, `state_not_calibrated`, `state_nested`, `format_value` for a
+  /// module whose quantizers no Hugging Face form exists for, `file_content` for one that the source has not, or in
+  /// another shape, or without floats to write in their type.
   hf_export(model<B>& m, std::filesystem::path const& source, hf_export_options options = {})
-      : model_{m}, options_{std::move(options)}, source_{source} {
-    auto const modules = m.modules();
-    for (auto const& module : modules) {
-      walked_.insert(module.name);
-      if (module.layout.kind == site_kind::lookup) embeddings_.push_back(module);
-    }
-    for (auto const& module : modules) add_module(module);
-    for (auto const& module : modules)
+      : model_{m}, options_{std::move(options)}, source_{source}, modules_{m.modules()}, tied_{modules_} {
+    for (auto const& module : modules_) add_module(module);
+    for (auto const& module : modules_)
       for (auto const& name : module.slots->shared_site()->scales_folded_into) add_rewritten(module.name, name);
     for (auto const& name : source_.tensors().names())
       if (items_.try_emplace(name, item{source_.tensors().at(name), {}, {}}).second) note_unwalked(name);
     for (auto const& head : heads_) add_head(head);
-    fused_blocks();
+    for (auto const i : detail::hf::share_single_blocks(layers_, encodings_, options_.share_fused_blocks, notes_))
+      items_.at(layers_[i].name + ".weight_scale").scales =
+          detail::hf::file_scales(encodings_[i].how, encodings_[i].amax);
     detail::hf::note_unshared(m, layers_, notes_);
     finish_notes();
   }
@@ -98,16 +93,6 @@ class hf_export {
     std::vector<float> scales;
     std::optional<std::size_t> encode;  ///< index into layers_
   };
-  /// What encoding needs beyond hf_layer.
-  struct encoding {
-    const_tensor_ref weight;
-    format how;
-    std::vector<float> amax;
-  };
-
-  /// As the file has it: in PyTorch's axes, and never flattened.
-  static const_tensor_ref file_weight(module_ref<B> const& module) { return module.layout.weight.apply(module.weight); }
-
   void add_module(module_ref<B> const& module) {
     auto& s = *module.slots->shared_site();
     if (s.folded)
@@ -118,7 +103,7 @@ class hf_export {
     if (module.weight.data == nullptr) return;
     unquantized_.push_back(module.name);
     bool const there = source_.tensors().contains(module.name + ".weight");
-    if (is_tied_head(module)) heads_.push_back(module);
+    if (tied_.is_head(source_, module)) heads_.push_back(module);
     else if (!there) fail_missing(module.name);
     if (there) add_unquantized(module, module.name + ".weight");
   }
@@ -133,6 +118,7 @@ class hf_export {
     if (!there.same_shape(written))
       fail(error_id::file_content, source_.tensors().label(), ": tensor ", in_quotes(name), " is ", to_string(there),
            ", and the host's has ", written.size(), " values");
+    require_floats(name, there.type);
     items_[name] = {there, {}, {}};
     host_weights_[name] = written;
   }
@@ -140,45 +126,19 @@ class hf_export {
   /// In the type of the source's tensor `like`, which is the module's own but for a head that was tied.
   void add_unquantized(module_ref<B> const& module, std::string const& like) {
     auto const there = source_.tensors().at(like);
-    const_tensor_ref const weight = file_weight(module);
+    const_tensor_ref const weight = detail::hf::file_weight(module);
     require_shape(module.name, like, weight);
-    if (!is_compute(there.type))
-      fail(error_id::file_content, source_.tensors().label(), ": tensor ", in_quotes(like), " is ",
-           name_of(there.type), "; weights that are not quantized are float32, float16 or bfloat16");
+    require_floats(like, there.type);
     items_[module.name + ".weight"] = {there, {}, {}};
     host_weights_[module.name + ".weight"] = weight;
   }
 
-  /// The output layer of a source whose file has that layer's weight once, as the embedding's. It is known by its name,
-  /// or because it lies in the memory of an embedding of the walk.
-  bool is_tied_head(module_ref<B> const& module) const {
-    return source_.is_tied() && module.layout.kind != site_kind::lookup &&
-           (module.name.ends_with("lm_head") ||
-            std::any_of(embeddings_.begin(), embeddings_.end(),
-                        [&](auto const& e) { return e.weight.data == module.weight.data; }));
-  }
-
-  /// The source's tensor that a head was tied to: of the embedding in its memory, else of one of its shape, else a
-  /// table of its shape that is not walked. Empty where there is none.
-  std::string table_of(module_ref<B> const& head) const {
-    auto const& file = source_.tensors();
-    auto const fits = [&](std::string const& name) {
-      return file.contains(name) && file.at(name).same_shape(file_weight(head));
-    };
-    for (bool const anywhere : {false, true})
-      for (auto const& e : embeddings_)
-        if ((anywhere || e.weight.data == head.weight.data) && fits(e.name + ".weight")) return e.name + ".weight";
-    for (auto const& name : file.names())
-      if (auto const module = module_of(name); module && !walked_.contains(*module) && fits(name)) return name;
-    return {};
-  }
-
   /// An unquantized head that was tied, once it is known what the file has of its table.
   void add_head(module_ref<B> const& head) {
-    std::string const table = table_of(head), name = head.name + ".weight";
+    std::string const table = tied_.table_of(source_, head), name = head.name + ".weight";
     bool const there = source_.tensors().contains(name);
     if (table.empty() && !there) fail_missing(head.name);
-    if (!table.empty() && is_written_as(file_weight(head), table)) return;
+    if (!table.empty() && is_written_as(detail::hf::file_weight(head), table)) return;
     if (!there) add_unquantized(head, table);
     untie(head.name);
   }
@@ -208,10 +168,11 @@ class hf_export {
     const_tensor_ref const view = source_weight(module);
     require_source(module);
     hf_layer layer{module.name, form.format, view, form.weight->grouping(view), module.layout.kind};
-    format const how = file_format_of(form.weight->numerics());
+    format const how = detail::hf::file_format_of(form.weight->numerics());
     check_encodable(how, form.weight->name());
-    encodings_.push_back({view, how, amax_of(*form.weight, view, layer.groups)});
-    add_tensors(layer, file_weight(module), form.input);
+    encodings_.push_back({view, how, layer.groups,
+                          detail::hf::weight_amax(model_.device(), *form.weight, view, layer.groups)});
+    add_tensors(layer, detail::hf::file_weight(module), form.input);
     layers_.push_back(std::move(layer));
   }
 
@@ -221,9 +182,8 @@ class hf_export {
     add_scales(layer.name + ".weight_scale",
                hf_scale_shape(layer.format, layer.groups, options_.scalar_single_block), e.how, e.amax);
     if (!layer.format.has_input_scale()) return;
-    auto const how = file_format_of(input->numerics());
-    auto const amax = input->numerics().amax_from == amax_source::constant
-                          ? std::vector{input->numerics().constant_amax} : calibrated(*input);
+    auto const how = detail::hf::file_format_of(input->numerics());
+    auto const amax = detail::hf::input_amax(model_.device(), *input);
     if (amax.front() == 0.0f)
       notes_.push_back(layer.name +
                        ": its input was always zero in calibration; loaders divide by input_scale, which is 0");
@@ -231,38 +191,7 @@ class hf_export {
   }
 
   void add_scales(std::string name, geometry const& shape, format const& how, std::vector<float> const& amax) {
-    add(std::move(name), {{shape, nullptr}, scales_of(how, amax), {}});
-  }
-
-  static std::vector<float> scales_of(format const& how, std::vector<float> const& amax) {
-    std::vector<float> scales;
-    formats::visit_rule(how, {}, [&](auto const& rule) {
-      for (float const a : amax) scales.push_back(rule.file_scale(a));
-    });
-    return scales;
-  }
-
-  void fused_blocks() {
-    for (auto const& group : detail::hf::fused_groups(layers_)) {
-      float largest = 0;
-      bool const single = std::all_of(group.begin(), group.end(), [&](std::size_t i) {
-        largest = std::max(largest, encodings_[i].amax.empty() ? 0.0f : encodings_[i].amax.front());
-        return layers_[i].format.algorithm == hf_algorithm::fp8_2d_blocks && encodings_[i].amax.size() == 1;
-      });
-      if (!single) continue;
-      for (std::size_t const i : group) {
-        auto& amax = encodings_[i].amax;
-        if (amax.front() == largest) continue;
-        if (!options_.share_fused_blocks) {
-          notes_.push_back(layers_[i].name +
-                           ": its one block keeps its own scale; a loader that fuses it needs share_fused_blocks");
-          continue;
-        }
-        notes_.push_back(layers_[i].name + ": its one block takes the scale of the layers that it is fused with");
-        amax.front() = largest;
-        items_.at(layers_[i].name + ".weight_scale").scales = scales_of(encodings_[i].how, amax);
-      }
-    }
+    add(std::move(name), {{shape, nullptr}, detail::hf::file_scales(how, amax), {}});
   }
 
   void add(std::string name, item i) {
@@ -271,40 +200,16 @@ class hf_export {
     items_[std::move(name)] = std::move(i);
   }
 
-  /// Files hold `stored` codes with float32 scales whatever the model simulates.
-  static format file_format_of(quantizer_numerics const& n) {
-    return {n.how.element, policy::stored, dtype::f32, n.how.layout};
-  }
-
-  std::vector<float> calibrated(tensor_quantizer<B>& q) {
-    if (!q.ready())
-      fail(error_id::state_not_calibrated, q.name(), ": a static quantizer that saw no data has no scale to export; ",
-           "calibrate it");
-    return q.amax(model_.device());
-  }
-
-  /// One a group; a dynamic weight quantizer's is that of the weight as it is now.
-  std::vector<float> amax_of(tensor_quantizer<B>& q, const_tensor_ref const& w, partition const& groups) {
-    auto const count = static_cast<std::size_t>(groups.group_count());
-    if (q.numerics().amax_from == amax_source::constant) return std::vector<float>(count, q.numerics().constant_amax);
-    std::vector<float> amax;
-    if (q.numerics().amax_from == amax_source::calibration) {
-      amax = calibrated(q);
-    } else {
-      buffer<B, float> found{model_.device(), count};
-      model_.device().amax({w, groups, found.data(), nullptr});
-      amax.resize(count);
-      model_.device().copy_to_host(amax.data(), found.data(), count * sizeof(float));
-    }
-    if (amax.size() != count)
-      fail(error_id::tensor_shape, q.name(), ": calibrated on ", amax.size(), " groups, but its weight has ", count);
-    check_amax(amax, file_format_of(q.numerics()), w.type, q.name());
-    return amax;
-  }
-
   [[noreturn]] void fail_missing(std::string const& module) const {
     fail(error_id::file_content, source_.tensors().label(), ": has no tensor ", in_quotes(module + ".weight"),
          " for the module ", in_quotes(module));
+  }
+
+  /// Of a tensor that is written in the source's type from the host's values.
+  void require_floats(std::string const& tensor, dtype type) const {
+    if (!is_compute(type))
+      fail(error_id::file_content, source_.tensors().label(), ": tensor ", in_quotes(tensor), " is ", name_of(type),
+           "; weights that are not quantized are float32, float16 or bfloat16");
   }
 
   void require_shape(std::string const& module, std::string const& tensor, const_tensor_ref const& weight) const {
@@ -317,23 +222,16 @@ class hf_export {
   /// A tied output layer that is quantized becomes a tensor of its own, and the config says so.
   void require_source(module_ref<B> const& module) {
     std::string const name = module.name + ".weight";
-    bool const there = source_.tensors().contains(name), tied = is_tied_head(module);
-    if (there) require_shape(module.name, name, file_weight(module));
-    else if (!tied || table_of(module).empty()) fail_missing(module.name);
+    bool const there = source_.tensors().contains(name), tied = tied_.is_head(source_, module);
+    if (there) require_shape(module.name, name, detail::hf::file_weight(module));
+    else if (!tied || tied_.table_of(source_, module).empty()) fail_missing(module.name);
     if (tied) untie(module.name);
-  }
-
-  /// "a.b" of "a.b.weight".
-  static std::optional<std::string> module_of(std::string const& tensor) {
-    constexpr std::string_view suffix = ".weight";
-    if (!tensor.ends_with(suffix)) return std::nullopt;
-    return tensor.substr(0, tensor.size() - suffix.size());
   }
 
   /// Tables and matrices that the host does not walk stay unquantized, and loaders are told.
   void note_unwalked(std::string const& name) {
-    auto const module = module_of(name);
-    if (module && source_.tensors().at(name).rank >= 2 && !walked_.contains(*module)) unquantized_.push_back(*module);
+    auto const module = detail::hf::module_of(name);
+    if (module && source_.tensors().at(name).rank >= 2 && !tied_.is_walked(*module)) unquantized_.push_back(*module);
   }
 
   void finish_notes() {
@@ -374,7 +272,8 @@ class hf_export {
 
   void write_item(safetensors_writer& writer, named_geometry const& due, item const& i) {
     if (i.encode) {
-      auto const codes = encode(*i.encode, static_cast<std::size_t>(due.shape.bytes()));
+      auto const bytes = static_cast<std::size_t>(due.shape.bytes());
+      auto const codes = detail::hf::encode(model_.device(), encodings_[*i.encode], bytes);
       return writer.write({due.shape, codes.data()});
     }
     if (!i.scales.empty()) return writer.write({due.shape, i.scales.data()});
@@ -385,46 +284,23 @@ class hf_export {
     writer.write({due.shape, bytes.data()});
   }
 
-  std::vector<std::uint8_t> encode(std::size_t layer, std::size_t bytes) {
-    auto& device = model_.device();
-    auto const& e = encodings_[layer];
-    buffer<B, float> const amax = buffer_of(device, e.amax);
-    buffer<B, float> scales{device, e.amax.size()};
-    buffer<B, std::uint8_t> codes{device, bytes};
-    device.encode({e.weight, layers_[layer].groups, amax.data(), e.how, codes.data(), scales.data(), nullptr});
-    std::vector<std::uint8_t> host(bytes);
-    device.copy_to_host(host.data(), codes.data(), bytes);
-    return host;
+  std::vector<std::byte> converted(const_tensor_ref const& w, dtype type) {
+    return detail::hf::converted(model_.device(), w, type);
   }
-
-  /// A host's weight dense in PyTorch's order and in the source's type; exact where the host's type is no narrower.
-  std::vector<std::byte> converted(const_tensor_ref const& w, dtype type);
 
   model<B>& model_;
   hf_export_options options_;
   hf_source source_;
+  std::vector<module_ref<B>> modules_;  ///< of the walk
+  detail::hf::tied_weights<B> tied_;
   std::unordered_map<std::string, item> items_;
   std::unordered_map<std::string, const_tensor_ref> host_weights_;  ///< unquantized, from the walk
-  std::unordered_set<std::string> walked_;
-  std::vector<module_ref<B>> embeddings_, heads_;  ///< of the walk; heads_: unquantized, and tied in the source
+  std::vector<module_ref<B>> heads_;  ///< unquantized, and tied in the source
   std::vector<std::string> unquantized_, notes_;
   std::vector<hf_layer> layers_;
-  std::vector<encoding> encodings_;  ///< of layers_
+  std::vector<detail::hf::encoding> encodings_;  ///< of layers_
   bool untied_ = false;
 };
-
-template <backend B>
-std::vector<std::byte> hf_export<B>::converted(const_tensor_ref const& w, dtype type) {
-  std::vector<std::byte> dense(static_cast<std::size_t>(w.size()) * size_of(type));
-  auto const values = fetch_floats(model_.device(), w);
-  visit_compute(type, [&]<class To>(To) {
-    for (std::size_t i = 0; i < values.size(); ++i) {
-      To const to = from_float<To>(values[i]);
-      std::memcpy(dense.data() + i * sizeof to, &to, sizeof to);
-    }
-  });
-  return dense;
-}
 
 /// Checks, then writes into a staged output that the caller commits. Returns the plan's notes.
 template <backend B>

@@ -2,10 +2,12 @@
 // all of it, and what they compute is then not what the model simulates.
 #pragma once
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
 #include "mixbit/io/hf_format.hpp"
+#include "mixbit/io/hf_values.hpp"
 #include "mixbit/model/shared_state.hpp"
 
 namespace mixbit::detail::hf {
@@ -24,7 +26,33 @@ void note_unshared(model<B>& m, std::vector<hf_layer> const& layers, std::vector
   }
   for (auto const& group : unshared_groups(m, groups))
     for (auto const& d : group.differences)
-      notes.push_back(d.text() + "; loaders that fuse them take the larger scale for both, share_state makes it one");
+      notes.push_back(d.text() + "; loaders that fuse them take the larger scale for both, " +
+                      (d.is_format() ? "and share_state needs one format to make it one" : "share_state makes it one"));
+}
+
+/// Fused layers that are a single 2-D block each: their amaxes become the largest where `share` says so, else a line
+/// says that they are not (hf_export_options::share_fused_blocks). Returns those that have changed.
+inline std::vector<std::size_t> share_single_blocks(std::vector<hf_layer> const& layers,
+                                                    std::vector<encoding>& encodings, bool share,
+                                                    std::vector<std::string>& notes) {
+  std::vector<std::size_t> changed;
+  for (auto const& group : fused_groups(layers)) {
+    float largest = 0;
+    bool const single = std::all_of(group.begin(), group.end(), [&](std::size_t i) {
+      largest = std::max(largest, encodings[i].amax.empty() ? 0.0f : encodings[i].amax.front());
+      return layers[i].format.algorithm == hf_algorithm::fp8_2d_blocks && encodings[i].amax.size() == 1;
+    });
+    for (std::size_t const i : group) {
+      if (!single || encodings[i].amax.front() == largest) continue;
+      notes.push_back(layers[i].name +
+                      (share ? ": its one block takes the scale of the layers that it is fused with"
+                             : ": its one block keeps its own scale; a loader that fuses it needs share_fused_blocks"));
+      if (!share) continue;
+      encodings[i].amax.front() = largest;
+      changed.push_back(i);
+    }
+  }
+  return changed;
 }
 
 }  // namespace mixbit::detail::hf
