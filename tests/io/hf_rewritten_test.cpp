@@ -55,5 +55,6 @@ TEST_CASE("hf rewritten: a norm with a scale folded into it comes from the host,
   tensors[1].tensor = {dense_geometry(dtype::i32, {16}), whole_numbers.data()};
   write_safetensors(b.source() / "model.safetensors", tensors);
   auto const plan = [&] { hf_export<cpu_backend>{*b.m, b.source(), options}; };
-  CHECK(says(error_text(error_id::file_content, plan), "l.norm.weight", name_of(dtype::i32), "float32, float16 or bfloat16"));
+  CHECK(says(error_text(error_id::file_content, plan), "l.norm.weight",
+             name_of(dtype::i32), "float32, float16 or bfloat16"));
 }

@@ -8,8 +8,8 @@
 
 namespace mixbit::detail {
 
-/// Group by group the largest of those that have amaxes; empty where none has. Throws `id`, naming both, where they have
-/// another number of groups.
+/// Group by group the largest of those that have amaxes; empty where none has. Throws `id`, naming both, where they
+/// have another number of groups.
 template <backend B>
 std::vector<float> largest_amax(B& device, std::vector<tensor_quantizer<B> const*> const& of, error_id id) {
   std::vector<float> largest;
