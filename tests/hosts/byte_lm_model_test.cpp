@@ -260,7 +260,7 @@ TEST_CASE("byte_lm: a tensor that is missing, has another shape or has no place 
     return std::find_if(tensors.begin(), tensors.end(), [&](auto const& t) { return t.name == name; });
   };
   std::string const norm = "model.layers.2.input_layernorm.weight";
-  CHECK(tensor_error([&](auto& t) { t.erase(named(t, norm)); }).ends_with("model.safetensors: tensor '" + norm +
+  CHECK(tensor_error([&](auto& t) { t.erase(named(t, norm)); }).ends_with("model.safetensors': tensor '" + norm +
                                                                           "' is missing"));
   CHECK(tensor_error([&](auto& t) { named(t, norm)->tensor = named(t, "model.layers.1.mlp.up_proj.weight")->tensor; })
             .ends_with("tensor '" + norm + "' has the shape [352,128], and config.json asks for [128]"));

@@ -122,7 +122,7 @@ TEST_CASE("a source that does not fit is refused") {
   CHECK(says(refusal(clash, error_id::file_content), "'mlp.fc.weight_scale' already"));
   std::filesystem::rename(sharded.source() / "model.safetensors", sharded.source() / "model-1-of-1.safetensors");
   write_text(sharded.source() / "model.safetensors.index.json", "{}");
-  CHECK(says(refusal(sharded, error_id::file_content), "sharded"));
+  CHECK(says(refusal(sharded, error_id::file_content), "model.safetensors.index.json", "weight_map"));
   std::filesystem::remove_all(absent.source());
   CHECK(says(refusal(absent, error_id::file_open), "config.json"));
   unquantized.add("fc", make_weight({2, 4}));

@@ -1,4 +1,4 @@
-// Loading a model from a folder as Hugging Face writes it: config.json and model.safetensors.
+// Loading a model from a folder as Hugging Face writes it: config.json and its tensors, in one file or in shards.
 #pragma once
 
 #include <algorithm>
@@ -8,7 +8,7 @@
 #include <string_view>
 
 #include "config_file.hpp"
-#include "mixbit/io/safetensors.hpp"
+#include "mixbit/io/safetensors_set.hpp"
 #include "model.hpp"
 
 namespace byte_lm {
@@ -19,7 +19,7 @@ namespace detail {
 /// instead of ending as std::bad_alloc. Tensors are compared one by one when they are loaded.
 class shape_check {
  public:
-  shape_check(std::string config_path, mixbit::safetensors_file const& file)
+  shape_check(std::string config_path, mixbit::safetensors_set const& file)
       : config_{std::move(config_path)}, file_{file} {}
 
   void run(config const& c) const {
@@ -67,22 +67,22 @@ class shape_check {
   }
 
   std::string config_;
-  mixbit::safetensors_file const& file_;
+  mixbit::safetensors_set const& file_;
 };
 
-inline void load_parameter(mixbit::safetensors_file const& file, std::string const& path, std::string const& name,
-                           parameter& p) {
-  if (!file.contains(name)) mixbit::fail(mixbit::error_id::file_content, path, ": tensor '", name, "' is missing");
+inline void load_parameter(mixbit::safetensors_set const& file, std::string const& name, parameter& p) {
+  auto const refuse = [&](auto const&... parts) {
+    mixbit::fail(mixbit::error_id::file_content, file.label(), ": tensor '", name, "' ", parts...);
+  };
+  if (!file.contains(name)) refuse("is missing");
   mixbit::const_tensor_ref const stored = file.at(name);
   mixbit::geometry const expected = mixbit::dense_geometry(stored.type, p.shape);
   if (!expected.same_shape(stored))
-    mixbit::fail(mixbit::error_id::file_content, path, ": tensor '", name, "' has the shape ",
-                 mixbit::to_string(stored), ", and config.json asks for ", mixbit::to_string(expected));
+    refuse("has the shape ", mixbit::to_string(stored), ", and config.json asks for ", mixbit::to_string(expected));
   auto const values = file.read_as_float(name);
   for (std::size_t i = 0; i < values.size(); ++i)
     if (!std::isfinite(values[i]))
-      mixbit::fail(mixbit::error_id::file_content, path, ": tensor '", name, "' holds ", values[i], " at element ", i,
-                   "; a model with such a weight computes nothing");
+      refuse("holds ", values[i], " at element ", i, "; a model with such a weight computes nothing");
   std::copy(values.begin(), values.end(), p.value.data());
 }
 
@@ -96,20 +96,20 @@ inline bool is_derived(std::string const& name, config const& c) {
 /// Throws `file_open`, `file_format` or `file_content`, naming file, field or tensor; a tensor without a place in the
 /// model is an error too, because the model would not be the one that was trained.
 inline language_model load_model(std::string const& folder, mixbit::executor_ref executor = {}) {
-  std::string const path = folder + "/model.safetensors";
   std::string const config_path = folder + "/config.json";
   config const shapes = read_config(config_path);
-  auto const file = mixbit::safetensors_file::open(path);
+  auto const file = mixbit::safetensors_set::open(folder);
   detail::shape_check{config_path, file}.run(shapes);
   language_model model{shapes, executor};
   std::set<std::string> known;
   model.for_each_parameter([&](std::string const& name, parameter& p) {
-    detail::load_parameter(file, path, name, p);
+    detail::load_parameter(file, name, p);
     known.insert(name);
   });
   for (auto const& name : file.names())
     if (!known.contains(name) && !detail::is_derived(name, shapes))
-      mixbit::fail(mixbit::error_id::file_content, path, ": tensor '", name, "' has no place in config.json's Llama");
+      mixbit::fail(mixbit::error_id::file_content, file.label(), ": tensor '", name,
+                   "' has no place in config.json's Llama");
   return model;
 }
 

@@ -154,8 +154,8 @@ std::vector<shared_difference> differences_of(B& device, sharing_layer<B> const&
   return found;
 }
 
-/// Finds the layers of the groups, for `caller`, whose name errors have. Throws `config_no_match` for a name that is no layer of the model, `config_conflict`
-/// for a layer named twice and for a group of fewer than two.
+/// Finds the layers of the groups, for `caller`, whose name errors have. Throws `config_no_match` for a name that is
+/// no layer of the model, `config_conflict` for a layer named twice and for a group of fewer than two.
 template <backend B>
 std::vector<sharing_group<B>> find_groups(std::vector<calibrated_layer<B>> const& layers,
                                           std::vector<layer_group> const& groups, std::string_view caller) {

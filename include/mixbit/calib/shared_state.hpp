@@ -275,8 +275,8 @@ void share_state(calibration<B>& c, std::vector<layer_group> const& groups, shar
 
 /// The same as a step of a config's algorithm. `groups` are grouping rules with blanks between them, what runtimes fuse
 /// where it is empty. Inputs that saw no data, an expert's without tokens, are left to model_options::unseen; their
-/// groups that do not share in the end have a note. Throws `config_no_match` for rules of the config's own that put no layers together, and
-/// `config_conflict` in a layerwise calibration, which sees one layer at a time.
+/// groups that do not share in the end have a note. Throws `config_no_match` for rules of the config's own that put
+/// no layers together, and `config_conflict` in a layerwise calibration, which sees one layer at a time.
 template <backend B>
 void calibrate_shared_state(calibration<B>& c, algorithm_step const& step) {
   if (step.flag("layerwise"))

@@ -1,6 +1,6 @@
 // Writing a quantized model as a Hugging Face checkpoint in ModelOpt's unified form, which vLLM, TensorRT-LLM and
-// SGLang read: model.safetensors, config.json, hf_quant_config.json and, for models that generate text,
-// generation_config.json.
+// SGLang read: model.safetensors (or shards and their index), config.json, hf_quant_config.json and, for models that
+// generate text, generation_config.json.
 //
 //   mixbit::hf_export plan{m, "byte-lm"};               // every check is here, and nothing is written
 //   for (auto const& line : plan.notes()) std::cerr << line << '\n';
@@ -10,8 +10,8 @@
 // trained it) in the source's shape; everything else of the source - norms, biases, modules that are not walked -
 // passes through byte for byte from its memory map. Only the output layer of a source with tie_word_embeddings may be
 // missing there: it is left out while it equals the embedding, else written, and tie_word_embeddings becomes false.
-// Codes and scales are those of policy `stored` whatever the model simulates (io/hf_values.hpp). Weights are encoded one
-// at a time when their turn in the file comes, so a plan holds views: write it before weights move.
+// Codes and scales are those of policy `stored` whatever the model simulates (io/hf_values.hpp). Weights are encoded
+// one at a time when their turn in the file comes, so a plan holds views: write it before weights move.
 #pragma once
 
 #include <algorithm>
@@ -29,7 +29,7 @@
 #include "mixbit/io/hf_source.hpp"
 #include "mixbit/io/hf_tied.hpp"
 #include "mixbit/io/hf_values.hpp"
-#include "mixbit/io/safetensors_writer.hpp"
+#include "mixbit/io/safetensors_shards.hpp"
 #include "mixbit/io/staged_output.hpp"
 #include "mixbit/model/model.hpp"
 
@@ -43,6 +43,7 @@ struct hf_export_options {
   bool share_fused_blocks = false;
   /// What fold_pre_quant_scales was given: norms and biases that it rewrote come from the host, not from the source.
   std::vector<preceding_op> preceding = {};
+  std::int64_t shard_bytes = default_shard_bytes;  ///< above it the tensors go to several files
   hf_producer producer = {};
 };
 
@@ -80,7 +81,7 @@ class hf_export {
       fail(error_id::file_open, "cannot write a checkpoint to ", in_quotes(out.folder() / inside),
            ": it and the source ", in_quotes(source_.folder()), " lie in one another; write to a folder apart from it");
     auto const quant = hf_quant_config(layers_, exclude(), options_.producer);
-    write_tensors(out.path(inside / "model.safetensors"));
+    write_tensors(out, inside);
     write_json_file(out.path(inside / "hf_quant_config.json"), quant, 4);
     write_json_file(out.path(inside / "config.json"), config_with(quant), 4);
     write_generation_config(out.path(inside / "generation_config.json"));
@@ -260,17 +261,17 @@ class hf_export {
     if (generates(source_.config())) write_json_file(path, generation_config_from(source_.config()), 2);
   }
 
-  /// The seam for shards: one writer a file, each with its share of the items.
-  void write_tensors(std::filesystem::path const& path) {
+  void write_tensors(staged_output& out, std::filesystem::path const& inside) {
     std::vector<named_geometry> shapes;
     for (auto const& [name, i] : items_) shapes.push_back({name, i.view});
-    safetensors_writer writer{path, std::move(shapes), {{"format", "pt"}}};
+    std::sort(shapes.begin(), shapes.end(), [](auto const& a, auto const& b) { return a.name < b.name; });
+    safetensors_shards writer{out, inside, std::move(shapes), {{"format", "pt"}}, options_.shard_bytes};
     workspace_lock<B> const held{model_.scratch()};
     for (auto const& due : writer.order()) write_item(writer, due, items_.at(due.name));
     writer.commit();
   }
 
-  void write_item(safetensors_writer& writer, named_geometry const& due, item const& i) {
+  void write_item(safetensors_shards& writer, named_geometry const& due, item const& i) {
     if (i.encode) {
       auto const bytes = static_cast<std::size_t>(due.shape.bytes());
       auto const codes = detail::hf::encode(model_.device(), encodings_[*i.encode], bytes);

@@ -1,24 +1,25 @@
-// The unquantized Hugging Face checkpoint that an export starts from: config.json and model.safetensors in one folder.
+// The unquantized Hugging Face checkpoint that an export starts from: config.json and the tensors, in one folder.
 #pragma once
 
 #include <filesystem>
 #include <utility>
 
 #include "mixbit/io/json.hpp"
-#include "mixbit/io/safetensors.hpp"
+#include "mixbit/io/safetensors_set.hpp"
 
 namespace mixbit {
 
-/// A checkpoint on disk that gives the names, the types and what passes through. One file today: a sharded source would
-/// be opened here, by its index, behind the same three questions.
+/// A checkpoint on disk, one file or shards, that gives the names, the types and what passes through.
 class hf_source {
  public:
   /// Throws `file_open`, `file_format`, or `file_content` for what is no unquantized checkpoint.
   explicit hf_source(std::filesystem::path folder)
-      : folder_{std::move(folder)}, config_(read_config()), tensors_{open_tensors()} {}  // braces would make an array
+      : folder_{std::move(folder)},
+        config_(read_config()),  // braces would make an array
+        tensors_{safetensors_set::open(folder_)} {}
 
   json_document const& config() const { return config_; }
-  safetensors_file const& tensors() const { return tensors_; }
+  safetensors_set const& tensors() const { return tensors_; }
   std::filesystem::path const& folder() const { return folder_; }
   std::filesystem::path file(char const* name) const { return folder_ / name; }
 
@@ -37,17 +38,10 @@ class hf_source {
            "export is an unquantized checkpoint");
     return config;
   }
-  safetensors_file open_tensors() const {
-    auto const whole = file("model.safetensors");
-    if (!std::filesystem::exists(whole) && std::filesystem::exists(file("model.safetensors.index.json")))
-      fail(error_id::file_content, in_quotes(folder_), ": sharded checkpoints are not read by this version; it needs ",
-           "model.safetensors");
-    return safetensors_file::open(whole);
-  }
 
   std::filesystem::path folder_;
   json_document config_;
-  safetensors_file tensors_;
+  safetensors_set tensors_;
 };
 
 }  // namespace mixbit

@@ -1,5 +1,6 @@
 // What the tensors of a Hugging Face checkpoint hold: codes and scales of policy `stored` whatever the model
-// simulates - scale = amax/bound in float32, code = round to even of clamp(x/scale) - and weights that stay as they are.
+// simulates - scale = amax/bound in float32, code = round to even of clamp(x/scale) - and weights that stay as they
+// are.
 #pragma once
 
 #include <cstddef>

@@ -48,6 +48,14 @@ constexpr std::size_t safetensors_rank(dtype type) {
 
 }  // namespace detail
 
+/// Sorts as the reference implementation lays tensors out in a file: the type's alignment, largest first, then names.
+inline void sort_as_in_safetensors(std::vector<named_geometry>& tensors) {
+  std::stable_sort(tensors.begin(), tensors.end(), [](named_geometry const& a, named_geometry const& b) {
+    auto const left = detail::safetensors_rank(a.shape.type), right = detail::safetensors_rank(b.shape.type);
+    return left != right ? left > right : a.name < b.name;
+  });
+}
+
 /// Writes a file tensor by tensor, for callers that make each one only when it is due.
 class safetensors_writer {
  public:
@@ -55,10 +63,7 @@ class safetensors_writer {
   safetensors_writer(std::filesystem::path const& path, std::vector<named_geometry> tensors,
                      safetensors_metadata const& metadata = {})
       : order_{std::move(tensors)}, file_{path} {
-    std::stable_sort(order_.begin(), order_.end(), [](named_geometry const& a, named_geometry const& b) {
-      auto const left = detail::safetensors_rank(a.shape.type), right = detail::safetensors_rank(b.shape.type);
-      return left != right ? left > right : a.name < b.name;
-    });
+    sort_as_in_safetensors(order_);
     std::string header = make_header(metadata);
     header.append((8 - header.size() % 8) % 8, ' ');
     if (header.size() > max_safetensors_header)

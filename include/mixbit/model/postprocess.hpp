@@ -37,8 +37,9 @@ inline amax_function set_amax_to(float value) {
 
 /// Puts f(amax) in the place of each amax of the matching quantizers that are calibrated. Returns how many quantizers
 /// that are. Throws `config_no_match` for a pattern that matches none, `state_not_calibrated` where none of them has an
-/// amax, `state_folded` for a folded weight's, `state_nested` for one whose scale is being learned, and `format_amax` for a value that is negative or not finite, or whose
-/// scale overflows the type that holds it; nothing is changed then.
+/// amax, `state_folded` for a folded weight's, `state_nested` for one whose scale is being learned, and
+/// `format_amax` for a value that is negative or not finite, or whose scale overflows the type that holds it; nothing
+/// is changed then.
 template <backend B>
 int postprocess_amax(model<B>& m, pattern const& which, amax_function const& f) {
   struct change {

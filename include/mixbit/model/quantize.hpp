@@ -103,7 +103,8 @@ void require_calibrated(calibration<B> const& c, std::vector<std::string> const&
   std::string more;
   for (std::size_t i = 0; i < std::min<std::size_t>(why.size(), 5); ++i) more += "; " + why[i];
   fail(error_id::state_not_calibrated, count, " static quantizer(s) saw no data: ", missing, count > 5 ? ", ..." : "",
-       c.ran ? "; the forward_loop reached no such layer" : "; give a forward_loop that runs calibration batches", more);
+       c.ran ? "; the forward_loop reached no such layer" : "; give a forward_loop that runs calibration batches",
+       more);
 }
 
 template <backend B>

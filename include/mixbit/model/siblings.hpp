@@ -145,13 +145,14 @@ void find_unseen(std::vector<std::shared_ptr<site<B>>> const& family, site<B>& s
     if (from.empty() && unlike != 0) note_once(settled.left, why);
     if (from.empty()) continue;
     for (auto& change : largest_of<B>(s.home->device, q, from)) changes.push_back(std::move(change));
-    note_once(settled.notes, concat(q.path(), ": saw no data; it has the largest amax of ", from.size(), " sibling(s)"));
+    note_once(settled.notes,
+              concat(q.path(), ": saw no data; it has the largest amax of ", from.size(), " sibling(s)"));
     if (unlike != 0) note_once(settled.notes, concat(why, ": ", unlike, " such sibling(s) were left out"));
   }
 }
 
-/// Gives quantizers that saw no data the largest amaxes of siblings that saw some. Those without such siblings, or whose
-/// siblings scale their channels otherwise, are left as they are.
+/// Gives quantizers that saw no data the largest amaxes of siblings that saw some. Those without such siblings, or
+/// whose siblings scale their channels otherwise, are left as they are.
 template <backend B>
 settled_quantizers take_from_siblings(std::vector<std::shared_ptr<site<B>>> const& sites,
                                       sibling_rule const& rule) {

@@ -1,0 +1,101 @@
+#include <doctest/doctest.h>
+
+#include <string>
+#include <vector>
+
+#include "mixbit/io/safetensors_set.hpp"
+#include "support/error_text.hpp"
+#include "support/safetensors_bytes.hpp"
+#include "support/temporary_folder.hpp"
+
+namespace {
+
+using namespace mixbit;
+using namespace mixbit::test;
+
+/// A file with one-byte tensors of these names, counting up from `first`.
+std::string bytes_of(std::vector<std::string> const& names, char first) {
+  std::string header = "{", data;
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    header += (i == 0 ? "\"" : ",\"") + names[i] + R"(":{"dtype":"U8","shape":[1],"data_offsets":[)" +
+              std::to_string(i) + "," + std::to_string(i + 1) + "]}";
+    data += static_cast<char>(first + static_cast<char>(i));
+  }
+  return safetensors_bytes(header + "}", data);
+}
+
+struct sharded {
+  temporary_folder folder;
+  sharded() {
+    write_text(folder / "one", bytes_of({"b", "a"}, 1));
+    write_text(folder / "two", bytes_of({"c"}, 3));
+    index(R"({"a": "one", "b": "one", "c": "two"})");
+  }
+  void index(std::string const& map) const {
+    write_text(folder / "model.safetensors.index.json",
+               R"({"metadata": {"total_size": 3}, "weight_map": )" + map + "}");
+  }
+  safetensors_set open() const { return safetensors_set::open(folder.path()); }
+  std::string refusal(error_id id, std::string const& map) const {
+    index(map);
+    return error_text(id, [&] { open(); });
+  }
+};
+
+TEST_CASE("safetensors_set: shards are one set, each tensor in its place") {
+  sharded const it;
+  auto set = it.open();
+  CHECK(set.names() == std::vector<std::string>{"b", "a", "c"});
+  CHECK(set.shards().size() == 2);
+  auto const moved = std::move(set);
+  for (auto const& [name, value] : {std::pair{"b", 1}, {"a", 2}, {"c", 3}}) {
+    CHECK(*moved.at(name).as<unsigned char>() == value);
+    CHECK(static_cast<int>(moved.bytes(name).front()) == value);
+  }
+  CHECK(moved.contains("c"));
+  CHECK_FALSE(moved.contains("d"));
+  CHECK(says(error_text(error_id::file_content, [&] { (void)moved.at("d"); }), "index.json", "'d'"));
+}
+
+TEST_CASE("safetensors_set: a single file is a set too, and goes before an index") {
+  sharded const it;
+  write_text(it.folder / "model.safetensors", bytes_of({"z"}, 9));
+  auto const set = it.open();
+  CHECK(set.names() == std::vector<std::string>{"z"});
+  CHECK(set.label().find("model.safetensors'") != std::string::npos);
+}
+
+TEST_CASE("safetensors_set: an index that lies is refused, naming tensor and shard") {
+  sharded const it;
+  auto const content = error_id::file_content;
+  CHECK(says(it.refusal(content, R"({"a": "one", "b": "one", "c": "one"})"), "'c'", "'one'", "none of this name"));
+  CHECK(says(it.refusal(content, R"({"a": "one", "b": "two", "c": "two"})"), "'b'", "'two'"));
+  CHECK(says(it.refusal(content, R"({"a": "one", "c": "two"})"), "does not list", "'b'", "'one'"));
+  CHECK(says(it.refusal(content, R"({"a": "one", "b": 3, "c": "two"})"), "'b'", "not a string"));
+  CHECK(says(it.refusal(content, R"(["one"])"), "weight_map"));
+  CHECK(says(it.refusal(error_id::file_open, R"({"a": "one", "b": "one", "c": "three"})"), "'three'", "'c'",
+             "missing"));
+  CHECK(says(it.refusal(error_id::file_format, R"({"a": "one", "a": "one"})"), "index.json", "a"));
+}
+
+TEST_CASE("safetensors_set: a shard's name does not leave the folder") {
+  sharded const it;
+  for (std::string const name : {"../one", "/one", "sub/one", "..", ".", "", "one\\u0000"})
+    CHECK_MESSAGE(says(it.refusal(error_id::file_content, R"({"a": ")" + name + R"("})"), "'a'", "the folder"), name);
+}
+
+TEST_CASE("safetensors_set: one name in two shards is refused") {
+  sharded const it;
+  write_text(it.folder / "two", bytes_of({"c", "a"}, 3));
+  CHECK(says(error_text(error_id::file_content, [&] { it.open(); }), "'a'", "'one'", "'two'"));
+}
+
+TEST_CASE("safetensors_set: what is wrong with a shard is said of the shard; an empty folder has no file") {
+  sharded const it;
+  write_text(it.folder / "two", "short");
+  CHECK(says(error_text(error_id::file_format, [&] { it.open(); }), "two", "bytes long"));
+  temporary_folder const empty;
+  CHECK(says(error_text(error_id::file_open, [&] { safetensors_set::open(empty.path()); }), "model.safetensors"));
+}
+
+}  // namespace
