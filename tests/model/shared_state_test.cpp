@@ -132,6 +132,31 @@ TEST_CASE("unshared_groups: a weight of a single channel has that channel's amax
   CHECK(unshared_groups(m).size() == 1);
 }
 
+TEST_CASE("unshared_groups: a weight of a single block has that block's amax, whatever its siblings have") {
+  checkpoint_host host;
+  host.add("l.gate_proj", waves({4, 16}, 0.7f));
+  host.add("l.up_proj", waves({8, 16}, 0.7f, 2.0f));  // two blocks
+  host.add("m.w1", waves({4, 16}, 0.7f));
+  host.add("m.w3", waves({4, 16}, 0.7f, 2.0f));
+  model<cpu_backend> m{host};
+  auto config = nothing_on();
+  quantizer_attribute_config a;
+  a.block_sizes = block_config{{{-2, 4}, {-1, 16}}};
+  turn_on(config, "*weight_quantizer", a);
+  quantize(m, config);
+  auto const amaxes = [&] {
+    std::vector<std::vector<float>> all;
+    for (auto const& module : m.modules())
+      all.push_back(quantizer_in(*module.slots, role::weight).members().front().amax(m.device()));
+    return all;
+  };
+  auto const before = amaxes();
+  REQUIRE(before[2] != before[3]);
+  CHECK(unshared_groups(m).empty());
+  share_state(m);
+  CHECK(amaxes() == before);
+}
+
 TEST_CASE("share_state: groups that are none are refused, and the model is as it was") {
   bench b;
   b.quantize(preset("FP8_DEFAULT_CFG"));

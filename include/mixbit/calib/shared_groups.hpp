@@ -89,13 +89,12 @@ std::string shared_format(sequential_quantizer<B> const* q) {
 }
 
 /// Has the member one calibrated amax for the whole weight, which a fused weight then has once? One that happens to be
-/// of a single channel has not.
+/// of a single channel or block has not: fused it is several, or (2-D blocks) io's share_fused_blocks settles it.
 template <backend B>
 bool has_whole_amax(tensor_quantizer<B> const& m) {
   auto const& n = m.numerics();
   if (n.amax_from != amax_source::calibration || !m.has_amax()) return false;
-  return is_two_level(n.how.scaling) ||
-         (n.calibrated().what != grouping_scheme::kind::axes && m.groups().group_count() == 1);
+  return is_two_level(n.how.scaling) || n.calibrated().what == grouping_scheme::kind::tensor;
 }
 
 inline std::string value_text(float const* v) { return v ? concat(*v) : std::string{"none"}; }
