@@ -10,6 +10,7 @@
 
 #include "mixbit/config/presets.hpp"
 #include "mixbit/model/quantize.hpp"
+#include "mixbit/model/scale_training.hpp"
 #include "support/chain.hpp"
 #include "support/error_text.hpp"
 
@@ -162,6 +163,38 @@ TEST_CASE("experts: who saw no data takes the largest amax of the siblings that 
   for (float const v : net.run(3, batch).values) CHECK(std::isfinite(v));
 }
 
+TEST_CASE("experts: siblings under pre_quant_scales of their own are left out, and said") {
+  mixture net;
+  auto options = with_siblings();
+  auto const scales = [](std::vector<std::string> const& of) {
+    return [of](calibration<cpu_backend>& c, algorithm_step const&) {
+      for (auto const& l : c.layers)  // before max, as smoothquant leaves them
+        for (auto& q : l.quantizers().quantizers)
+          if (q.role() == input && std::ranges::any_of(of, [&](auto const& n) { return l.name().ends_with(n); }))
+            q.set_pre_quant_scale(c.home.device, {1, 2, 1, 1, 1, 1, 1, 1});
+      calibrate_max(c);
+    };
+  };
+  options.algorithms.add("test.one", scales({"1.up_proj"}));
+  options.algorithms.add("test.all", scales({"0.up_proj", "1.up_proj", "2.up_proj"}));
+  model<cpu_backend> m{net, options};
+  auto config = int8;
+  config.algorithm = "test.one";
+  auto const notes = quantize(m, config, routed(net)).notes;
+  auto const said = [&](std::string const& what) { return std::ranges::count(notes, what); };
+  std::string const name = "layers.0.mlp.experts.3.up_proj.input_quantizer";
+  CHECK(said(name + ": saw no data; it has the largest amax of 2 sibling(s)") == 1);
+  CHECK(said(name + ": its amax cannot be taken from layers.0.mlp.experts.1.up_proj.input_quantizer, which scales its "
+                    "channels by another pre_quant_scale: 1 such sibling(s) were left out") == 1);
+  auto& e = net.experts;
+  CHECK(one(e[3].up_slots) == std::max(one(e[0].up_slots), one(e[2].up_slots)));
+  auto const before = state(net);
+  config.algorithm = "test.all";
+  auto const refused = error_text(error_id::state_not_calibrated, [&] { quantize(m, config, routed(net)); });
+  CHECK(says(refused, "1 static quantizer(s) saw no data: " + name, "another pre_quant_scale"));
+  CHECK(state(net) == before);
+}
+
 TEST_CASE("experts: what has no sibling with data stays refused, and so does a rule that is none") {
   mixture net;
   model<cpu_backend> m{net, with_siblings()};
@@ -265,6 +298,12 @@ TEST_CASE("experts: what cannot be completed is an error that names the layer, a
   CHECK(says(refused(error_id::config_value, {.siblings = {}}), "complete_experts"));
   CHECK(says(refused(error_id::config_no_match, {.siblings = expert_siblings({grouping_rule{"#.{nothing}"}})}),
              "no quantized layer"));
+
+  {
+    scale_training<cpu_backend> scales{m, learned_scales::one, "*experts.2.up_proj.weight*"};
+    CHECK(says(refused(error_id::state_nested, {.share_weight_amax = true}), "experts.2.up_proj.weight_quantizer",
+               "scale_training"));
+  }
 
   // experts that are calibrated on something else
   quantizer_attribute_config rows{.num_bits = 8};

@@ -4,20 +4,14 @@
 
 #include "mixbit/autoquant/budget.hpp"
 #include "support/error_text.hpp"
+#include "support/group_members.hpp"
 
 using namespace mixbit;
-using mixbit::test::error_text;
-using mixbit::test::says;
+using namespace mixbit::test;
 
 namespace {
 
-std::vector<std::vector<std::size_t>> members(std::vector<std::string> const& names,
-                                              std::vector<grouping_rule> const& rules = default_grouping_rules()) {
-  std::vector<std::vector<std::size_t>> all;
-  for (auto const& g : group_modules(names, rules)) all.push_back(g.members);
-  return all;
-}
-using groups = std::vector<std::vector<std::size_t>>;
+groups members(std::vector<std::string> const& names) { return mixbit::test::members(names, default_grouping_rules()); }
 
 }  // namespace
 
@@ -43,7 +37,7 @@ TEST_CASE("grouping: the remaining default rules") {
 }
 
 TEST_CASE("grouping: names that only look alike stay apart") {
-  CHECK(members({"q_proj", "k_proj"}) == groups{{0}, {1}});                    // nothing precedes: no key
+  CHECK(members({"q_proj", "k_proj"}) == groups{{0}, {1}});                    // ModelOpt's rules want a dot
   CHECK(members({"a.xq_proj", "a.k_proj"}) == groups{{0}, {1}});
   CHECK(members({"a.w1.x", "a.w2.y"}) == groups{{0}, {1}});
   CHECK(members({"b.q_proj", "b.gate_proj"}) == groups{{0}, {1}});             // one prefix, two rules

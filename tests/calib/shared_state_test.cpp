@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <optional>
 
 #include "mixbit/config/presets.hpp"
 #include "mixbit/model/control.hpp"
@@ -21,8 +22,10 @@ plain_tensor const batch = uneven(6, 16);
 
 struct bench {
   fused_host host;
-  model<cpu_backend> m{host};
+  model<cpu_backend> m;
   cpu_backend device;
+
+  explicit bench(model_options<cpu_backend> options = {}) : m{host, std::move(options)} {}
 
   resolution quantize(quantize_config const& config) {
     return mixbit::quantize(m, config, [this] { host.forward(batch); });
@@ -185,6 +188,43 @@ TEST_CASE("shared_state: as a step of a config's algorithm, between a search for
                 std::vector<algorithm_step>{{"max"}, {"share_state", {{"groups", "{q_proj,v_proj} x.{a,b}"}}}});
   CHECK(some.weight_amax(some.host.q, some.host.wq) == some.weight_amax(some.host.v, some.host.wv));
   CHECK(some.weight_amax(some.host.k, some.host.wk) < some.weight_amax(some.host.q, some.host.wq));
+}
+
+TEST_CASE("shared_state: as a step it leaves inputs that saw no data to what the model's options say of them") {
+  auto config = preset("FP8_DEFAULT_CFG");
+  config.algorithm = std::vector<algorithm_step>{{"max"}, {"share_state"}};
+  auto const without_k = [&](bench& b, bool v_sees) {
+    return quantize(b.m, config, [&b, v_sees] {
+      apply(b.host.q, batch, b.host.wq, multiply);
+      if (v_sees) apply(b.host.v, uneven(3, 16, 0.2f), b.host.wv, multiply);
+      apply(b.host.o, waves({4, 8}, 0.3f), b.host.wo, multiply);
+    }).notes;
+  };
+  model_options<cpu_backend> options;
+  options.unseen = unseen_quantizers::take(448.0f);
+  bench b{options};
+  auto notes = without_k(b, true);
+  CHECK(b.input_amax(b.host.q) == b.input_amax(b.host.v));  // those that saw some share
+  for (auto* const s : b.fused()) CHECK(b.weight_amax(*s, b.host.wq) == b.weight_amax(b.host.v, b.host.wv));
+  CHECK(mentions(notes, "attn.k_proj.input_quantizer: saw no data"));
+  CHECK(mentions(notes, "share_state: attn.q_proj and attn.k_proj differ in input format: "));
+  CHECK_FALSE(mentions(notes, "attn.v_proj differ"));
+  CHECK(unshared_groups(b.m).size() == 1);
+
+  // whose siblings give it what the group has: nothing is to be said of it
+  options.unseen = unseen_quantizers::take_from([](std::string_view layer) {
+    return layer.ends_with("o_proj") ? std::nullopt : std::optional<std::string>{"qkv"};
+  });
+  bench same{options};
+  notes = without_k(same, false);
+  CHECK(same.input_amax(same.host.k) == same.input_amax(same.host.q));
+  CHECK_FALSE(mentions(notes, "share_state"));
+  CHECK(unshared_groups(same.m).empty());
+
+  bench refusing;
+  auto const text = error_text(error_id::state_not_calibrated, [&] { without_k(refusing, false); });
+  CHECK(says(text, "attn.k_proj.input_quantizer"));
+  CHECK_FALSE(refusing.host.q.live());
 }
 
 TEST_CASE("shared_state: a step that cannot be is refused, and nothing is quantized") {

@@ -3,22 +3,10 @@
 #include <doctest/doctest.h>
 
 #include "support/error_text.hpp"
+#include "support/group_members.hpp"
 
 using namespace mixbit;
-using mixbit::test::error_text;
-using mixbit::test::says;
-
-namespace {
-
-std::vector<std::vector<std::size_t>> members(std::vector<std::string> const& names,
-                                              std::vector<grouping_rule> const& rules) {
-  std::vector<std::vector<std::size_t>> all;
-  for (auto const& g : group_modules(names, rules)) all.push_back(g.members);
-  return all;
-}
-using groups = std::vector<std::vector<std::size_t>>;
-
-}  // namespace
+using namespace mixbit::test;
 
 TEST_CASE("grouping_rule: a user's rules, as pattern and as callable, first that matches wins") {
   std::vector<grouping_rule> const rules{grouping_rule{
@@ -46,6 +34,14 @@ TEST_CASE("grouping_rule: a pattern that is not well formed is refused with what
     CHECK(says(text, std::string{"'"} + b.pattern + "'", b.fault));
   }
   for (auto const* good : {"(a)", "x.(a.b).c", "(a.{b,c}).#", "{a}", "#"}) CHECK_NOTHROW(grouping_rule{good});
+}
+
+TEST_CASE("grouping_rule: what runtimes fuse has one parent, or none where the layers are the model's own") {
+  CHECK(members({"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "w1", "w3"}, fused_layer_rules()) ==
+        groups{{0, 1, 2}, {3}, {4, 5}, {6, 7}});
+  CHECK(members({"q_proj", "l.q_proj", "l.k_proj", "m.l.k_proj", "m.l.v_proj", "k_proj"}, fused_layer_rules()) ==
+        groups{{0, 5}, {1, 2}, {3, 4}});
+  CHECK(members({"xq_proj", "k_proj", ""}, fused_layer_rules()) == groups{{0}, {1}, {2}});
 }
 
 TEST_CASE("grouping_rule: a rule without a function is refused by its label") {

@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <stdexcept>
+#include <vector>
 
 #include "mixbit/reference/scalar.hpp"
 
@@ -45,4 +46,16 @@ TEST_CASE("buffer: is zeroed, moves, and may be empty") {
   buffer<reference::scalar, float> const b = std::move(a);
   CHECK(b.data() == memory);
   CHECK(buffer<reference::scalar, float>{device, 0}.empty());
+}
+
+TEST_CASE("buffer_of: holds the values given, all of them, and none for none") {
+  reference::scalar device;
+  std::vector<float> const values{1.5f, -2.0f, 3.0f};
+  auto const held = buffer_of(device, values);
+  REQUIRE(held.size() == 3);
+  CHECK(std::vector<float>(held.data(), held.data() + held.size()) == values);
+  auto const one = buffer_of(device, 0.25f);
+  REQUIRE(one.size() == 1);
+  CHECK(*one.data() == 0.25f);
+  CHECK(buffer_of(device, std::vector<float>{}).empty());
 }

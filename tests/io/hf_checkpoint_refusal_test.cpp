@@ -4,7 +4,7 @@
 #include <set>
 #include <string>
 
-#include "mixbit/model/control.hpp"
+#include "mixbit/model/scale_training.hpp"
 #include "support/error_text.hpp"
 #include "support/export_bench.hpp"
 
@@ -91,6 +91,18 @@ TEST_CASE("folded and uncalibrated models are refused") {
   one_int8_layer(fresh);
   set_quantizer_attributes(*fresh.m, "*weight_quantizer", per_axis(8, 0));
   CHECK(says(refusal(fresh, error_id::state_not_calibrated), "mlp.fc.weight_quantizer", "saw no data"));
+}
+
+TEST_CASE("a layer whose scales are still being learned is refused") {
+  export_bench b;
+  one_int8_layer(b);
+  {
+    scale_training<cpu_backend> scales{*b.m, learned_scales::both};
+    CHECK(says(refusal(b, error_id::state_nested), "mlp.fc.weight_quantizer", "scale_training", "export"));
+    scales.finish();
+  }
+  b.run();
+  CHECK(b.file().contains("mlp.fc.weight_scale"));
 }
 
 TEST_CASE("a source that does not fit is refused") {

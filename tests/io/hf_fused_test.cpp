@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include "mixbit/model/control.hpp"
 #include "support/export_bench.hpp"
 
 using namespace mixbit;
@@ -40,6 +41,19 @@ TEST_CASE("hf fused: a group whose scales differ is named with both values; once
     CHECK(b.file().read_as_float(std::string{name} + ".input_scale").at(0) == 3.0f / 448);
   }
   CHECK(scale("l.o_proj.input_scale") == 5.0f / 448);
+}
+
+TEST_CASE("hf fused: layers that only a common format could make share are told so") {
+  export_bench b;
+  make(b);
+  auto constant = whole({4, 3});
+  constant.constant_amax = 448;
+  set_quantizer_attributes(*b.m, "l.k_proj.input_quantizer", constant);
+  auto const notes = b.run();
+  CHECK(mentions(notes, "l.q_proj and l.k_proj differ in input format: "));
+  CHECK(mentions(notes, "share_state needs one format"));
+  CHECK_FALSE(mentions(notes, "share_state makes it one"));
+  CHECK_THROWS_AS(share_state(*b.m), error const&);
 }
 
 TEST_CASE("hf fused: gate and up, w1 and w3 are groups; layers of several formats are not compared") {

@@ -47,4 +47,14 @@ TEST_CASE("hf rewritten: a norm with a scale folded into it comes from the host,
   auto const bias = b.file().read_as_float("l.norm.bias");
   for (std::size_t i = 0; i < 16; ++i) CHECK(bias[i] == old_shift[i] * s[i]);
   CHECK(b.file().at("l.norm.weight").rank == 1);
+
+  // a source whose norm holds no floats is refused before anything is written
+  std::vector<std::int32_t> const whole_numbers(16);
+  std::vector<named_tensor> tensors;
+  for (auto const& [name, t] : b.tensors) tensors.push_back({name, {t.shape, t.values.data()}});
+  tensors[1].tensor = {dense_geometry(dtype::i32, {16}), whole_numbers.data()};
+  write_safetensors(b.source() / "model.safetensors", tensors);
+  auto const plan = [&] { hf_export<cpu_backend>{*b.m, b.source(), options}; };
+  CHECK(says(error_text(error_id::file_content, plan), "l.norm.weight",
+             name_of(dtype::i32), "float32, float16 or bfloat16"));
 }

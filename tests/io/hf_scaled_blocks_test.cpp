@@ -8,6 +8,7 @@
 #include "mixbit/config/presets.hpp"
 #include "mixbit/io/hf_form.hpp"
 #include "mixbit/model/control.hpp"
+#include "mixbit/model/shared_state.hpp"
 #include "support/error_text.hpp"
 #include "support/export_bench.hpp"
 
@@ -127,6 +128,21 @@ TEST_CASE("NVFP4 and MX: other block sizes and one-sided MXFP8 have no form") {
   mixbit::quantize(*b.m, preset("MXFP8_DEFAULT_CFG"));
   disable_quantizer(*b.m, "*input_quantizer");
   CHECK(says(error_text(error_id::format_value, [&] { b.run(); }), "mlp.fc", "e4m3 mx_nv", "not quantized"));
+}
+
+TEST_CASE("NVFP4: fused layers whose weights have scales of their own are named, and share_state makes them one") {
+  export_bench b;
+  b.add("l.q_proj", make_weight({2, 32}, 1));
+  auto larger = make_weight({2, 32}, 2);
+  larger.values[3] = 17.0f;
+  b.add("l.k_proj", larger);
+  b.write_source();
+  b.m = std::make_unique<mixbit::model<cpu_backend>>(b.host);
+  mixbit::quantize(*b.m, preset("W4A16_NVFP4_CFG"));
+  CHECK(mentions(b.run(), "share_state makes it one"));
+  share_state(*b.m);
+  CHECK_FALSE(mentions(b.run(), "share_state"));
+  CHECK(b.file().read_as_float("l.q_proj.weight_scale_2")[0] == 17.0f / 2688.0f);
 }
 
 }  // namespace

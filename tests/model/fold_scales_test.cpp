@@ -136,6 +136,25 @@ TEST_CASE("fold_pre_quant_scales: a layer that takes a scale and gives one away 
   CHECK(difference(outputs[0], outputs[1]) < 1e-6f);
 }
 
+TEST_CASE("fold_pre_quant_scales: what two operations make of one weight together must be finite") {
+  bench b;
+  b.quantize("INT4_AWQ_CFG", {{"awq_lite"}});
+  auto const give = [&](quantizer_slots<cpu_backend>& s, std::size_t width, std::size_t at, float of_input) {
+    std::vector<float> scale(width, 1.0f), inverse(width, 1.0f);
+    scale[at] = of_input;
+    inverse[at] = 1 / of_input;
+    quantizer_in(s, role::input).set_pre_quant_scale(b.device, scale);
+    quantizer_in(s, role::weight).set_pre_quant_scale(b.device, inverse);
+  };
+  give(b.host.q, 16, 3, 1e-30f);
+  give(b.host.up, 16, 3, 1e-30f);
+  give(b.host.down, b.scale(b.host.down).size(), 4, 1e30f);  // in row 4 and column 3 of up: 1e60
+  auto const before = b.weights();
+  auto const fold = [&] { fold_pre_quant_scales(b.m, {b.norm(), b.up()}); };
+  CHECK(says(error_text(error_id::format_value, fold), "up_proj.weight", "1 value(s)"));
+  CHECK(b.weights() == before);
+}
+
 TEST_CASE("fold_pre_quant_scales: a bias of two operations and a layer whose scales are learned are refused") {
   bench b;
   b.quantize("INT8_SMOOTHQUANT_CFG", smooth);

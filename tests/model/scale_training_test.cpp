@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -138,7 +139,7 @@ TEST_CASE("scale training: a step moves step sizes as LSQ does, and stops above 
   quantize(m, weights(bits(4)));
   net.s1.cache_weight(true);
   auto const stale = cast(net.s1, net.w1);
-  scale_training<cpu_backend> scales{m, learned_scales::one, "mlp.up.*"};
+  scale_training<cpu_backend> scales{m, learned_scales::one, "mlp.up.weight*"};
   auto& p = *scales.parameters().front();
   auto const start = p.after;
   plain_tensor grad = waves({6, 8}, 1.1f);
@@ -198,6 +199,55 @@ TEST_CASE("scale training: what is not finished is taken back, what is stays") {
   CHECK(amax(net.s1, weight)[1] == 0.5f);
   CHECK(quantizer(net.s1, weight).learns() == nullptr);
   CHECK(net.s1.shared_site()->rewritten(0) == nullptr);
+}
+
+TEST_CASE("scale training: amaxes that are being learned are nobody else's to change") {
+  chain net;
+  model<cpu_backend> m{net};
+  quantize(m, preset("INT8_DEFAULT_CFG"), [&] { net.forward(batch); });
+  auto const start = amax(net.s1, weight), start_input = amax(net.s1, quantizer_role::input);
+  {
+    scale_training<cpu_backend> scales{m, learned_scales::one, "mlp.down.weight*"};
+    CHECK(says(error_text(error_id::state_nested, [&] { postprocess_amax(m, "*", scaled_amax(0.5f)); }),
+               "mlp.down.weight_quantizer", "scale_training", "finish"));
+    CHECK(amax(net.s1, weight) == start);
+    CHECK(amax(net.s1, quantizer_role::input) == start_input);
+    CHECK(postprocess_amax(m, "*up.weight_quantizer", scaled_amax(0.5f)) == 1);  // which it is not at
+    scales.finish();
+  }
+  CHECK(postprocess_amax(m, "*", scaled_amax(0.5f)) == 4);
+}
+
+TEST_CASE("scale training: a guard cannot be put around its weights; one around others or from before can") {
+  chain net;
+  model<cpu_backend> m{net};
+  quantize(m, preset("INT8_DEFAULT_CFG"), [&] { net.forward(batch); });
+  auto const start = amax(net.s1, weight);
+  auto const learn = [](scale_training<cpu_backend>& scales) {
+    for (float& a : scales.parameters().front()->after) a *= 0.5f;
+    scales.update();
+  };
+  {
+    std::optional<scale_training<cpu_backend>> scales;
+    scales.emplace(m, learned_scales::both, "mlp.up.weight*");
+    auto const guard = [&] { quantizer_guard<cpu_backend>{m, "*"}; };
+    CHECK(says(error_text(error_id::state_nested, guard), "mlp.up.weight_quantizer", "quantizer_guard"));
+    CHECK(quantizer(net.s2, weight).learns() == nullptr);
+    quantizer_guard<cpu_backend> const others{m, "*input_quantizer"};  // which outlives the training
+    disable_quantizer(m, "*input_quantizer");
+    learn(*scales);
+    scales.reset();
+    CHECK(amax(net.s1, weight) == start);
+  }
+  CHECK(net.s1.shared_site()->quantizers().find(quantizer_role::input) != nullptr);
+  std::optional<quantizer_guard<cpu_backend>> before;
+  before.emplace(m, "*");
+  scale_training<cpu_backend> scales{m, learned_scales::one, "mlp.up.weight*"};
+  learn(scales);
+  before.reset();  // the quantizers from before the training are back
+  CHECK(amax(net.s1, weight) == start);
+  CHECK(quantizer(net.s1, weight).learns() == nullptr);
+  CHECK(says(error_text(error_id::state_missing, [&] { scales.finish(); }), "mlp.up.weight_quantizer", "replaced"));
 }
 
 TEST_CASE("scale training: what cannot be learned is refused by name, and nothing has changed") {

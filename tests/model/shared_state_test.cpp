@@ -132,6 +132,31 @@ TEST_CASE("unshared_groups: a weight of a single channel has that channel's amax
   CHECK(unshared_groups(m).size() == 1);
 }
 
+TEST_CASE("unshared_groups: a weight of a single block has that block's amax, whatever its siblings have") {
+  checkpoint_host host;
+  host.add("l.gate_proj", waves({4, 16}, 0.7f));
+  host.add("l.up_proj", waves({8, 16}, 0.7f, 2.0f));  // two blocks
+  host.add("m.w1", waves({4, 16}, 0.7f));
+  host.add("m.w3", waves({4, 16}, 0.7f, 2.0f));
+  model<cpu_backend> m{host};
+  auto config = nothing_on();
+  quantizer_attribute_config a;
+  a.block_sizes = block_config{{{-2, 4}, {-1, 16}}};
+  turn_on(config, "*weight_quantizer", a);
+  quantize(m, config);
+  auto const amaxes = [&] {
+    std::vector<std::vector<float>> all;
+    for (auto const& module : m.modules())
+      all.push_back(quantizer_in(*module.slots, role::weight).members().front().amax(m.device()));
+    return all;
+  };
+  auto const before = amaxes();
+  REQUIRE(before[2] != before[3]);
+  CHECK(unshared_groups(m).empty());
+  share_state(m);
+  CHECK(amaxes() == before);
+}
+
 TEST_CASE("share_state: groups that are none are refused, and the model is as it was") {
   bench b;
   b.quantize(preset("FP8_DEFAULT_CFG"));
@@ -140,6 +165,8 @@ TEST_CASE("share_state: groups that are none are refused, and the model is as it
   CHECK(says(b.refused(error_id::config_conflict, {{"attn.q_proj", "attn.q_proj"}}), "attn.q_proj", "again"));
   CHECK(says(b.refused(error_id::config_conflict, {{"attn.q_proj"}}), "'attn.q_proj'", "two"));
   CHECK(says(b.refused(error_id::config_conflict, {{}}), "group 0 is empty"));
+  CHECK(says(error_text(error_id::config_no_match, [&] { unshared_groups(b.m, {{"attn.q_proj", "x"}}); }),
+             "unshared_groups: group 0", "'x'"));
   // a bad group behind a good one
   quantizer_attribute_config other;
   set_quantizer_attributes(b.m, "*o_proj.weight_quantizer", other);
@@ -199,7 +226,7 @@ TEST_CASE("share_state: inputs of other amaxes in number, and with a bias of the
   turn_on(config, "*input_quantizer", a);
   quantize(m, config, [&] { host.forward(batch); });
   CHECK(says(error_text(error_id::config_conflict, [&] { share_state(m, {{"attn.q_proj", "attn.o_proj"}}); }),
-             "attn.q_proj has 16", "attn.o_proj 8"));
+             "attn.q_proj.input_quantizer has 16", "attn.o_proj.input_quantizer 8"));
   CHECK_NOTHROW(share_state(m));
   quantizer_attribute_config biased;
   biased.bias = bias_config{{-1}};

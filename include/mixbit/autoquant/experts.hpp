@@ -100,6 +100,7 @@ void share_weight(B& device, site<B>& s, std::vector<std::shared_ptr<site<B>>> c
   if (s.folded) fail(error_id::state_folded, s.name, ": fold_weight has fixed this weight under its own amax");
   auto* const q = s.quantizers().find(quantizer_role::weight);
   if (q == nullptr || !q->needs_calibration()) return;
+  q->refuse_learning("complete_experts");
   if (s.rewritten(s.active))
     fail(error_id::config_conflict, q->path(), ": calibration has rewritten this weight for its own amax (as GPTQ ",
          "does), so that it cannot share its siblings'");
@@ -126,8 +127,8 @@ std::vector<std::shared_ptr<site<B>>> quantized_sites(model<B>& m) {
 /// Gives the experts that calibration showed fewer than `least_tokens` the largest amaxes of siblings that saw enough
 /// (and of their own), for each static quantizer of data; on request all weights of siblings share their largest. The
 /// active recipes are changed, and what was changed is returned. Throws `config_no_match` where no layer is an expert,
-/// `state_not_calibrated` naming an expert none of whose siblings saw enough, and `config_conflict`, `tensor_shape` or
-/// `state_folded` naming one whose amaxes cannot be taken from another; nothing is changed then.
+/// `state_not_calibrated` naming an expert none of whose siblings saw enough, and `config_conflict`, `tensor_shape`,
+/// `state_folded` or `state_nested` naming one whose amaxes cannot be taken from another; nothing is changed then.
 template <backend B>
 std::vector<completed_quantizer> complete_experts(model<B>& m, expert_options const& options = {}) {
   if (!options.siblings)

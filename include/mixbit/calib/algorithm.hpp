@@ -61,6 +61,8 @@ struct calibration {
   bool every_recipe = false;   ///< are all recipes calibrated, not the active ones alone? Max can do so in one pass
   bool ran = false;            ///< has the loop been run?
   std::vector<std::string> notes = {};
+  /// What an algorithm has to look at once quantizers that saw no data are what model_options::unseen makes of them.
+  std::vector<std::function<void(calibration&)>> at_end = {};
 
   std::vector<std::shared_ptr<site<B>>> sites() const {
     std::vector<std::shared_ptr<site<B>>> all;

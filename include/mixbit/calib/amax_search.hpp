@@ -109,11 +109,9 @@ class amax_search {
   /// `amax` has a value for each group of `weight`; `tensor_amax` is what two-level scales are relative to.
   amax_search(workspace<B>& ws, const_tensor_ref weight, partition groups, format how, std::vector<float> amax,
               float tensor_amax)
-      : ws_{ws}, groups_{groups}, how_{how}, amax_{std::move(amax)}, tensor_amax_{ws.device, 1} {
-    auto const values = fetch_floats(ws.device, weight);
-    weight_ = buffer<B, float>{ws.device, values.size()};
-    ws.device.copy_from_host(weight_.data(), values.data(), values.size() * sizeof(float));
-    ws.device.copy_from_host(tensor_amax_.data(), &tensor_amax, sizeof tensor_amax);
+      : ws_{ws}, groups_{groups}, how_{how}, amax_{std::move(amax)},
+        tensor_amax_{buffer_of(ws.device, tensor_amax)},
+        weight_{buffer_of(ws.device, fetch_floats(ws.device, weight))} {
     shape_ = dense_geometry(dtype::f32, std::span{weight.shape.data(), static_cast<std::size_t>(weight.rank)});
     shape_.where = B::place;
   }

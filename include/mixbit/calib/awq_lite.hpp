@@ -96,21 +96,14 @@ struct awq_search {
       auto s = awq_scale(seen.mean, w_mean, alpha);
       for (float& v : s) v = 1.0f / v;
       auto const both = scales_of(s, l.layer.source().type);
-      input_scale.push_back(on_device(device, both.input));
-      weight_scale.push_back(on_device(device, both.weight));
+      input_scale.push_back(buffer_of(device, both.input));
+      weight_scale.push_back(buffer_of(device, both.weight));
       scale.push_back(std::move(s));
     }
   }
   /// The first of the smallest losses.
   std::size_t best() const {
     return static_cast<std::size_t>(std::min_element(loss.begin(), loss.end()) - loss.begin());
-  }
-
- private:
-  static buffer<B, float> on_device(B& device, std::vector<float> const& values) {
-    buffer<B, float> held{device, values.size()};
-    device.copy_from_host(held.data(), values.data(), values.size() * sizeof(float));
-    return held;
   }
 };
 

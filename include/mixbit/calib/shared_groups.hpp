@@ -6,6 +6,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -31,6 +32,8 @@ struct shared_difference {
   std::string field;          ///< "input amax", "weight amax", "pre_quant_scale[3]", "weight format", ...
   std::string first_value, second_value;
 
+  /// Are they quantized to several formats, so that no amax could be shared?
+  bool is_format() const { return field.ends_with(" format"); }
   /// "a.q_proj and a.k_proj differ in input amax: 1.5 and 2"
   std::string text() const {
     return detail::concat(first, " and ", second, " differ in ", field, ": ", first_value, " and ", second_value);
@@ -86,13 +89,12 @@ std::string shared_format(sequential_quantizer<B> const* q) {
 }
 
 /// Has the member one calibrated amax for the whole weight, which a fused weight then has once? One that happens to be
-/// of a single channel has not.
+/// of a single channel or block has not: fused it is several, or (2-D blocks) io's share_fused_blocks settles it.
 template <backend B>
 bool has_whole_amax(tensor_quantizer<B> const& m) {
   auto const& n = m.numerics();
   if (n.amax_from != amax_source::calibration || !m.has_amax()) return false;
-  return is_two_level(n.how.scaling) ||
-         (n.calibrated().what != grouping_scheme::kind::axes && m.groups().group_count() == 1);
+  return is_two_level(n.how.scaling) || n.calibrated().what == grouping_scheme::kind::tensor;
 }
 
 inline std::string value_text(float const* v) { return v ? concat(*v) : std::string{"none"}; }
@@ -151,26 +153,26 @@ std::vector<shared_difference> differences_of(B& device, sharing_layer<B> const&
   return found;
 }
 
-/// Finds the layers of the groups. Throws `config_no_match` for a name that is no layer of the model, `config_conflict`
-/// for a layer named twice and for a group of fewer than two.
+/// Finds the layers of the groups, for `caller`, whose name errors have. Throws `config_no_match` for a name that is
+/// no layer of the model, `config_conflict` for a layer named twice and for a group of fewer than two.
 template <backend B>
 std::vector<sharing_group<B>> find_groups(std::vector<calibrated_layer<B>> const& layers,
-                                          std::vector<layer_group> const& groups) {
+                                          std::vector<layer_group> const& groups, std::string_view caller) {
   std::map<std::string, calibrated_layer<B> const*> by_name;
   for (auto const& l : layers) by_name[l.name()] = &l;
   std::map<std::string, std::size_t> place;
   std::vector<sharing_group<B>> found;
   for (std::size_t g = 0; g < groups.size(); ++g) {
     if (groups[g].size() < 2)
-      fail(error_id::config_conflict, "share_state: group ", g, groups[g].empty() ? " is empty" : " has one layer, '",
+      fail(error_id::config_conflict, caller, ": group ", g, groups[g].empty() ? " is empty" : " has one layer, '",
            groups[g].empty() ? "" : groups[g].front(), groups[g].empty() ? "" : "'", "; it takes two to share");
     auto& group = found.emplace_back();
     for (auto const& name : groups[g]) {
       auto const at = by_name.find(name);
       if (at == by_name.end())
-        fail(error_id::config_no_match, "share_state: group ", g, ": the model has no layer '", name, "'");
+        fail(error_id::config_no_match, caller, ": group ", g, ": the model has no layer '", name, "'");
       if (auto const [other, is_new] = place.try_emplace(name, g); !is_new)
-        fail(error_id::config_conflict, "share_state: the layer '", name, "' is in group ", other->second,
+        fail(error_id::config_conflict, caller, ": the layer '", name, "' is in group ", other->second,
              " and again in group ", g);
       group.emplace_back(*at->second);
     }
@@ -204,7 +206,7 @@ std::vector<unshared_group> unshared_groups(calibration<B>& c, std::vector<layer
                                             shared_fields const& what) {
   workspace_lock<B> const held{c.home};
   std::vector<unshared_group> all;
-  for (auto const& group : detail::find_groups(c.layers, groups)) {
+  for (auto const& group : detail::find_groups(c.layers, groups, "unshared_groups")) {
     unshared_group unshared;
     for (std::size_t i = 1; i < group.size(); ++i)
       for (auto& d : detail::differences_of(c.home.device, group.front(), group[i], what))

@@ -10,12 +10,14 @@
 #pragma once
 
 #include <algorithm>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "mixbit/calib/shared_groups.hpp"
+#include "mixbit/quantizer/largest_amax.hpp"
 
 namespace mixbit {
 
@@ -60,15 +62,20 @@ class quantizer_changes {
 };
 
 template <backend B>
-void require_ready(sharing_layer<B> const& l) {
+bool saw_data(sharing_layer<B> const& l) {
+  return l.input == nullptr || l.input->ready();
+}
+
+template <backend B>
+void require_ready(sharing_layer<B> const& l, bool input_may_wait) {
   for (auto const* q : {l.input, l.weight})
-    if (q && !q->ready())
+    if (q && !q->ready() && !(q == l.input && input_may_wait))
       fail(error_id::state_not_calibrated, q->path(), ": saw no data and has no state to share; calibrate it before");
 }
 
-/// Can the layers of a group share state at all?
+/// Can the layers of a group share state at all? `input_may_wait`: an input that saw no data becomes something later.
 template <backend B>
-void require_alike(sharing_group<B> const& group) {
+void require_alike(sharing_group<B> const& group, bool input_may_wait) {
   for (auto const& l : group) {
     if (!l.is_quantized() && !group.front().is_quantized())
       fail(error_id::config_conflict, "share_state: ", l.name(), " is not quantized: it has no state to share");
@@ -77,7 +84,7 @@ void require_alike(sharing_group<B> const& group) {
     if (l.layer.where->folded)
       fail(error_id::state_folded, l.name(), ": fold_weight has replaced this weight by its quantized values, so its ",
            "scales cannot be shared any more");
-    require_ready(l);
+    require_ready(l, input_may_wait);
     if (l.input == nullptr || !l.input->enabled()) continue;
     for (auto const& m : l.input->members())
       if (m.bias() && m.bias()->is_static())
@@ -172,21 +179,11 @@ void share_input_amax(calibration<B>& c, sharing_group<B> const& group, quantize
   B& device = c.home.device;
   auto const& first = *group.front().input;
   for (std::size_t m = 0; m < first.members().size(); ++m) {
-    std::vector<float> top = first.members()[m].amax(device);
+    std::vector<tensor_quantizer<B> const*> all;
+    for (auto const& l : group) all.push_back(&l.input->members()[m]);
+    auto const top = named("share_state", [&] { return largest_amax<B>(device, all, error_id::config_conflict); });
+    if (std::ranges::all_of(all, [&](auto const* q) { return q->amax(device) == top; })) continue;
     partition const groups = first.members()[m].groups();
-    if (top.empty()) continue;  // it takes its amax from elsewhere
-    bool differ = false;
-    for (auto const& l : group) {
-      auto const amax = l.input->members()[m].amax(device);
-      if (amax.size() != top.size())
-        fail(error_id::config_conflict, "share_state: the input of ", group.front().name(), " has ", top.size(),
-             " amaxes and that of ", l.name(), ' ', amax.size(), "; layers of one input have the same");
-      for (std::size_t i = 0; i < top.size(); ++i) {
-        differ = differ || amax[i] != top[i];
-        top[i] = std::max(top[i], amax[i]);
-      }
-    }
-    if (!differ) continue;
     for (auto const& l : group) changes.of(l, *l.input).members()[m].set_amax(device, groups, top);
   }
 }
@@ -222,6 +219,46 @@ void share_weight_amax(calibration<B>& c, sharing_group<B> const& group, quantiz
   }
 }
 
+/// Those of a group whose inputs have something to share.
+template <backend B>
+sharing_group<B> those_with_data(sharing_group<B> const& group) {
+  sharing_group<B> some;
+  std::ranges::copy_if(group, std::back_inserter(some), [](auto const& l) { return saw_data(l); });
+  return some;
+}
+
+/// An input without data takes no part; all weights do, which need none.
+template <backend B>
+void share_within(calibration<B>& c, std::vector<sharing_group<B>> const& found, shared_fields const& what) {
+  auto const notes = c.notes.size();
+  try {
+    quantizer_changes<B> changes{c};
+    for (auto const& group : found) {
+      auto const seen = those_with_data(group);
+      if (what.pre_quant_scale && seen.size() > 1) share_scale(c, seen, changes);
+      if (what.input_amax && seen.size() > 1 && seen.front().input && seen.front().input->enabled())
+        share_input_amax(c, seen, changes);
+      auto const* const weight = group.front().weight;
+      if (what.weight_amax && weight && weight->enabled()) share_weight_amax(c, group, changes);
+    }
+    changes.commit();
+  } catch (...) {
+    c.notes.resize(notes);
+    throw;
+  }
+}
+
+/// Of groups some of whose inputs saw no data: whether they share when the calibration ends.
+template <backend B>
+void note_unshared_at_end(calibration<B>& c, std::vector<layer_group> waiting, shared_fields const& what) {
+  if (waiting.empty()) return;
+  c.at_end.push_back([waiting = std::move(waiting), what](calibration<B>& at_end) {
+    for (auto const& group : unshared_groups(at_end, waiting, what))
+      for (auto const& d : group.differences)
+        at_end.notes.push_back("share_state: " + d.text() + "; not all of their group saw data to share");
+  });
+}
+
 }  // namespace detail
 
 /// Makes the layers of each group share what `what` says. Notes name layers whose weight was calibrated by max under a
@@ -231,27 +268,15 @@ void share_weight_amax(calibration<B>& c, sharing_group<B> const& group, quantiz
 template <backend B>
 void share_state(calibration<B>& c, std::vector<layer_group> const& groups, shared_fields const& what = {}) {
   workspace_lock<B> const held{c.home};
-  auto const found = detail::find_groups(c.layers, groups);
-  for (auto const& group : found) detail::require_alike(group);
-  auto const notes = c.notes.size();
-  try {
-    detail::quantizer_changes<B> changes{c};
-    for (auto const& group : found) {
-      auto const& first = group.front();
-      if (what.pre_quant_scale) detail::share_scale(c, group, changes);
-      if (what.input_amax && first.input && first.input->enabled()) detail::share_input_amax(c, group, changes);
-      if (what.weight_amax && first.weight && first.weight->enabled()) detail::share_weight_amax(c, group, changes);
-    }
-    changes.commit();
-  } catch (...) {
-    c.notes.resize(notes);
-    throw;
-  }
+  auto const found = detail::find_groups(c.layers, groups, "share_state");
+  for (auto const& group : found) detail::require_alike(group, false);
+  detail::share_within(c, found, what);
 }
 
 /// The same as a step of a config's algorithm. `groups` are grouping rules with blanks between them, what runtimes fuse
-/// where it is empty. Throws `config_no_match` for rules of the config's own that put no layers together, and
-/// `config_conflict` in a layerwise calibration, which sees one layer at a time.
+/// where it is empty. Inputs that saw no data, an expert's without tokens, are left to model_options::unseen; their
+/// groups that do not share in the end have a note. Throws `config_no_match` for rules of the config's own that put
+/// no layers together, and `config_conflict` in a layerwise calibration, which sees one layer at a time.
 template <backend B>
 void calibrate_shared_state(calibration<B>& c, algorithm_step const& step) {
   if (step.flag("layerwise"))
@@ -261,8 +286,16 @@ void calibrate_shared_state(calibration<B>& c, algorithm_step const& step) {
   if (groups.empty() && !text.empty())
     fail(error_id::config_no_match, "share_state: no quantized layers form a group by \"", text, '"');
   if (groups.empty()) c.notes.push_back("share_state: the model has no layers that runtimes fuse");
-  share_state(c, groups,
-              {step.flag("input_amax"), step.flag("weight_amax"), step.flag("pre_quant_scale")});
+  shared_fields const what{step.flag("input_amax"), step.flag("weight_amax"), step.flag("pre_quant_scale")};
+  workspace_lock<B> const held{c.home};
+  auto const found = detail::find_groups(c.layers, groups, "share_state");
+  std::vector<layer_group> waiting;
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    detail::require_alike(found[i], c.ran);
+    if (!std::ranges::all_of(found[i], detail::saw_data<B>)) waiting.push_back(groups[i]);
+  }
+  detail::share_within(c, found, what);
+  detail::note_unshared_at_end(c, std::move(waiting), what);
 }
 
 }  // namespace mixbit

@@ -24,7 +24,7 @@ class weight_columns {
       require_possible(member);
       auto const amax = member.cast_amax(device, weight);
       float const whole = member.tensor_amax(device, weight);
-      casts_.push_back({member.numerics().how, member.grouping(weight), amax, upload(whole)});
+      casts_.push_back({member.numerics().how, member.grouping(weight), amax, buffer_of(device, whole)});
     }
   }
 
@@ -70,12 +70,6 @@ class weight_columns {
         to[i] = amax[static_cast<std::size_t>((row + i) / groups.block[0] * groups.groups[1] + group)];
     }
   };
-
-  buffer<B, float> upload(float value) {
-    buffer<B, float> one{device_, 1};
-    device_.copy_from_host(one.data(), &value, sizeof value);
-    return one;
-  }
 
   void cast(one_cast const& c, std::int64_t n, float const* x, float const* amax, float* q) {
     if constexpr (B::place == device::cpu) {

@@ -148,9 +148,16 @@ inline std::vector<module_group> group_modules(std::span<std::string const> name
   return groups;
 }
 
-/// What runtimes fuse, as ModelOpt's export has it: q/k/v, gate/up, and Mixtral's w1/w3, each of one parent.
+/// What runtimes fuse, as ModelOpt's export has it: q/k/v, gate/up, and Mixtral's w1/w3, each of one parent. The model
+/// itself may be that parent: a lone attention's "q_proj" and "k_proj" read one input, too. (The rules of a search are
+/// not these: they have ModelOpt's regular expressions, which want something before a dot.)
 inline std::vector<grouping_rule> fused_layer_rules() {
-  return {"{q_proj,k_proj,v_proj}", "{gate_proj,up_proj}", "{w1,w3}"};
+  std::vector<grouping_rule> rules;
+  for (grouping_rule const pattern : {"{q_proj,k_proj,v_proj}", "{gate_proj,up_proj}", "{w1,w3}"})
+    rules.emplace_back(pattern.label(), [pattern](std::string_view module) {
+      return pattern.key("." + std::string{module});  // a segment before all names, of which the first may be empty
+    });
+  return rules;
 }
 
 }  // namespace mixbit

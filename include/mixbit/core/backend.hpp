@@ -6,6 +6,7 @@
 
 #include <concepts>
 #include <cstddef>
+#include <span>
 #include <string_view>
 #include <utility>
 
@@ -58,5 +59,17 @@ class buffer {
   T* data_ = nullptr;
   std::size_t size_ = 0;
 };
+
+/// A buffer on the device that holds these values; empty for none.
+template <backend B>
+buffer<B, float> buffer_of(B& b, std::span<float const> values) {
+  buffer<B, float> held{b, values.size()};
+  if (!values.empty()) b.copy_from_host(held.data(), values.data(), values.size_bytes());
+  return held;
+}
+template <backend B>
+buffer<B, float> buffer_of(B& b, float value) {
+  return buffer_of(b, std::span{&value, 1});
+}
 
 }  // namespace mixbit

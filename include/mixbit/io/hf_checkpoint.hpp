@@ -10,21 +10,17 @@
 // trained it) in the source's shape; everything else of the source - norms, biases, modules that are not walked -
 // passes through byte for byte from its memory map. Only the output layer of a source with tie_word_embeddings may be
 // missing there: it is left out while it equals the embedding, else written, and tie_word_embeddings becomes false.
-// Codes and scales are those of policy `stored` whatever the model simulates: scale = amax/bound in float32, code =
-// round to even of clamp(x/scale). Weights are encoded one at a time when their turn in the file comes, so a plan holds
-// views: write it before weights move.
+// Codes and scales are those of policy `stored` whatever the model simulates (io/hf_encoding.hpp). Weights are encoded
+// one at a time when their turn in the file comes, so a plan holds views: write it before weights move.
 #pragma once
 
 #include <algorithm>
-#include <cstring>
 #include <filesystem>
 #include <optional>
 #include <string>
 #include <unordered_map>
-#include <unordered_set>
 #include <vector>
 
-#include "mixbit/calib/host_floats.hpp"
 #include "mixbit/io/folders.hpp"
 #include "mixbit/io/hf_config.hpp"
 #include "mixbit/io/hf_encoding.hpp"
@@ -32,6 +28,8 @@
 #include "mixbit/io/hf_fused.hpp"
 #include "mixbit/io/hf_rewritten.hpp"
 #include "mixbit/io/hf_source.hpp"
+#include "mixbit/io/hf_tied.hpp"
+#include "mixbit/io/hf_values.hpp"
 #include "mixbit/io/safetensors_shards.hpp"
 #include "mixbit/io/staged_output.hpp"
 #include "mixbit/model/model.hpp"
@@ -54,22 +52,19 @@ struct hf_export_options {
 template <backend B>
 class hf_export {
  public:
-  /// Throws before anything is written: `state_folded`, `state_not_calibrated`, `format_value` for a module whose
-  /// quantizers no Hugging Face form exists for, `file_content` for one that the source has not, or in another shape.
+  /// Throws before anything is written: `state_folded`, `state_not_calibrated`, `state_nested`, `format_value` for a
+  /// module whose quantizers no Hugging Face form exists for, `file_content` for one that the source has not, or in
+  /// another shape, or without floats to write in their type.
   hf_export(model<B>& m, std::filesystem::path const& source, hf_export_options options = {})
-      : model_{m}, options_{std::move(options)}, source_{source} {
-    auto const modules = m.modules();
-    for (auto const& module : modules) {
-      walked_.insert(module.name);
-      if (module.layout.kind == site_kind::lookup) embeddings_.push_back(module);
-    }
-    for (auto const& module : modules) add_module(module);
-    for (auto const& module : modules)
+      : model_{m}, options_{std::move(options)}, source_{source}, modules_{m.modules()}, tied_{modules_} {
+    for (auto const& module : modules_) add_module(module);
+    for (auto const& module : modules_)
       for (auto const& name : module.slots->shared_site()->scales_folded_into) add_rewritten(module.name, name);
     for (auto const& name : source_.tensors().names())
       if (items_.try_emplace(name, item{source_.tensors().at(name), {}, {}}).second) note_unwalked(name);
     for (auto const& head : heads_) add_head(head);
-    fused_blocks();
+    for (auto const i : detail::hf::share_single_blocks(layers_, encodings_, options_.share_fused_blocks, notes_))
+      items_.at(layers_[i].name + ".weight_scale").scales = encodings_[i].scales();
     detail::hf::note_unshared(m, layers_, notes_);
     finish_notes();
   }
@@ -100,8 +95,6 @@ class hf_export {
     std::optional<std::size_t> encode;  ///< index into layers_
     bool block_scales = false;          ///< what encoding gives beside the codes: the blocks' E4M3 or E8M0 scales
   };
-  /// As the file has it: in PyTorch's axes, and never flattened.
-  static const_tensor_ref file_weight(module_ref<B> const& module) { return module.layout.weight.apply(module.weight); }
 
   void add_module(module_ref<B> const& module) {
     auto& s = *module.slots->shared_site();
@@ -113,7 +106,7 @@ class hf_export {
     if (module.weight.data == nullptr) return;
     unquantized_.push_back(module.name);
     bool const there = source_.tensors().contains(module.name + ".weight");
-    if (is_tied_head(module)) heads_.push_back(module);
+    if (tied_.is_head(source_, module)) heads_.push_back(module);
     else if (!there) fail_missing(module.name);
     if (there) add_unquantized(module, module.name + ".weight");
   }
@@ -128,6 +121,7 @@ class hf_export {
     if (!there.same_shape(written))
       fail(error_id::file_content, source_.tensors().label(), ": tensor ", in_quotes(name), " is ", to_string(there),
            ", and the host's has ", written.size(), " values");
+    require_floats(name, there.type);
     items_[name] = {there, {}, {}};
     host_weights_[name] = written;
   }
@@ -135,45 +129,19 @@ class hf_export {
   /// In the type of the source's tensor `like`, which is the module's own but for a head that was tied.
   void add_unquantized(module_ref<B> const& module, std::string const& like) {
     auto const there = source_.tensors().at(like);
-    const_tensor_ref const weight = file_weight(module);
+    const_tensor_ref const weight = detail::hf::file_weight(module);
     require_shape(module.name, like, weight);
-    if (!is_compute(there.type))
-      fail(error_id::file_content, source_.tensors().label(), ": tensor ", in_quotes(like), " is ",
-           name_of(there.type), "; weights that are not quantized are float32, float16 or bfloat16");
+    require_floats(like, there.type);
     items_[module.name + ".weight"] = {there, {}, {}};
     host_weights_[module.name + ".weight"] = weight;
   }
 
-  /// The output layer of a source whose file has that layer's weight once, as the embedding's. It is known by its name,
-  /// or because it lies in the memory of an embedding of the walk.
-  bool is_tied_head(module_ref<B> const& module) const {
-    return source_.is_tied() && module.layout.kind != site_kind::lookup &&
-           (module.name.ends_with("lm_head") ||
-            std::any_of(embeddings_.begin(), embeddings_.end(),
-                        [&](auto const& e) { return e.weight.data == module.weight.data; }));
-  }
-
-  /// The source's tensor that a head was tied to: of the embedding in its memory, else of one of its shape, else a
-  /// table of its shape that is not walked. Empty where there is none.
-  std::string table_of(module_ref<B> const& head) const {
-    auto const& file = source_.tensors();
-    auto const fits = [&](std::string const& name) {
-      return file.contains(name) && file.at(name).same_shape(file_weight(head));
-    };
-    for (bool const anywhere : {false, true})
-      for (auto const& e : embeddings_)
-        if ((anywhere || e.weight.data == head.weight.data) && fits(e.name + ".weight")) return e.name + ".weight";
-    for (auto const& name : file.names())
-      if (auto const module = module_of(name); module && !walked_.contains(*module) && fits(name)) return name;
-    return {};
-  }
-
   /// An unquantized head that was tied, once it is known what the file has of its table.
   void add_head(module_ref<B> const& head) {
-    std::string const table = table_of(head), name = head.name + ".weight";
+    std::string const table = tied_.table_of(source_, head), name = head.name + ".weight";
     bool const there = source_.tensors().contains(name);
     if (table.empty() && !there) fail_missing(head.name);
-    if (!table.empty() && is_written_as(file_weight(head), table)) return;
+    if (!table.empty() && is_written_as(detail::hf::file_weight(head), table)) return;
     if (!there) add_unquantized(head, table);
     untie(head.name);
   }
@@ -199,11 +167,12 @@ class hf_export {
     if (recipe.branch)
       fail(error_id::format_value, module.name, ": svdquant computes a branch beside this weight, and these ",
            "checkpoints have no place for it");
+    recipe.find(quantizer_role::weight)->refuse_learning("an export");
     const_tensor_ref const view = source_weight(module);
     require_source(module);
     hf_layer layer{module.name, form.format, view, form.weight->grouping(view), module.layout.kind};
     encodings_.emplace_back(model_.device(), *form.weight, view, layer.groups);
-    add_tensors(layer, file_weight(module), form.input);
+    add_tensors(layer, detail::hf::file_weight(module), form.input);
     layers_.push_back(std::move(layer));
   }
 
@@ -223,29 +192,6 @@ class hf_export {
     add(layer.name + ".input_scale", {{scalar, nullptr}, {detail::hf::tensor_scale(input->numerics(), amax)}, {}});
   }
 
-  void fused_blocks() {
-    for (auto const& group : detail::hf::fused_groups(layers_)) {
-      float largest = 0;
-      bool const single = std::all_of(group.begin(), group.end(), [&](std::size_t i) {
-        auto const& amax = encodings_[i].amax();
-        largest = std::max(largest, amax.empty() ? 0.0f : amax.front());
-        return layers_[i].format.algorithm == hf_algorithm::fp8_2d_blocks && amax.size() == 1;
-      });
-      if (!single) continue;
-      for (std::size_t const i : group) {
-        if (encodings_[i].amax().front() == largest) continue;
-        if (!options_.share_fused_blocks) {
-          notes_.push_back(layers_[i].name +
-                           ": its one block keeps its own scale; a loader that fuses it needs share_fused_blocks");
-          continue;
-        }
-        notes_.push_back(layers_[i].name + ": its one block takes the scale of the layers that it is fused with");
-        encodings_[i].take_amax(largest);
-        items_.at(layers_[i].name + ".weight_scale").scales = encodings_[i].scales();
-      }
-    }
-  }
-
   void add(std::string name, item i) {
     if (i.encode == std::nullopt && source_.tensors().contains(name))
       fail(error_id::file_content, source_.tensors().label(), ": has a tensor ", in_quotes(name), " already");
@@ -255,6 +201,13 @@ class hf_export {
   [[noreturn]] void fail_missing(std::string const& module) const {
     fail(error_id::file_content, source_.tensors().label(), ": has no tensor ", in_quotes(module + ".weight"),
          " for the module ", in_quotes(module));
+  }
+
+  /// Of a tensor that is written in the source's type from the host's values.
+  void require_floats(std::string const& tensor, dtype type) const {
+    if (!is_compute(type))
+      fail(error_id::file_content, source_.tensors().label(), ": tensor ", in_quotes(tensor), " is ", name_of(type),
+           "; weights that are not quantized are float32, float16 or bfloat16");
   }
 
   void require_shape(std::string const& module, std::string const& tensor, const_tensor_ref const& weight) const {
@@ -267,23 +220,16 @@ class hf_export {
   /// A tied output layer that is quantized becomes a tensor of its own, and the config says so.
   void require_source(module_ref<B> const& module) {
     std::string const name = module.name + ".weight";
-    bool const there = source_.tensors().contains(name), tied = is_tied_head(module);
-    if (there) require_shape(module.name, name, file_weight(module));
-    else if (!tied || table_of(module).empty()) fail_missing(module.name);
+    bool const there = source_.tensors().contains(name), tied = tied_.is_head(source_, module);
+    if (there) require_shape(module.name, name, detail::hf::file_weight(module));
+    else if (!tied || tied_.table_of(source_, module).empty()) fail_missing(module.name);
     if (tied) untie(module.name);
-  }
-
-  /// "a.b" of "a.b.weight".
-  static std::optional<std::string> module_of(std::string const& tensor) {
-    constexpr std::string_view suffix = ".weight";
-    if (!tensor.ends_with(suffix)) return std::nullopt;
-    return tensor.substr(0, tensor.size() - suffix.size());
   }
 
   /// Tables and matrices that the host does not walk stay unquantized, and loaders are told.
   void note_unwalked(std::string const& name) {
-    auto const module = module_of(name);
-    if (module && source_.tensors().at(name).rank >= 2 && !walked_.contains(*module)) unquantized_.push_back(*module);
+    auto const module = detail::hf::module_of(name);
+    if (module && source_.tensors().at(name).rank >= 2 && !tied_.is_walked(*module)) unquantized_.push_back(*module);
   }
 
   void finish_notes() {
@@ -336,34 +282,23 @@ class hf_export {
     writer.write({due.shape, bytes.data()});
   }
 
-  /// A host's weight dense in PyTorch's order and in the source's type; exact where the host's type is no narrower.
-  std::vector<std::byte> converted(const_tensor_ref const& w, dtype type);
+  std::vector<std::byte> converted(const_tensor_ref const& w, dtype type) {
+    return detail::hf::converted(model_.device(), w, type);
+  }
 
   model<B>& model_;
   hf_export_options options_;
   hf_source source_;
+  std::vector<module_ref<B>> modules_;  ///< of the walk
+  detail::hf::tied_weights<B> tied_;
   std::unordered_map<std::string, item> items_;
   std::unordered_map<std::string, const_tensor_ref> host_weights_;  ///< unquantized, from the walk
-  std::unordered_set<std::string> walked_;
-  std::vector<module_ref<B>> embeddings_, heads_;  ///< of the walk; heads_: unquantized, and tied in the source
+  std::vector<module_ref<B>> heads_;  ///< unquantized, and tied in the source
   std::vector<std::string> unquantized_, notes_;
   std::vector<hf_layer> layers_;
   std::vector<hf_encoding<B>> encodings_;  ///< of layers_
   bool untied_ = false;
 };
-
-template <backend B>
-std::vector<std::byte> hf_export<B>::converted(const_tensor_ref const& w, dtype type) {
-  std::vector<std::byte> dense(static_cast<std::size_t>(w.size()) * size_of(type));
-  auto const values = fetch_floats(model_.device(), w);
-  visit_compute(type, [&]<class To>(To) {
-    for (std::size_t i = 0; i < values.size(); ++i) {
-      To const to = from_float<To>(values[i]);
-      std::memcpy(dense.data() + i * sizeof to, &to, sizeof to);
-    }
-  });
-  return dense;
-}
 
 /// Checks, then writes into a staged output that the caller commits. Returns the plan's notes.
 template <backend B>

@@ -105,14 +105,13 @@ class hf_encoding {
  private:
   std::vector<std::uint8_t> encode(B& device, bool wants_scales) const {
     auto const size = storage_size_of(how_, weight_, groups_);
-    buffer<B, float> amax{device, amax_.size()}, tensor{device, 2};  // of the tensor: its amax, its scale
+    buffer<B, float> const amax = buffer_of(device, amax_), tensor_amax = buffer_of(device, tensor_amax_);
+    buffer<B, float> tensor_scale{device, 1};
     buffer<B, std::uint8_t> codes{device, static_cast<std::size_t>(size.payload)};
     buffer<B, std::uint8_t> scales{device, static_cast<std::size_t>(size.scales)};
-    device.copy_from_host(amax.data(), amax_.data(), amax_.size() * sizeof(float));
-    device.copy_from_host(tensor.data(), &tensor_amax_, sizeof tensor_amax_);
     encode_args args{weight_, groups_, amax.data(), how_, codes.data(), scales.data()};
-    args.tensor_amax = tensor.data();
-    args.tensor_scale = tensor.data() + 1;
+    args.tensor_amax = tensor_amax.data();
+    args.tensor_scale = tensor_scale.data();
     if (numerics_.groups_from_data) args.use = amax_use::data;
     device.encode(args);
     std::vector<std::uint8_t> host(static_cast<std::size_t>(wants_scales ? size.scales : size.payload));

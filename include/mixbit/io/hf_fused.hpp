@@ -2,9 +2,11 @@
 // all of it, and what they compute is then not what the model simulates.
 #pragma once
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
+#include "mixbit/io/hf_encoding.hpp"
 #include "mixbit/io/hf_format.hpp"
 #include "mixbit/model/shared_state.hpp"
 
@@ -17,14 +19,42 @@ void note_unshared(model<B>& m, std::vector<hf_layer> const& layers, std::vector
   std::vector<layer_group> groups;
   for (auto const& members : fused_groups(layers)) {
     layer_group group;
+    auto const& first = layers[members.front()].format;
     for (std::size_t const i : members)
-      if (layers[i].format == layers[members.front()].format && layers[i].format.has_input_scale())
-        group.push_back(layers[i].name);
+      if (layers[i].format == first && (first.has_input_scale() || first.is_nvfp4())) group.push_back(layers[i].name);
     if (group.size() == members.size()) groups.push_back(std::move(group));
   }
   for (auto const& group : unshared_groups(m, groups))
     for (auto const& d : group.differences)
-      notes.push_back(d.text() + "; loaders that fuse them take the larger scale for both, share_state makes it one");
+      notes.push_back(d.text() + "; loaders that fuse them take the larger scale for both, " +
+                      (d.is_format() ? "and share_state needs one format to make it one" : "share_state makes it one"));
+}
+
+/// Fused layers that are a single 2-D block each: their amaxes become the largest where `share` says so, else a line
+/// says that they are not (hf_export_options::share_fused_blocks). Returns those that have changed.
+template <backend B>
+std::vector<std::size_t> share_single_blocks(std::vector<hf_layer> const& layers,
+                                             std::vector<hf_encoding<B>>& encodings, bool share,
+                                             std::vector<std::string>& notes) {
+  std::vector<std::size_t> changed;
+  for (auto const& group : fused_groups(layers)) {
+    float largest = 0;
+    bool const single = std::all_of(group.begin(), group.end(), [&](std::size_t i) {
+      auto const& amax = encodings[i].amax();
+      largest = std::max(largest, amax.empty() ? 0.0f : amax.front());
+      return layers[i].format.algorithm == hf_algorithm::fp8_2d_blocks && amax.size() == 1;
+    });
+    for (std::size_t const i : group) {
+      if (!single || encodings[i].amax().front() == largest) continue;
+      notes.push_back(layers[i].name +
+                      (share ? ": its one block takes the scale of the layers that it is fused with"
+                             : ": its one block keeps its own scale; a loader that fuses it needs share_fused_blocks"));
+      if (!share) continue;
+      encodings[i].take_amax(largest);
+      changed.push_back(i);
+    }
+  }
+  return changed;
 }
 
 }  // namespace mixbit::detail::hf

@@ -74,13 +74,20 @@ class scale_folding {
     }
   }
 
-  /// Each result is computed once in scratch memory: one that is not finite must leave all as it is. Throws
-  /// `format_value` naming it.
+  /// Each result is computed once in scratch memory, of all the writes to it: one that is not finite must leave all as
+  /// it is. Throws `format_value` naming it.
   void try_writes() {
+    std::set<void const*> tried;
     for (auto& w : writes_) {
+      if (!tried.insert(w.target.data).second) continue;
       workspace_lock<B> const held{c_.home};
       tensor_ref const y = allocate_like(w.target, c_.home.scratch);
-      run(w, y);
+      const_tensor_ref from = w.target;
+      for (auto& part : writes_) {
+        if (part.target.data != w.target.data) continue;
+        run(part, from, y);
+        from = y;
+      }
       auto* const amax = static_cast<float*>(c_.home.scratch.allocate(sizeof(float)));
       auto* const flags = static_cast<data_flags*>(c_.home.scratch.allocate(sizeof(data_flags)));
       c_.home.device.zero(amax, sizeof *amax);
@@ -96,7 +103,7 @@ class scale_folding {
 
   void commit() {
     workspace_lock<B> const held{c_.home};
-    for (auto& w : writes_) run(w, w.target);
+    for (auto& w : writes_) run(w, w.target, w.target);
     changes_.commit();
     for (auto& [where, tensors] : marks_) {
       where->quantizers().absorbed_scale.clear();
@@ -161,9 +168,7 @@ class scale_folding {
     if (l.weight.data == nullptr)
       fail(error_id::config_conflict, op, ": the walk gives no weight of ", l.name());
     if (auto const* const q = l.where->recipes.empty() ? nullptr : l.quantizers().find(quantizer_role::weight))
-      for (auto const& member : q->members())
-        if (member.learns())
-          fail(error_id::state_nested, op, ": a scale_training is at ", member.name(), "; finish it before");
+      detail::named(op, [&] { q->refuse_learning("folding scales"); });
     require_one_user(op, l);
   }
 
@@ -175,13 +180,8 @@ class scale_folding {
            "weight, so dropping it would change what the layer computes");
   }
 
-  buffer<B, float> on_device(std::vector<float> const& factors) {
-    buffer<B, float> held{c_.home.device, factors.size()};
-    c_.home.device.copy_from_host(held.data(), factors.data(), factors.size() * sizeof(float));
-    return held;
-  }
   void add_write(std::string what, tensor_ref target, int axis, std::vector<float> const& factors) {
-    writes_.push_back({std::move(what), target, axis, on_device(factors)});
+    writes_.push_back({std::move(what), target, axis, buffer_of(c_.home.device, factors)});
   }
 
   void scale_vector(preceding_op const& op, tensor_ref const& t, char const* what, std::vector<float> const& scale) {
@@ -230,7 +230,7 @@ class scale_folding {
       workspace_lock<B> const held{c_.home};
       const_tensor_ref const w = l.layer.source();
       tensor_ref const scaled_rows = allocate_like(w, c_.home.scratch);
-      buffer<B, float> const factors = on_device(scale);
+      buffer<B, float> const factors = buffer_of(c_.home.device, scale);
       c_.home.device.scale_channels({w, scaled_rows, 0, w.shape[0], factors.data()});
       calibrate_by_max(c_, changes_.of(l, *l.weight), scaled_rows);
       c_.notes.push_back(l.name() + ": takes a scale into its rows, which do not have scales of their own: it is " +
@@ -278,8 +278,8 @@ class scale_folding {
   /// The walk shows it as the host's to write.
   static tensor_ref writable(const_tensor_ref const& t) { return {t, const_cast<void*>(t.data)}; }
 
-  void run(write& w, tensor_ref y) {
-    c_.home.device.scale_channels({w.target, y, w.axis, w.target.shape[w.axis], w.factors.data()});
+  void run(write& w, const_tensor_ref x, tensor_ref y) {
+    c_.home.device.scale_channels({x, y, w.axis, w.target.shape[w.axis], w.factors.data()});
   }
 
   calibration<B>& c_;

@@ -37,8 +37,9 @@ inline amax_function set_amax_to(float value) {
 
 /// Puts f(amax) in the place of each amax of the matching quantizers that are calibrated. Returns how many quantizers
 /// that are. Throws `config_no_match` for a pattern that matches none, `state_not_calibrated` where none of them has an
-/// amax, `state_folded` for a folded weight's, and `format_amax` for a value that is negative or not finite, or whose
-/// scale overflows the type that holds it; nothing is changed then.
+/// amax, `state_folded` for a folded weight's, `state_nested` for one whose scale is being learned, and
+/// `format_amax` for a value that is negative or not finite, or whose scale overflows the type that holds it; nothing
+/// is changed then.
 template <backend B>
 int postprocess_amax(model<B>& m, pattern const& which, amax_function const& f) {
   struct change {
@@ -53,6 +54,7 @@ int postprocess_amax(model<B>& m, pattern const& which, amax_function const& f) 
     for (auto& member : q.quantizer->members()) {
       if (!member.has_amax()) continue;
       q.refuse_folded();
+      q.quantizer->refuse_learning("postprocess_amax");
       auto values = member.amax(m.device());
       for (float& v : values) v = f(v);
       member.require_amax(values);
@@ -71,12 +73,14 @@ int postprocess_amax(model<B>& m, pattern const& which, amax_function const& f) 
 /// Keeps the matching quantizers as they are - on or off, attributes, amaxes, pre_quant_scale, and for a weight's what
 /// an algorithm has put in the weight's place - and puts them back when it ends. Meanwhile copies stand in their place,
 /// to be changed at will. A site that was quantized anew is left so; a weight that was folded stays folded, its
-/// quantizer off.
+/// quantizer off. Not around weights whose scales are being learned: the training, which may end first, would lose what
+/// it learns, so making one there throws `state_nested`. A guard of other quantizers, or from before it, is fine.
 template <backend B>
 class quantizer_guard {
  public:
   quantizer_guard(model<B>& m, pattern const& which) : numerics_{m.options().numerics} {
     auto const all = detail::match_quantizers(m, which);
+    for (auto const& q : all) q.quantizer->refuse_learning("a quantizer_guard");
     for (auto const& q : all) {
       auto const& s = q.owner.slots->shared_site();
       kept_.push_back({s, s->generation, q.quantizer->copy(m.device(), numerics_), q.quantizer, {}, {}, s->active});

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <algorithm>
+#include <iterator>
 #include <set>
 #include <string>
 #include <vector>
@@ -86,8 +87,9 @@ struct calibration_report {
 
 namespace detail {
 
+/// `why`: what is known of those that saw no data, beyond that.
 template <backend B>
-void require_calibrated(calibration<B> const& c) {
+void require_calibrated(calibration<B> const& c, std::vector<std::string> const& why) {
   std::string missing;
   int count = 0;
   for_each_calibrated(c, [&](auto& q) {
@@ -98,8 +100,11 @@ void require_calibrated(calibration<B> const& c) {
     if (++count <= 5) missing += (missing.empty() ? "" : ", ") + q.path();
   });
   if (count == 0) return;
+  std::string more;
+  for (std::size_t i = 0; i < std::min<std::size_t>(why.size(), 5); ++i) more += "; " + why[i];
   fail(error_id::state_not_calibrated, count, " static quantizer(s) saw no data: ", missing, count > 5 ? ", ..." : "",
-       c.ran ? "; the forward_loop reached no such layer" : "; give a forward_loop that runs calibration batches");
+       c.ran ? "; the forward_loop reached no such layer" : "; give a forward_loop that runs calibration batches",
+       more);
 }
 
 template <backend B>
@@ -128,10 +133,11 @@ calibration<B> calibration_of(model<B>& m, std::vector<module_ref<B>> const& mod
 /// left out of it is said.
 template <backend B>
 calibration_report concluded(model<B>& m, calibration<B>& c) {
-  if (c.ran)
-    for (auto& note : settle_unseen(c.sites(), m.options().unseen, m.options().numerics))
-      c.notes.push_back(std::move(note));
-  require_calibrated(c);
+  settled_quantizers settled;
+  if (c.ran) settled = settle_unseen(c.sites(), m.options().unseen, m.options().numerics);
+  std::ranges::move(settled.notes, std::back_inserter(c.notes));
+  require_calibrated(c, settled.left);
+  for (auto const& look : c.at_end) look(c);
   report_nonfinite(c);
   return {std::move(c.notes), tokens_of(c.sites())};
 }
@@ -291,7 +297,7 @@ calibration_report calibrate(model<B>& m, algorithm_config const& algorithm, for
   if (several || detail::is_max(algorithm)) report = max_calibrate(m, modules, loop);
   if (!detail::is_max(algorithm))
     for (auto& note : run_algorithm(m, modules, algorithm, loop).notes)
-      if (std::ranges::find(report.notes, note) == report.notes.end()) report.notes.push_back(std::move(note));
+      detail::note_once(report.notes, std::move(note));
   report.tokens = detail::tokens_of(sites);
   change.commit();
   return report;

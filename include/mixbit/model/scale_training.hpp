@@ -68,11 +68,7 @@ class learned_scale final : public scale_learner<B> {
   code_range const& range() const { return range_; }
   std::vector<float> const& before() const { return is_dual() ? parameter.before : parameter.after; }
   /// Takes up what the parameter says.
-  void hold(B& device) {
-    buffer<B, float> next{device, parameter.after.size()};
-    device.copy_from_host(next.data(), parameter.after.data(), parameter.after.size() * sizeof(float));
-    after_ = std::move(next);
-  }
+  void hold(B& device) { after_ = buffer_of(device, parameter.after); }
 
   /// The codes are those of `before`, and stand for what a file's would with the scales of `after`.
   bool quantize(B& device, arena& scratch, fake_quantize_args const& a) override {
@@ -135,7 +131,7 @@ void require_learnable(matched_quantizer<B> const& q) {
 
 /// Learns the scales of the matching weight quantizers, from when it is made to when it ends. Backwards that go through
 /// weight_backward (or a tape's link) add to the gradients; they may come from several threads, whose order then shows
-/// in the last bits. Of two scales an export knows nothing before they are finished.
+/// in the last bits. Until it ends, exports, postprocess_amax and the like refuse these quantizers (`state_nested`).
 template <backend B>
 class scale_training {
  public:

@@ -15,8 +15,10 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
+#include "mixbit/quantizer/largest_amax.hpp"
 #include "mixbit/quantizer/site.hpp"
 
 namespace mixbit {
@@ -52,22 +54,23 @@ struct amax_to_set {
   }
 };
 
-/// Throws `config_conflict` where what `from` has seen says nothing of what `to` will see.
+/// Why what `from` has seen says nothing of what `to` will see; empty where it does.
 template <backend B>
-void require_alike(B& device, sequential_quantizer<B> const& to, sequential_quantizer<B> const& from) {
-  auto const refuse = [&](auto const&... how) {
-    fail(error_id::config_conflict, to.path(), ": its amax cannot be taken from ", from.path(), ", which ", how...);
+std::string unlikeness(B& device, sequential_quantizer<B> const& to, sequential_quantizer<B> const& from) {
+  auto const which = [&](char const* how) {
+    return concat(to.path(), ": its amax cannot be taken from ", from.path(), ", which ", how);
   };
   if (to.pre_quant_scale(device) != from.pre_quant_scale(device))
-    refuse("scales its channels by another pre_quant_scale");
-  if (to.members().size() != from.members().size()) refuse("is another sequence of quantizers");
+    return which("scales its channels by another pre_quant_scale");
+  if (to.members().size() != from.members().size()) return which("is another sequence of quantizers");
   for (std::size_t i = 0; i < to.members().size(); ++i) {
     auto const &mine = to.members()[i], &other = from.members()[i];
     if (!mine.needs_calibration() && !other.needs_calibration()) continue;
-    if (!mine.numerics().same_calibration(other.numerics())) refuse("is calibrated otherwise");
+    if (!mine.numerics().same_calibration(other.numerics())) return which("is calibrated otherwise");
     if (auto const* const bias = mine.bias(); bias != nullptr && bias->is_static())
-      refuse("has a static bias of its own data, as has this one");
+      return which("has a static bias of its own data, as has this one");
   }
+  return {};
 }
 
 /// The largest amaxes of `from`, and of what `to` has, for each member of `to` that has an amax. Throws
@@ -76,25 +79,18 @@ template <backend B>
 std::vector<amax_to_set<B>> largest_of(B& device, sequential_quantizer<B>& to,
                                        std::vector<sequential_quantizer<B> const*> const& from) {
   std::vector<amax_to_set<B>> found;
-  for (auto const* const q : from) require_alike(device, to, *q);
+  for (auto const* const q : from)
+    if (auto const why = unlikeness(device, to, *q); !why.empty()) fail(error_id::config_conflict, why);
   for (std::size_t i = 0; i < to.members().size(); ++i) {
     auto& member = to.members()[i];
     if (!member.needs_calibration()) continue;
-    amax_to_set<B> next{&member, member.groups(), member.amax(device)};
-    auto const take_whole = [&](tensor_quantizer<B> const& of) {
-      if (of.holds_tensor_amax()) next.whole = std::max(next.whole.value_or(0), of.tensor_amax(device, {}));
-    };
-    take_whole(member);
-    for (auto const* const q : from) {
-      auto const& other = q->members()[i];
-      take_whole(other);
-      auto const theirs = other.amax(device);
-      if (next.amax.empty()) next.groups = other.groups(), next.amax.resize(theirs.size());
-      if (theirs.size() != next.amax.size())
-        fail(error_id::tensor_shape, member.name(), ": ", next.amax.size(), " amaxes, but ", other.name(), " has ",
-             theirs.size());
-      std::ranges::transform(next.amax, theirs, next.amax.begin(), [](float a, float b) { return std::max(a, b); });
-    }
+    std::vector<tensor_quantizer<B> const*> all{&member};
+    for (auto const* const q : from) all.push_back(&q->members()[i]);
+    auto const with_groups = std::ranges::find_if(all, [](auto const* q) { return q->has_amax(); });
+    if (with_groups == all.end()) continue;
+    amax_to_set<B> next{&member, (*with_groups)->groups(), largest_amax<B>(device, all, error_id::tensor_shape)};
+    for (auto const* const q : all)
+      if (q->holds_tensor_amax()) next.whole = std::max(next.whole.value_or(0), q->tensor_amax(device, {}));
     if (next.whole) next.whole = std::max(*next.whole, *std::ranges::max_element(next.amax));
     next.check();
     found.push_back(std::move(next));
@@ -118,35 +114,55 @@ std::vector<sequential_quantizer<B> const*> siblings_of(std::vector<std::shared_
   return found;
 }
 
-/// What a quantizer that saw no data takes from its siblings, in recipe `index` of a site. Nothing where none saw any.
+/// The recipes of a search say the same of one quantizer.
+inline void note_once(std::vector<std::string>& notes, std::string note) {
+  if (std::ranges::find(notes, note) == notes.end()) notes.push_back(std::move(note));
+}
+
+/// What became of quantizers that saw no data, a line each.
+struct settled_quantizers {
+  std::vector<std::string> notes;
+  std::vector<std::string> left;  ///< why siblings that saw data are no help to one that stays as it is
+};
+
+/// What a quantizer that saw no data takes from its siblings, in recipe `index` of a site: of those whose data say
+/// something of it. Nothing where none saw any.
 template <backend B>
 void find_unseen(std::vector<std::shared_ptr<site<B>>> const& family, site<B>& s, std::size_t index,
-                 std::vector<amax_to_set<B>>& changes, std::vector<std::string>& notes) {
+                 std::vector<amax_to_set<B>>& changes, settled_quantizers& settled) {
   auto const same_recipe = [index](site<B> const& other) {
     return index < other.recipes.size() ? &other.recipes[index] : nullptr;
   };
   for (auto& q : s.recipes[index].quantizers) {
     if (!q.enabled() || q.role() == quantizer_role::weight || q.ready()) continue;
-    auto const from = siblings_of<B>(family, q, same_recipe);
+    std::string why;
+    auto from = siblings_of<B>(family, q, same_recipe);
+    auto const unlike = std::erase_if(from, [&](auto const* other) {
+      auto const said = unlikeness(s.home->device, q, *other);
+      if (why.empty()) why = said;
+      return !said.empty();
+    });
+    if (from.empty() && unlike != 0) note_once(settled.left, why);
     if (from.empty()) continue;
     for (auto& change : largest_of<B>(s.home->device, q, from)) changes.push_back(std::move(change));
-    auto note = concat(q.path(), ": saw no data; it has the largest amax of ", from.size(), " sibling(s)");
-    if (std::ranges::find(notes, note) == notes.end()) notes.push_back(std::move(note));  // several recipes
+    note_once(settled.notes,
+              concat(q.path(), ": saw no data; it has the largest amax of ", from.size(), " sibling(s)"));
+    if (unlike != 0) note_once(settled.notes, concat(why, ": ", unlike, " such sibling(s) were left out"));
   }
 }
 
-/// Gives quantizers that saw no data the largest amaxes of siblings that saw some; a line for each. Those without such
-/// siblings are left as they are.
+/// Gives quantizers that saw no data the largest amaxes of siblings that saw some. Those without such siblings, or
+/// whose siblings scale their channels otherwise, are left as they are.
 template <backend B>
-std::vector<std::string> take_from_siblings(std::vector<std::shared_ptr<site<B>>> const& sites,
-                                            sibling_rule const& rule) {
-  std::vector<std::string> notes;
+settled_quantizers take_from_siblings(std::vector<std::shared_ptr<site<B>>> const& sites,
+                                      sibling_rule const& rule) {
+  settled_quantizers settled;
   std::vector<amax_to_set<B>> changes;
   for (auto const& [key, family] : families_of(sites, rule))
     for (auto const& s : family)
-      for (std::size_t r = 0; r < s->recipes.size(); ++r) find_unseen<B>(family, *s, r, changes, notes);
+      for (std::size_t r = 0; r < s->recipes.size(); ++r) find_unseen<B>(family, *s, r, changes, settled);
   for (auto const& change : changes) change.set(sites.front()->home->device);
-  return notes;
+  return settled;
 }
 
 }  // namespace detail

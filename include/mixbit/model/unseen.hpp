@@ -29,7 +29,8 @@ class unseen_quantizers {
   unseen_quantizers() = default;
   static unseen_quantizers refuse() { return {}; }
   static unseen_quantizers take_from_data() { return {become::dynamic, 0}; }
-  /// The largest amax of the siblings that saw data. Who has none stays refused. Throws `config_value` for an empty
+  /// The largest amax of the siblings that saw data. Who has none, or whose siblings were calibrated for other
+  /// data (under pre_quant_scales of their own), stays refused. Throws `config_value` for an empty
   /// rule.
   static unseen_quantizers take_from(sibling_rule rule) {
     if (!rule) fail(error_id::config_value, "unseen: the rule that says which layers are siblings is empty");
@@ -70,11 +71,11 @@ class unseen_quantizers {
 
 namespace detail {
 
-/// Changes the quantizers that saw no data, where others did; a line for each. Throws `format_value` naming one whose
+/// Changes the quantizers that saw no data, where others did. Throws `format_value` naming one whose
 /// format cannot be what `unseen` says.
 template <backend B>
-std::vector<std::string> settle_unseen(std::vector<std::shared_ptr<site<B>>> const& sites,
-                                       unseen_quantizers const& unseen, numerics_options const& numerics) {
+settled_quantizers settle_unseen(std::vector<std::shared_ptr<site<B>>> const& sites, unseen_quantizers const& unseen,
+                                 numerics_options const& numerics) {
   if (unseen.what() == unseen_quantizers::become::siblings) return take_from_siblings(sites, unseen.siblings());
   std::vector<sequential_quantizer<B>*> missed;
   bool reached = false;
@@ -85,14 +86,13 @@ std::vector<std::string> settle_unseen(std::vector<std::shared_ptr<site<B>>> con
         reached = reached || q.ready();
         if (!q.ready()) missed.push_back(&q);
       }
-  std::vector<std::string> notes;
-  if (!reached || unseen.what() == unseen_quantizers::become::refused) return notes;
+  settled_quantizers settled;
+  if (!reached || unseen.what() == unseen_quantizers::become::refused) return settled;
   for (auto* const q : missed) {
     q->change_unready([&](quantizer_attribute_config& a) { unseen.change(a); }, numerics);
-    auto note = q->path() + ": saw no data while others did; " + unseen.sentence();
-    if (std::ranges::find(notes, note) == notes.end()) notes.push_back(std::move(note));  // several recipes
+    note_once(settled.notes, q->path() + ": saw no data while others did; " + unseen.sentence());
   }
-  return notes;
+  return settled;
 }
 
 }  // namespace detail

@@ -155,9 +155,7 @@ class affine_bias {
   }
 
   void put(B& device, partition const& groups) {
-    buffer<B, float> next{device, state_.value.size()};
-    device.copy_from_host(next.data(), state_.value.data(), state_.value.size() * sizeof(float));
-    value_ = std::move(next);
+    value_ = buffer_of(device, state_.value);
     groups_ = groups;
   }
 

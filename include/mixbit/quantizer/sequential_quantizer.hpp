@@ -83,6 +83,15 @@ class sequential_quantizer {
     return true;
   }
 
+  /// Throws `state_nested` while a scale_training is at a member, whose amax is then of no one else's to change and not
+  /// yet to be kept. `doing` is what the caller is about to do, "export".
+  void refuse_learning(std::string_view doing) const {
+    for (auto const& m : members_)
+      if (m.learns())
+        fail(error_id::state_nested, path_, ": a scale_training is at it, whose scales are not settled yet; finish or ",
+             "end it before ", doing);
+  }
+
   /// One factor for each index of the last axis, which multiplies the operand before everything else, also while the
   /// quantizer is off: AWQ and SmoothQuant set it. Empty: none. After a change the site's `refresh` is due, and
   /// `weight_changed` where a weight is cached. Throws `format_value` for a factor that is zero or not finite.
@@ -91,9 +100,7 @@ class sequential_quantizer {
       if (factors[i] == 0.0f || !fp::is_finite(factors[i]))
         fail(error_id::format_value, path_, ": pre_quant_scale[", i, "] is ", factors[i],
              "; it must be finite and not zero");
-    buffer<B, float> next{device, factors.size()};
-    device.copy_from_host(next.data(), factors.data(), factors.size() * sizeof(float));
-    scale_ = std::move(next);
+    scale_ = buffer_of(device, factors);
   }
   bool has_pre_quant_scale() const { return !scale_.empty(); }
   std::vector<float> pre_quant_scale(B& device) const {

@@ -192,9 +192,7 @@ class tensor_quantizer {
     if (static_cast<std::int64_t>(values.size()) != groups.group_count())
       fail(error_id::tensor_shape, name_, ": ", values.size(), " amax values for ", groups.group_count(), " groups");
     require_amax(values);
-    buffer<B, float> next{device, values.size()};
-    device.copy_from_host(next.data(), values.data(), values.size() * sizeof(float));
-    amax_ = std::move(next);
+    amax_ = buffer_of(device, values);
     groups_ = groups;
     hold_file_amax(device, values);
   }
@@ -224,8 +222,7 @@ class tensor_quantizer {
   /// `observe`.
   bool holds_tensor_amax() const { return !tensor_amax_.empty(); }
   void hold_tensor_amax(B& device, float value) {
-    tensor_amax_ = buffer<B, float>{device, 1};
-    device.copy_from_host(tensor_amax_.data(), &value, sizeof value);
+    tensor_amax_ = buffer_of(device, value);
   }
 
   /// Of an affine quantizer; null for others.
@@ -252,8 +249,7 @@ class tensor_quantizer {
     if (!double_quantized()) return;
     format const& how = numerics_.how;
     auto const values = scale_values(quantize_scales(amax, how, dtype::f32), how, dtype::f32, amax.size());
-    file_amax_ = buffer<B, float>{device, values.size()};
-    device.copy_from_host(file_amax_.data(), values.data(), values.size() * sizeof(float));
+    file_amax_ = buffer_of(device, values);
   }
   bool finished() const { return !double_quantized() || !file_amax_.empty(); }
 

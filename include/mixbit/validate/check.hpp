@@ -101,7 +101,7 @@ report check_decode(B& b, F&& user, format const& how, Grouping const& groups, d
     device.where = B::place;
     auto const size = storage_size_of(how, v.shape, p);
     auto const x = detail::upload(b, v.x, type);
-    auto const amax = detail::upload(b, s.amax), whole = detail::upload(b, std::span{&s.tensor_amax, 1});
+    auto const amax = buffer_of(b, s.amax), whole = buffer_of(b, s.tensor_amax);
     auto const bytes = static_cast<std::size_t>(size.payload), scale_bytes = static_cast<std::size_t>(size.scales);
     buffer<B, std::uint8_t> codes{b, bytes}, scales{b, scale_bytes};
     buffer<B, float> tensor_scale{b, 1};

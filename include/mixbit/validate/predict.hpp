@@ -114,13 +114,6 @@ buffer<B, std::byte> upload(B& b, std::span<float const> values, dtype type) {
 }
 
 template <backend B>
-buffer<B, float> upload(B& b, std::span<float const> values) {
-  buffer<B, float> memory{b, std::max<std::size_t>(values.size(), 1)};
-  b.copy_from_host(memory.data(), values.data(), values.size() * sizeof(float));
-  return memory;
-}
-
-template <backend B>
 std::vector<std::byte> download(B& b, void const* from, std::size_t bytes) {
   std::vector<std::byte> result(bytes);
   b.synchronize();
@@ -198,9 +191,9 @@ class predictor {
     geometry g = sample_.shape;
     g.where = B::place;
     auto const x = detail::upload(backend_, detail::seen_input(sample_, c), g.type);
-    auto const scale_amax = detail::upload(backend_, amax);
+    auto const scale_amax = buffer_of(backend_, amax);
     float const whole_amax = tensor_amax(c);
-    auto const whole = detail::upload(backend_, std::span{&whole_amax, 1});
+    auto const whole = buffer_of(backend_, whole_amax);
     amax_use const use = from_data ? amax_use::data : amax_use::given;
     if (sample_.values) {
       auto y = detail::upload(backend_, std::vector<float>(sample_.x.size()), g.type);
