@@ -21,8 +21,8 @@ search=("${model[@]}" "${quick[@]}" --formats "FP8_DEFAULT_CFG,INT8_DEFAULT_CFG,
 
 "$bin" "${search[@]}" --out "$work/a" --effective-bits 6.0 >"$work/log" 2>&1
 check "a search succeeds" test $? -eq 0
-for file in candidate_stats.json manifest.json plan.json layer-sensitivity-report.md quantizers.json evaluation.json \
-  checkpoint/model.safetensors checkpoint/config.json checkpoint/hf_quant_config.json; do
+for file in candidate_stats.json manifest.json plan.json layer-sensitivity-report.md report.html quantizers.json \
+  evaluation.json checkpoint/model.safetensors checkpoint/config.json checkpoint/hf_quant_config.json; do
   check "writes $file" test -s "$work/a/$file"
 done
 check "prints the losses" grep -q '^validation loss' "$work/log"

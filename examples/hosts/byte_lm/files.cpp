@@ -10,6 +10,7 @@
 #include "mixbit/io/folders.hpp"
 #include "mixbit/io/hf_checkpoint.hpp"
 #include "mixbit/model/json.hpp"
+#include "mixbit/report/html.hpp"
 #include "outputs.hpp"
 #include "text.hpp"
 
@@ -74,7 +75,8 @@ std::string scaled_quantizer(mixbit::model<backend>& model) {
 
 void write_results(mixbit::model<backend>& model, results const& r) {
   mixbit::staged_output out{r.out};
-  for (char const* of_a_search : {"candidate_stats.json", "manifest.json", "plan.json", "layer-sensitivity-report.md"})
+  for (char const* of_a_search : {"candidate_stats.json", "manifest.json", "plan.json", "layer-sensitivity-report.md",
+                                  "report.html"})
     if (std::error_code none; !std::filesystem::equivalent(out.folder() / of_a_search, r.plan_file, none))
       out.remove_stale(of_a_search);
   if (auto const why = r.no_checkpoint.empty() ? scaled_quantizer(model) : r.no_checkpoint; !why.empty()) {
@@ -91,6 +93,9 @@ void write_results(mixbit::model<backend>& model, results const& r) {
     mixbit::write_json_file(out.path("plan.json"), mixbit::to_json(r.plan));
     mixbit::write_file_atomically(out.path("layer-sensitivity-report.md"),
                                   mixbit::sensitivity_report(*r.stats, r.plan, r.loss));
+    auto const frontier = mixbit::pareto_points(*r.stats);
+    mixbit::write_file_atomically(out.path("report.html"),
+                                  mixbit::sensitivity_page(*r.stats, r.plan, frontier, r.loss));
   }
   mixbit::write_json_file(out.path("quantizers.json"), mixbit::quantizers_json(model));
   mixbit::json_document const loss{{"unquantized", r.loss.unquantized}, {"quantized", r.loss.quantized}};

@@ -150,13 +150,11 @@ inline void require_feasible(candidate_stats const& stats, effective_bits target
        worst.disabled_by.empty() ? "" : " because it is disabled by '" + worst.disabled_by + "'");
 }
 
-/// The best choice within the target, exactly. Throws `search_input` for scores that are not finite, naming group and
-/// format, and `search_infeasible` as require_feasible does.
-inline allocation allocate(candidate_stats const& stats, effective_bits target, solver::limits const& limits = {}) {
-  require_feasible(stats, target);
+/// What a solver takes: the groups' candidates with their costs in 1/unit bits, and no budget yet. Throws `search_input`
+/// for scores that are not finite, naming group and format.
+inline solver::problem problem_of(candidate_stats const& stats) {
   solver::problem problem;
-  std::int64_t const unit = cost_unit(stats), elements = weighted_elements(stats);
-  problem.budget = target.budget(elements);
+  std::int64_t const unit = cost_unit(stats);
   std::vector<solver::candidate> group;
   for (auto const& g : stats) {
     group.clear();
@@ -168,6 +166,16 @@ inline allocation allocate(candidate_stats const& stats, effective_bits target, 
     }
     problem.add_group(group);
   }
+  return problem;
+}
+
+/// The best choice within the target, exactly. Throws what problem_of throws, and `search_infeasible` as
+/// require_feasible does.
+inline allocation allocate(candidate_stats const& stats, effective_bits target, solver::limits const& limits = {}) {
+  require_feasible(stats, target);
+  std::int64_t const unit = cost_unit(stats), elements = weighted_elements(stats);
+  auto problem = problem_of(stats);
+  problem.budget = target.budget(elements);
   auto const best = solver::solve(problem, limits);
   return {best.choice, best.cost,    problem.budget, best.score, best.bound,
           best.gap,    best.optimal, bits_per_element(best.cost, elements), target.value(), unit};

@@ -2,7 +2,6 @@
 // the unquantized candidate is left out of the columns, as its score is zero by definition.
 #pragma once
 
-#include <charconv>
 #include <cmath>
 #include <locale>
 #include <optional>
@@ -10,27 +9,11 @@
 #include <string>
 
 #include "mixbit/autoquant/plan.hpp"
+#include "mixbit/report/text.hpp"
 
 namespace mixbit {
 
-/// Losses measured before and after, where the host measured them.
-struct measured_loss {
-  double unquantized = 0, quantized = 0;
-};
-
 namespace detail {
-
-inline std::string written(double value, std::chars_format how, int places) {
-  char digits[350];  // the largest double has 309 digits before the point
-  return {digits, std::to_chars(digits, digits + sizeof digits, value, how, places).ptr};
-}
-inline std::string scientific(double value) { return written(value, std::chars_format::scientific, 3); }
-inline std::string decimals(double value, int places) { return written(value, std::chars_format::fixed, places); }
-
-inline std::string group_name(group_stats const& g) {
-  constexpr std::string_view suffix = ".quant_recipe";
-  return g.name.ends_with(suffix) ? g.name.substr(0, g.name.size() - suffix.size()) : g.name;
-}
 
 inline std::string score_cell(group_stats const& g, std::string const& label) {
   for (auto const& c : g.candidates) {
@@ -41,20 +24,12 @@ inline std::string score_cell(group_stats const& g, std::string const& label) {
   return "-";
 }
 
-inline char const* score_text(std::string_view method) {
-  return method == "kl_div"        ? "Σ over scoring steps of KL(p_unquantized || p_recipe), one group quantized"
-         : method == "degradation" ? "Σ over scoring steps of the metric with one group quantized, less without"
-                                   : "Σ over scoring steps of (∂L/∂y · Δy)²";
-}
-
 inline void write_summary(std::ostream& out, candidate_stats const& stats, quantization_plan const& plan,
                           std::optional<measured_loss> const& loss) {
   auto const& a = plan.achieved;
   auto const range = reachable(stats);
   std::int64_t const elements = weighted_elements(stats), unit = cost_unit(stats);
-  auto const bits = [&](std::int64_t cost) {
-    return unit == 1 ? std::to_string(cost) : decimals(static_cast<double>(cost) / static_cast<double>(unit), 2);
-  };
+  auto const bits = [&](std::int64_t cost) { return bits_text(cost, unit); };
   out << "| | |\n|---|---|\n"
       << "| target | " << a.target_bits << " effective bits (" << plan.cost_model << " cost) |\n"
       << "| achieved | " << decimals(a.bits_per_element, 4) << " effective bits, " << bits(a.bits) << " of "
