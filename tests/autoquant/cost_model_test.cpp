@@ -105,3 +105,29 @@ TEST_CASE("cost model: active_moe without a routed expert, or with a fraction th
     CHECK(says(error_text(error_id::config_value, [&] { search<cpu_backend>{m, o}; }), "top_k " + std::to_string(k)));
   }
 }
+
+TEST_CASE("cost model: fractions whose common denominator or product overflows are refused, not wrapped round") {
+  auto const stats_of = [](std::vector<cost_weight> const& weights, std::int64_t size) {
+    candidate_stats stats;
+    for (auto const& w : weights) {
+      group_stats g{"g" + std::to_string(stats.size()), {"g"}, "", "", size, {{"a", 0, 1.0, {}, 4 * size}}};
+      g.weight = w;
+      stats.push_back(g);
+    }
+    return stats;
+  };
+  auto const refusal = [&](std::vector<cost_weight> const& weights, std::int64_t size) {
+    return error_text(error_id::search_input, [&] { (void)reachable(stats_of(weights, size)); });
+  };
+  CHECK(refusal({{1, 3}, {2, 5}}, 1'000'000) == "(no error)");
+  CHECK(says(refusal({{1, (std::int64_t{1} << 61) - 1}, {1, 7}}, 1), "g1", "overflow"));
+  CHECK(says(refusal({{(1 << 19), (1 << 20) - 1}}, std::int64_t{1} << 43), "g0", "overflow"));
+  CHECK(says(refusal({{1, 0}}, 1), "g0", "1/0"));
+}
+
+TEST_CASE("statistics: a score that is not a number ranks last, and the order is one") {
+  candidate_stats stats;
+  for (double const s : {1.0, std::nan(""), 3.0, std::nan(""), 2.0})
+    stats.push_back({"g", {"g"}, "", "", 1, {{"a", 0, s, {}, 4}}});
+  CHECK(ranked(stats) == std::vector<std::size_t>{2, 4, 0, 1, 3});
+}

@@ -2,8 +2,10 @@
 
 #include <doctest/doctest.h>
 
+#include <array>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -105,6 +107,31 @@ std::string message_of(auto const& call, mixbit::error_id id) {
     return problem.what();
   }
   return "no error";
+}
+
+TEST_CASE("budgets: a problem of very many groups that fits exactly is not taken for one that cannot be met") {
+  for (auto const& [score, costs] : {std::pair{0.1, std::array<std::int64_t, 2>{3, 7}}, {1.0 / 3, {1, 2}}}) {
+    budgets_problem many{{100'000 * costs[0], 100'000 * costs[0]}};
+    for (int g = 0; g < 100'000; ++g) {
+      many.add_candidate(score, {costs[0], costs[0]});
+      many.add_candidate(0, {costs[1], costs[1]});
+      many.end_group();
+    }
+    auto const best = solve(many, {1024, 0});
+    CHECK(best.costs == many.budgets);
+    CHECK(best.bound <= best.score);
+  }
+}
+
+TEST_CASE("minimax: without a limit on costs a group still needs a candidate below the level") {
+  budgets_problem two{{std::numeric_limits<std::int64_t>::max()}};
+  two.add_candidate(1, {0});
+  two.end_group();
+  two.add_candidate(2, {7});
+  two.end_group();
+  auto const best = minimax(two);
+  CHECK(best.largest == 2);
+  CHECK(best.optimal);
 }
 
 }  // namespace

@@ -99,6 +99,22 @@ std::string message_of(auto const& call, mixbit::error_id id) {
 
 bool contains(std::string const& text, std::string const& part) { return text.find(part) != std::string::npos; }
 
+TEST_CASE("frontier: scores that the integers cannot hold leave a gap, not a false proof") {
+  problem tiny;
+  std::vector<candidate> const first{{1, 0}, {0, 1}}, second{{0x3p-170, 0}, {0x1p-170, 1}};
+  tiny.add_group(first);
+  tiny.add_group(second);
+  tiny.budget = 2;
+  auto const all = frontier(tiny);
+  auto const best = all.within(2);
+  auto const exact = solve(tiny);
+  CHECK(exact.score == 0x1p-170);
+  CHECK_FALSE(best.optimal);
+  CHECK_FALSE(all.exact());
+  CHECK(best.bound <= exact.score);
+  CHECK(all.gap() < 1e-40);
+}
+
 }  // namespace
 
 TEST_CASE("frontier: equals brute force on small instances, by table and by lists") {

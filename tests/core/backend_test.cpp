@@ -51,9 +51,9 @@ TEST_CASE("buffer: is zeroed, moves, and may be empty") {
 TEST_CASE("buffer_of: holds the values given, all of them, and none for none") {
   reference::scalar device;
   std::vector<float> const values{1.5f, -2.0f, 3.0f};
-  auto const held = buffer_of(device, values);
-  REQUIRE(held.size() == 3);
-  CHECK(std::vector<float>(held.data(), held.data() + held.size()) == values);
+  auto const all = buffer_of(device, values);
+  REQUIRE(all.size() == 3);
+  CHECK(std::vector<float>(all.data(), all.data() + all.size()) == values);
   auto const one = buffer_of(device, 0.25f);
   REQUIRE(one.size() == 1);
   CHECK(*one.data() == 0.25f);

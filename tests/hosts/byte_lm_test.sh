@@ -148,13 +148,20 @@ refused "mine: model.layers.0.self_attn.q_proj: no Hugging Face form" "${model[@
   --formats "FP8_DEFAULT_CFG,$work/mine.json"
 
 # as a preset it is measured: one line says that there is no checkpoint, and an older one goes
-for preset_name in "$work/mine.json" NVFP4_SVDQUANT_DEFAULT_CFG NVFP4_W4A4_WEIGHT_LOCAL_HESSIAN_CFG; do
+no_form='model.layers.0.self_attn.q_proj: no Hugging Face form' scaled='has a pre_quant_scale'
+while read -r preset_name why; do
   "$bin" "${model[@]}" --calib-steps 1 --preset "$preset_name" --out "$work/e" >"$work/log" 2>"$work/err"
   check "$preset_name is measured" grep -qE '^validation loss [0-9.]+ -> [0-9.]+ nats a byte' "$work/log"
   check "$preset_name: one line says why no checkpoint is written" test \
-    "$(grep -c '^checkpoint: not written: .*model.layers.0.self_attn.q_proj: no Hugging Face form' "$work/err")" = 1
+    "$(grep -c "^checkpoint: not written: .*$why" "$work/err")" = 1
   check "$preset_name: there is none" test -s "$work/e/evaluation.json" -a ! -e "$work/e/checkpoint/model.safetensors"
-done
+done <<END
+$work/mine.json $no_form
+MXFP6_DEFAULT_CFG $no_form
+NVFP4_SVDQUANT_DEFAULT_CFG $scaled
+END
+"$bin" "${model[@]}" --calib-steps 1 --preset NVFP4_W4A4_WEIGHT_LOCAL_HESSIAN_CFG --out "$work/e" >"$work/log" 2>&1
+check "weights searched by their Hessian are written as NVFP4" grep -q '"NVFP4"' "$work/e/checkpoint/hf_quant_config.json"
 
 # and so is an entry of the user's that matches nothing
 cat >"$work/mine.json" <<<'{"quant_cfg": [{"quantizer_name": "*", "enable": false},
@@ -179,7 +186,7 @@ cp data/byte-lm/model.safetensors "$work/broken"
 chmod u+w "$work/broken/model.safetensors"
 printf '\0\0\xc0\x7f' | dd of="$work/broken/model.safetensors" bs=1 conv=notrunc status=none \
   seek=$(($(stat -c %s "$work/broken/model.safetensors") - 4))  # a float32 NaN
-broken "$work/broken/model.safetensors: tensor 'model.norm.weight' holds nan at element 127"
+broken "$work/broken/model.safetensors': tensor 'model.norm.weight' holds nan at element 127"
 cp data/byte-lm/model.safetensors "$work/broken"
 for change in "intermediate_size 352 353" "hidden_size 128 1000000000" "num_hidden_layers 4 1000000" \
   "vocab_size 256 2000000000" "num_attention_heads 4 2000000000" "head_dim 32 2000000000" \

@@ -79,7 +79,8 @@ TEST_CASE("NVFP4 and MX: a file's codes and scales are, bit for bit, what the mo
                      {"MXFP4_DEFAULT_CFG", 32, "mxfp4"},
                      {"MXFP4_MLP_WEIGHT_ONLY_CFG", 32, "mxfp4"}};
   for (auto const& [name, block, algorithm] : cases) {
-    CAPTURE(name);
+    std::string const preset_name = name;
+    CAPTURE(preset_name);
     one_layer n{preset(name), 5, 64};
     auto const q = n.b.json("hf_quant_config.json")["quantization"];
     CHECK(q["quant_algo"] == algorithm);
@@ -91,7 +92,8 @@ TEST_CASE("NVFP4 and MX: a file's codes and scales are, bit for bit, what the mo
 TEST_CASE("NVFP4 and MX: a ragged last block has a scale of its own, and loaders' limit is said") {
   for (auto const& [name, block] :
        {std::pair{"W4A16_NVFP4_CFG", 16}, {"MXFP8_DEFAULT_CFG", 32}, {"MXFP4_DEFAULT_CFG", 32}}) {
-    CAPTURE(name);
+    std::string const preset_name = name;
+    CAPTURE(preset_name);
     one_layer n{preset(name), 3, 37};
     CHECK(mentions(n.notes, "blocks of " + std::to_string(block) + " do not divide 37 inputs"));
     CHECK(decoded(n.b.file(), "mlp.fc", dense_geometry(dtype::f32, {3, 37}), block) == n.simulated());
@@ -143,6 +145,40 @@ TEST_CASE("NVFP4: fused layers whose weights have scales of their own are named,
   share_state(*b.m);
   CHECK_FALSE(mentions(b.run(), "share_state"));
   CHECK(b.file().read_as_float("l.q_proj.weight_scale_2")[0] == 17.0f / 2688.0f);
+}
+
+TEST_CASE("NVFP4: a weight whose blocks and tensor scale are of its data is written as it is simulated") {
+  auto config = preset("W4A16_NVFP4_CFG");
+  for (auto& e : config.entries)
+    if (e.cfg && e.quantizer_name.label() == "*weight_quantizer") {
+      e.cfg->front().type = quantizer_type::dynamic_type;
+      e.cfg->front().block_sizes->type.reset();
+    }
+  one_layer n{config, 5, 64};
+  CHECK(n.b.file().read_as_float("mlp.fc.weight_scale_2")[0] > 0);
+  CHECK(decoded(n.b.file(), "mlp.fc", dense_geometry(dtype::f32, {5, 64}), 16) == n.simulated());
+}
+
+TEST_CASE("NVFP4 and MX: convolutions quantized as matrices have no form, as two rows would share a byte") {
+  for (char const* name : {"W4A16_NVFP4_CFG", "MXFP4_DEFAULT_CFG"}) {
+    export_bench b;
+    b.add("mlp.conv", make_weight({4, 8, 3, 3}), "nn.Conv2d", layouts::conv.flattened());
+    b.write_source();
+    b.m = std::make_unique<mixbit::model<cpu_backend>>(b.host);
+    mixbit::quantize(*b.m, preset(name));
+    auto const text = error_text(error_id::format_value, [&] { b.run(); });
+    CHECK_MESSAGE(says(text, "mlp.conv", "share a byte"), text);
+  }
+}
+
+TEST_CASE("NVFP4: a source that has a tensor of a scale's name already is refused") {
+  export_bench b;
+  b.add("mlp.fc", make_weight({2, 32}));
+  b.tensors.emplace_back("mlp.fc.weight_scale", make_weight({2, 2}));
+  b.write_source();
+  b.m = std::make_unique<mixbit::model<cpu_backend>>(b.host);
+  mixbit::quantize(*b.m, preset("W4A16_NVFP4_CFG"));
+  CHECK(says(error_text(error_id::file_content, [&] { b.run(); }), "'mlp.fc.weight_scale' already"));
 }
 
 }  // namespace

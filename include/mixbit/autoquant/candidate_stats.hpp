@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <numeric>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "mixbit/autoquant/budget.hpp"
@@ -65,16 +67,34 @@ inline std::int64_t total_elements(candidate_stats const& stats) {
   return n;
 }
 
+namespace detail {
+
+/// a · b. Throws `search_input` where it does not fit 63 bits; both are >= 0.
+inline std::int64_t cost_product(std::int64_t a, std::int64_t b, std::string_view group) {
+  if (a != 0 && b > std::numeric_limits<std::int64_t>::max() / a)
+    fail(error_id::search_input, group, ": costs of ", a, " times ", b, " overflow 63 bits");
+  return a * b;
+}
+
+}  // namespace detail
+
 /// Budgets count in 1/unit bits, so that parts of bits add up exactly: the least common denominator of the weights.
+/// Throws `search_input` for a denominator below 1, and where it does not fit 63 bits.
 inline std::int64_t cost_unit(candidate_stats const& stats) {
   std::int64_t unit = 1;
-  for (auto const& g : stats) unit = std::lcm(unit, g.weight.denominator);
+  for (auto const& g : stats) {
+    auto const& w = g.weight;
+    if (w.denominator < 1 || w.numerator < 0)
+      fail(error_id::search_input, g.name, ": a cost weight of ", w.numerator, "/", w.denominator);
+    unit = detail::cost_product(unit, w.denominator / std::gcd(unit, w.denominator), g.name);
+  }
   return unit;
 }
 
-/// Bits (or elements) of a group as a budget counts them, in 1/unit.
+/// Bits (or elements) of a group as a budget counts them, in 1/unit. Throws `search_input` where that overflows.
 inline std::int64_t weighted(group_stats const& g, std::int64_t bits, std::int64_t unit) {
-  return bits * g.weight.numerator * (unit / g.weight.denominator);
+  return detail::cost_product(bits, detail::cost_product(g.weight.numerator, unit / g.weight.denominator, g.name),
+                              g.name);
 }
 
 /// The elements that a budget in bits an element is multiplied by, in 1/unit.
@@ -88,12 +108,15 @@ inline std::int64_t weighted_elements(candidate_stats const& stats) {
 /// bits. It need not be the one that costs least: scales are charged too.
 inline double sensitivity(group_stats const& g) { return g.candidates.empty() ? 0.0 : g.candidates.front().score; }
 
-/// Groups from the most to the least sensitive; equal ones in their own order.
+/// Groups from the most to the least sensitive, NaN last; equal ones in their own order.
 inline std::vector<std::size_t> ranked(candidate_stats const& stats) {
   std::vector<std::size_t> order(stats.size());
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
   std::stable_sort(order.begin(), order.end(),
-                   [&](std::size_t a, std::size_t b) { return sensitivity(stats[a]) > sensitivity(stats[b]); });
+                   [&](std::size_t a, std::size_t b) {
+                     double const left = sensitivity(stats[a]), right = sensitivity(stats[b]);
+                     return std::isnan(right) ? !std::isnan(left) : left > right;
+                   });
   return order;
 }
 
@@ -150,8 +173,8 @@ inline void require_feasible(candidate_stats const& stats, effective_bits target
        worst.disabled_by.empty() ? "" : " because it is disabled by '" + worst.disabled_by + "'");
 }
 
-/// What a solver takes: the groups' candidates with their costs in 1/unit bits, and no budget yet. Throws `search_input`
-/// for scores that are not finite, naming group and format.
+/// What a solver takes: the groups' candidates with their costs in 1/unit bits, and no budget yet. Throws
+/// `search_input` for scores that are not finite, naming group and format.
 inline solver::problem problem_of(candidate_stats const& stats) {
   solver::problem problem;
   std::int64_t const unit = cost_unit(stats);

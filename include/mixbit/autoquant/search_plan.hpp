@@ -124,7 +124,11 @@ class search_planner {
       made_.rules.push_back({users ? "grouping rule" : "default grouping rule", rules[r].label(), decided[r]});
     }
     made_.groups = join_tied(std::move(groups), weights);
-    for (auto const& p : options_.disabled_layers) require_match("disabled layer", p);
+    for (auto const& p : options_.disabled_layers) {
+      if (p.label().empty())  // of a callable; statistics and plans say by this name that a group is disabled
+        fail(error_id::config_value, "a disabled layer pattern has an empty name");
+      require_match("disabled layer", p);
+    }
     for (auto const& group : made_.groups) {
       auto& g = made_.stats.emplace_back();
       g.name = made_.modules[group.members.front()] + ".quant_recipe";
@@ -326,6 +330,9 @@ class search_planner {
     for (std::size_t i = 0; i < made_.modules.size(); ++i)
       for (std::size_t r = 0; r < rules.size() && made_.score_points[i].empty(); ++r)
         if (auto const point = options_.score_rules[r].key(made_.modules[i])) {
+          if (point->empty())
+            fail(error_id::config_value, "score rule '", rules[r].rule, "' gives ", made_.modules[i],
+                 " an empty point");
           made_.score_points[i] = *point;
           rules[r].modules.push_back(made_.modules[i]);
         }

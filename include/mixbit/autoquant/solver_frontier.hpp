@@ -134,6 +134,14 @@ class pareto_frontier {
     }
   }
 
+  /// Integers that do not hold every score are off by less than a unit a group, in the point and in what it missed.
+  void allow_rounding() {
+    double const unit = std::ldexp(1.0, input_.grid - input_.all.shift);
+    double const off = 2 * static_cast<double>(input_.all.groups()) * std::max(unit, 0x1p-1074);
+    missed_.resize(points_.size());
+    for (double& one : missed_) one += off;
+  }
+
   detail::long_instance input_;
   range reachable_;
   std::vector<frontier_point> points_;
@@ -177,6 +185,7 @@ inline pareto_frontier frontier(problem const& input, frontier_limits const& lim
   result.reachable_ = detail::range_of(result.input_.all);
   if (detail::prefers_table(result.input_, limit)) result.take(detail::dense_frontier{result.input_});
   else result.take(detail::sparse_frontier{result.input_, points});
+  if (!result.input_.exact) result.allow_rounding();
   return result;
 }
 

@@ -171,6 +171,10 @@ class hf_export {
     const_tensor_ref const view = source_weight(module);
     require_source(module);
     hf_layer layer{module.name, form.format, view, form.weight->grouping(view), module.layout.kind};
+    if (form.format.is_packed() && view.rank != detail::hf::file_weight(module).rank)
+      fail(error_id::format_value, module.name, ": no Hugging Face form exists for ", name_of(form.format.algorithm),
+           " of a weight that is quantized as a matrix and of rank ", detail::hf::file_weight(module).rank,
+           " in the file: two codes of different rows of the file would share a byte");
     encodings_.emplace_back(model_.device(), *form.weight, view, layer.groups);
     add_tensors(layer, detail::hf::file_weight(module), form.input);
     layers_.push_back(std::move(layer));
@@ -193,7 +197,8 @@ class hf_export {
   }
 
   void add(std::string name, item i) {
-    if (i.encode == std::nullopt && source_.tensors().contains(name))
+    bool const is_weight = i.encode && !i.block_scales;  // takes the place of the source's
+    if (!is_weight && source_.tensors().contains(name))
       fail(error_id::file_content, source_.tensors().label(), ": has a tensor ", in_quotes(name), " already");
     items_[std::move(name)] = std::move(i);
   }

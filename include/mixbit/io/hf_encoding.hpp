@@ -5,6 +5,7 @@
 // when the encoding is made; codes are made when they are asked for, from the weight as it is then.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -77,8 +78,9 @@ class hf_encoding {
     bool const from_data = numerics_.groups_from_data;
     if (!from_data) amax_ = detail::hf::amax_of(device, q, weight, groups);
     if (!is_two_level(how_.scaling)) return;
-    tensor_amax_ = from_data ? detail::hf::amax_of(device, q, weight, per_tensor(weight)).front()
-                             : q.tensor_amax(device, weight);
+    if (from_data) tensor_amax_ = detail::hf::amax_of(device, q, weight, per_tensor(weight)).front();
+    else if (numerics_.amax_from == amax_source::calibration) tensor_amax_ = q.tensor_amax(device, weight);
+    else tensor_amax_ = amax_.empty() ? 0.0f : *std::max_element(amax_.begin(), amax_.end());
   }
 
   /// One a group; none where groups take theirs from the weight.
