@@ -47,10 +47,10 @@ inline constexpr char const* usage_text =
   --help                 this text; alone
 
 Writes candidate_stats.json, manifest.json, layer-sensitivity-report.md, report.html and plan.json (search),
-quantizers.json, evaluation.json and checkpoint/ (always). No checkpoint holds inputs scaled by smoothquant or awq, a low-rank branch, or
-what a preset's formats have no form for: such a run is measured, and a line says why there is none. Without a search,
-an earlier search's files in DIR are removed, but for the plan that --plan names. Exit status: 0, or 2 with one line on
-what is wrong.
+quantizers.json, evaluation.json and checkpoint/ (always). No checkpoint holds inputs scaled by smoothquant or awq, a
+low-rank branch, or what a preset's formats have no form for: such a run is measured, and a line says why there is none.
+Without a search, an earlier search's files in DIR are removed, but for the plan that --plan names. Exit status: 0, or 2
+with one line on what is wrong.
 )";
 
 struct options {
