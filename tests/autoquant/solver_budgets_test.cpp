@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "mixbit/autoquant/solver_minimax.hpp"
+#include "support/error_text.hpp"
 #include "support/solver_families.hpp"
 
 namespace {
@@ -17,9 +18,9 @@ namespace {
 namespace solver = mixbit::solver;
 using solver::budgets_problem;
 using solver::budgets_solution;
+using mixbit::test::error_text;
+using mixbit::test::says;
 using solver_families::generator;
-
-bool contains(std::string const& text, std::string const& part) { return text.find(part) != std::string::npos; }
 
 /// The best of all choices: by sum and by largest score, then sum. Sums must be exact in doubles.
 struct best_choices {
@@ -97,16 +98,6 @@ void check_choice(budgets_problem const& input, budgets_solution const& got) {
   REQUIRE(got.costs == costs);
   REQUIRE(got.score == sum.rounded());
   for (std::size_t d = 0; d < costs.size(); ++d) REQUIRE(costs[d] <= input.budgets[d]);
-}
-
-std::string message_of(auto const& call, mixbit::error_id id) {
-  try {
-    call();
-  } catch (mixbit::error const& problem) {
-    CHECK(problem.id() == id);
-    return problem.what();
-  }
-  return "no error";
 }
 
 TEST_CASE("budgets: a problem of very many groups that fits exactly is not taken for one that cannot be met") {
@@ -219,7 +210,7 @@ TEST_CASE("budgets: limits return a choice that fits and a bound that holds") {
         try {
           got = solver::solve(input, {states, 0});
         } catch (mixbit::error const& problem) {
-          CHECK(contains(problem.what(), "is not known"));
+          CHECK(says(problem.what(), "is not known"));
           continue;
         }
         check_choice(input, got);
@@ -245,19 +236,19 @@ TEST_CASE("budgets: what cannot be met is explained by budget and group") {
   CHECK(solver::solve(input).choice == std::vector<int>{1, 0});
   auto tight = input;
   tight.budgets[1] = 2;
-  CHECK(contains(message_of([&] { solver::solve(tight); }, search_infeasible),
-                 "budget 1 of 2 cannot be met: 3 is the least that can be reached, and group 1 alone needs 2"));
-  CHECK(contains(message_of([&] { solver::minimax(tight); }, search_infeasible), "budget 1 of 2"));
+  CHECK(says(error_text(search_infeasible, [&] { solver::solve(tight); }),
+             "budget 1 of 2 cannot be met: 3 is the least that can be reached, and group 1 alone needs 2"));
+  CHECK(says(error_text(search_infeasible, [&] { solver::minimax(tight); }), "budget 1 of 2"));
   auto together = input;
   together.budgets = {14, 7};
-  CHECK(contains(message_of([&] { solver::solve(together); }, search_infeasible),
-                 "budgets 0 and 1 can be met each alone but not together; group 1 has no candidate"));
-  CHECK(contains(message_of([&] { solver::solve(budgets_problem{{}}); }, search_input), "0 budgets; 1 to 4"));
+  CHECK(says(error_text(search_infeasible, [&] { solver::solve(together); }),
+             "budgets 0 and 1 can be met each alone but not together; group 1 has no candidate"));
+  CHECK(says(error_text(search_input, [&] { solver::solve(budgets_problem{{}}); }), "0 budgets; 1 to 4"));
   auto short_of = input;
   short_of.costs.pop_back();
-  CHECK(contains(message_of([&] { solver::solve(short_of); }, search_input), "7 costs for 4 candidates and 2"));
+  CHECK(says(error_text(search_input, [&] { solver::solve(short_of); }), "7 costs for 4 candidates and 2"));
   input.costs[5] = -1;
-  CHECK(contains(message_of([&] { solver::solve(input); }, search_input), "group 1, candidate 0: cost is -1"));
+  CHECK(says(error_text(search_input, [&] { solver::solve(input); }), "group 1, candidate 0: cost is -1"));
 }
 
 TEST_CASE("minimax: large instances under one budget, and the tie goes to the least sum") {

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "support/error_text.hpp"
 #include "support/solver_families.hpp"
 
 namespace {
@@ -16,6 +17,8 @@ namespace solver = mixbit::solver;
 using solver::candidate;
 using solver::frontier_point;
 using solver::problem;
+using mixbit::test::error_text;
+using mixbit::test::says;
 using solver_families::generator;
 
 constexpr solver::frontier_limits table{};
@@ -86,18 +89,6 @@ problem small_instance(generator& random, int digits, std::int64_t costs) {
   }
   return result;
 }
-
-std::string message_of(auto const& call, mixbit::error_id id) {
-  try {
-    call();
-  } catch (mixbit::error const& problem) {
-    CHECK(problem.id() == id);
-    return problem.what();
-  }
-  return "no error";
-}
-
-bool contains(std::string const& text, std::string const& part) { return text.find(part) != std::string::npos; }
 
 TEST_CASE("frontier: scores that the integers cannot hold leave a gap, not a false proof") {
   problem tiny;
@@ -310,12 +301,12 @@ TEST_CASE("frontier: simple cases and errors") {
   CHECK(all.find(9) == 1);
   CHECK(all.find(1'000'000) == 1);
   using enum mixbit::error_id;
-  CHECK(contains(message_of([&] { all.find(3); }, search_infeasible),
-                 "budget of 3 bits cannot be met: from 4 to 9 bits can be reached, and group 0 alone needs 4"));
-  CHECK(contains(message_of([&] { solver::frontier(one, {2, 100}); }, search_input), "limits of 2 points"));
-  CHECK(contains(message_of([&] { solver::frontier(one, {9, 23}); }, search_input), "23 bytes"));
+  CHECK(says(error_text(search_infeasible, [&] { all.find(3); }),
+             "budget of 3 bits cannot be met: from 4 to 9 bits can be reached, and group 0 alone needs 4"));
+  CHECK(says(error_text(search_input, [&] { solver::frontier(one, {2, 100}); }), "limits of 2 points"));
+  CHECK(says(error_text(search_input, [&] { solver::frontier(one, {9, 23}); }), "23 bytes"));
   one.candidates[2].score = std::nan("");
-  CHECK(contains(message_of([&] { solver::frontier(one); }, search_input), "group 0, candidate 2: score is nan"));
+  CHECK(says(error_text(search_input, [&] { solver::frontier(one); }), "group 0, candidate 2: score is nan"));
 }
 
 TEST_CASE("frontier: the costs that ModelOpt counts fit a table; exact bits of a whole model fit a limit") {

@@ -35,48 +35,15 @@ std::vector<dimension> dimensions_of(statistics const& stats, budgets const& giv
   return all;
 }
 
-void require_reachable(statistics const& stats, budgets const& given, dimension const& d) {
-  std::int64_t minimum = 0, largest = -1;
-  group const* worst = nullptr;
-  for (group const& g : stats.groups) {
-    std::int64_t least = std::numeric_limits<std::int64_t>::max();
-    for (candidate const& c : g.candidates)
-      if (is_allowed(c, given)) least = std::min(least, d.cost(c));
-    minimum += least;
-    if (least > largest) {
-      largest = least;
-      worst = &g;
-    }
-  }
-  if (minimum <= d.budget) return;
+void require_reachable(statistics const& stats, solver::budgets_problem const& problem,
+                       std::vector<dimension> const& all) {
+  auto const found = solver::shortage_of(problem);
+  if (!found) return;
+  dimension const& d = all[found->budget];
   auto const shown = [&](std::int64_t cost) { return static_cast<double>(cost) * d.scale; };
   fail(error_id::search_infeasible, "the ", d.name, " budget of ", shown(d.budget), " ", d.unit, " cannot be met: ",
-       shown(minimum), " is the least that can be reached, and ", worst->name, " alone needs ", shown(largest));
-}
-
-/// The group whose formats trade one budget for the other hardest: none is cheap in both.
-group const& hardest(statistics const& stats, budgets const& given, std::vector<dimension> const& all) {
-  group const* worst = &stats.groups.front();
-  double most = -1;
-  for (group const& g : stats.groups) {
-    double least = std::numeric_limits<double>::max();
-    for (candidate const& c : g.candidates) {
-      if (!is_allowed(c, given)) continue;
-      double above = 0;
-      for (dimension const& d : all) {
-        std::int64_t cheapest = d.cost(c);
-        for (candidate const& other : g.candidates)
-          if (is_allowed(other, given)) cheapest = std::min(cheapest, d.cost(other));
-        above += static_cast<double>(d.cost(c) - cheapest) / std::max(static_cast<double>(d.budget), 1.0);
-      }
-      least = std::min(least, above);
-    }
-    if (least > most) {
-      most = least;
-      worst = &g;
-    }
-  }
-  return *worst;
+       shown(found->minimum), " is the least that can be reached, and ", stats.groups[found->group].name,
+       " alone needs ", shown(found->least));
 }
 
 /// The candidates that are allowed, under one budget or two, and where each comes from.
@@ -133,8 +100,8 @@ std::optional<std::int64_t> cost_budget(options const& o, statistics const& stat
 
 choice choose(statistics const& stats, budgets const& given, bool minimax) {
   auto const all = dimensions_of(stats, given);
-  for (dimension const& d : all) require_reachable(stats, given, d);
   posed const p = pose(stats, given, all);
+  require_reachable(stats, p.problem, all);
   try {
     if (!minimax) return told(stats, p, solver::solve(p.problem));
     auto const best = solver::minimax(p.problem);
@@ -146,7 +113,7 @@ choice choose(statistics const& stats, budgets const& given, bool minimax) {
     if (e.id() != error_id::search_infeasible || std::string{e.message()}.find("not together") == std::string::npos)
       throw;
     fail(error_id::search_infeasible, "the budgets of size and latency can be met each alone but not together; ",
-         hardest(stats, given, all).name, " has no format that is cheap in both");
+         stats.groups[solver::tightest_group(p.problem)].name, " has no format that is cheap in both");
   }
 }
 

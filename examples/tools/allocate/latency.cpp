@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "mixbit/autoquant/candidate_stats.hpp"
 #include "mixbit/core/error.hpp"
 #include "mixbit/core/quoted.hpp"
 #include "mixbit/io/json.hpp"
@@ -104,7 +105,7 @@ table from_csv(std::string const& file) {
 }
 
 bool names_group(entry const& e, group const& g) {
-  return e.group == g.name || e.group == short_group(g.name);
+  return e.group == g.name || e.group == without_recipe_suffix(g.name);
 }
 bool names_format(entry const& e, candidate const& c) {
   return e.format == c.format || e.format == short_format(c.format);

@@ -1,12 +1,9 @@
 // Picks a format for every layer from the statistics of a search: what usage_text says.
-#include <cerrno>
-#include <csignal>
 #include <cstdio>
-#include <cstring>
-#include <exception>
 #include <optional>
 #include <string>
 
+#include "../command_line.hpp"
 #include "choice.hpp"
 #include "mixbit/autoquant/json.hpp"
 #include "mixbit/io/json.hpp"
@@ -41,18 +38,10 @@ void run(options const& o) {
 }  // namespace allocate
 
 int main(int argc, char** argv) {
-  std::signal(SIGXFSZ, SIG_IGN);  // a file size limit is then an error like a full disk
-  try {
+  return tools::run_program("allocate", [&] {
     auto const options = allocate::parse_options(argc, argv);
     if (options.help) std::fputs(allocate::usage_text, stdout);
     else allocate::run(options);
-    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)
-      mixbit::fail(mixbit::error_id::file_open, "standard output: ", std::strerror(errno));
     return 0;
-  } catch (mixbit::error const& e) {
-    std::fprintf(stderr, "allocate: %.*s\n", static_cast<int>(e.message().size()), e.message().data());
-  } catch (std::exception const& e) {
-    std::fprintf(stderr, "allocate: %s\n", e.what());
-  }
-  return 2;
+  });
 }

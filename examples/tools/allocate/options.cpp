@@ -1,11 +1,9 @@
 #include "options.hpp"
 
 #include <charconv>
-#include <functional>
-#include <map>
-#include <set>
 #include <string_view>
 
+#include "../command_line.hpp"
 #include "mixbit/core/error.hpp"
 
 namespace allocate {
@@ -41,11 +39,7 @@ line on stderr for wrong usage, files or budgets that cannot be met; then nothin
 
 namespace {
 
-using setter = std::function<void(std::string const& value)>;
-
-[[noreturn]] void refuse(std::string const& what) {
-  mixbit::fail(mixbit::error_id::usage, what, "; see allocate --help");
-}
+[[noreturn]] void refuse(std::string const& what) { tools::refuse("allocate", what); }
 
 std::int64_t bytes_from(std::string const& value) {
   std::int64_t n = 0;
@@ -55,19 +49,21 @@ std::int64_t bytes_from(std::string const& value) {
   return n;
 }
 
-std::map<std::string, setter> setters_of(options& o) {
-  auto const text = [](std::string& target) { return setter{[&](auto const& v) { target = v; }}; };
-  auto const bits = [&o](std::string const& v) {
+tools::known_options options_of(options& o) {
+  using tools::setter;
+  auto const text = [](std::string& target) { return setter{[&](auto const&, auto const& v) { target = v; }}; };
+  auto const bits = [&o](auto const&, std::string const& v) {
     try {
       o.target.emplace(std::string_view{v});
     } catch (mixbit::error const& e) {
       refuse("--effective-bits: " + std::string{e.message()});
     }
   };
-  return {{"--stats", text(o.stats)},     {"--effective-bits", bits},
-          {"--max-bytes", [&o](std::string const& v) { o.max_bytes = bytes_from(v); }},
-          {"--latency", text(o.latency)}, {"--pareto", text(o.pareto)},
-          {"--out", text(o.out)}};
+  return {{{"--stats", text(o.stats)},     {"--effective-bits", bits},
+           {"--max-bytes", [&o](auto const&, std::string const& v) { o.max_bytes = bytes_from(v); }},
+           {"--latency", text(o.latency)}, {"--pareto", text(o.pareto)},
+           {"--out", text(o.out)}},
+          {{"--minimax", &o.minimax}}};
 }
 
 void check_together(options const& o) {
@@ -83,27 +79,9 @@ void check_together(options const& o) {
 
 options parse_options(int count, char const* const* arguments) {
   options o;
-  auto const known = setters_of(o);
-  std::set<std::string> given;
-  for (int i = 1; i < count; ++i) {
-    std::string const name = arguments[i];
-    if (name == "--help" || name == "-h") {
-      if (count != 2) refuse(name + " takes no other arguments");
-      o.help = true;
-      return o;
-    }
-    auto const at = known.find(name);
-    if (at == known.end() && name != "--minimax") refuse("unknown option '" + name + "'");
-    if (!given.insert(name).second) refuse(name + " is given twice");
-    if (name == "--minimax") {
-      o.minimax = true;
-      continue;
-    }
-    if (i + 1 == count || std::string_view{arguments[i + 1]}.starts_with("--")) refuse(name + " needs a value");
-    std::string const value = arguments[++i];
-    if (value.empty()) refuse(name + " has an empty value");
-    at->second(value);
-  }
+  auto const given = tools::read_options("allocate", count, arguments, options_of(o));
+  o.help = !given;
+  if (o.help) return o;
   check_together(o);
   return o;
 }

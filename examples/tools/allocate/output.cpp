@@ -6,6 +6,7 @@
 #include <set>
 #include <vector>
 
+#include "mixbit/autoquant/candidate_stats.hpp"
 #include "mixbit/autoquant/solver_frontier.hpp"
 #include "mixbit/config/presets.hpp"
 #include "mixbit/config/strict_json.hpp"
@@ -72,7 +73,7 @@ solver::pareto_frontier frontier_of(statistics const& stats) {
 
 std::string csv_of(statistics const& stats, solver::pareto_frontier const& all) {
   std::string text = "effective_bits,bits,bytes,score,missed";
-  for (group const& g : stats.groups) text += "," + quoted_for_csv(short_group(g.name));
+  for (group const& g : stats.groups) text += "," + quoted_for_csv(without_recipe_suffix(g.name));
   text += "\n";
   for (std::size_t i = 0; i < all.points().size(); ++i) {
     auto const& p = all.points()[i];
@@ -129,13 +130,13 @@ search_format format_of(statistics const& stats, group const& g, candidate const
 
 std::string table_of(statistics const& stats, budgets const& given, choice const& c, bool minimax) {
   std::size_t width = 5;
-  for (group const& g : stats.groups) width = std::max(width, short_group(g.name).size());
+  for (group const& g : stats.groups) width = std::max(width, without_recipe_suffix(g.name).size());
   std::string text = line("%-*s  %12s  %9s  %12s  %s\n", static_cast<int>(width), "group", "elements", "bits", "score",
                           "format");
   for (std::size_t g = 0; g < stats.groups.size(); ++g) {
     group const& of = stats.groups[g];
     candidate const& chosen = chosen_of(stats, c, g);
-    std::string name{short_group(of.name)};
+    std::string name{without_recipe_suffix(of.name)};
     name.resize(width, ' ');
     text += name + line("  %12.0f  %9.4g  %12.6g  ", of.elements,
                         of.elements > 0 ? bits_of(stats, chosen.cost) / of.elements : 0, chosen.score) +
@@ -169,7 +170,7 @@ quantization_plan plan_of(statistics const& stats, options const& o, budgets con
     bool const none = short_format(chosen.format) == "NONE";
     std::string const label = none ? none_label : chosen.format;
     if (!none && held.insert(label).second) plan.formats.push_back(format_of(stats, of, chosen));
-    plan.recipe.emplace_back(of.modules.front() + ".quant_recipe", label);
+    plan.recipe.emplace_back(with_recipe_suffix(of.modules.front()), label);
     for (std::string const& m : of.modules) plan.modules.push_back({m, label, "allocated from statistics"});
   }
   std::int64_t const units = stats.units;

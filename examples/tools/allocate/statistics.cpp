@@ -148,9 +148,4 @@ statistics read_statistics(std::string const& file) {
 
 std::string_view short_format(std::string_view label) { return label.substr(0, label.find("(effective-bits: ")); }
 
-std::string_view short_group(std::string_view name) {
-  constexpr std::string_view suffix = ".quant_recipe";
-  return name.ends_with(suffix) ? name.substr(0, name.size() - suffix.size()) : name;
-}
-
 }  // namespace allocate

@@ -38,8 +38,7 @@ statistics read_statistics(std::string const& file);
 /// Sets every candidate's nanoseconds and returns the limit. Throws as read_statistics does.
 std::int64_t read_latency(std::string const& file, statistics& stats);
 
-/// A format's label without "(effective-bits: ...)"; a group's name without ".quant_recipe".
+/// A format's label without "(effective-bits: ...)".
 std::string_view short_format(std::string_view label);
-std::string_view short_group(std::string_view name);
 
 }  // namespace allocate

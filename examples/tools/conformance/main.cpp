@@ -1,13 +1,10 @@
 // Holds somebody's quantization kernel to the reference, by files: what usage_text says.
-#include <cerrno>
-#include <csignal>
 #include <cstdio>
-#include <cstring>
-#include <exception>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "../command_line.hpp"
 #include "claim.hpp"
 #include "files.hpp"
 #include "mixbit/io/safetensors_writer.hpp"
@@ -129,17 +126,8 @@ int run(options const& o) { return o.vectors.empty() ? compare(o) : write_vector
 }  // namespace conformance
 
 int main(int argc, char** argv) {
-  std::signal(SIGXFSZ, SIG_IGN);  // a file size limit is then an error like a full disk
-  try {
+  return tools::run_program("conformance", [&] {
     auto const options = conformance::parse_options(argc, argv);
-    int const status = options.help ? std::fputs(conformance::usage_text, stdout) < 0 : conformance::run(options);
-    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)
-      mixbit::fail(mixbit::error_id::file_open, "standard output: ", std::strerror(errno));
-    return status;
-  } catch (mixbit::error const& e) {
-    std::fprintf(stderr, "conformance: %.*s\n", static_cast<int>(e.message().size()), e.message().data());
-  } catch (std::exception const& e) {
-    std::fprintf(stderr, "conformance: %s\n", e.what());
-  }
-  return 2;
+    return options.help ? int{std::fputs(conformance::usage_text, stdout) < 0} : conformance::run(options);
+  });
 }

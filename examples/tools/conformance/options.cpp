@@ -1,13 +1,13 @@
 #include "options.hpp"
 
 #include <charconv>
-#include <functional>
 #include <map>
 #include <set>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "../command_line.hpp"
 #include "mixbit/core/error.hpp"
 #include "mixbit/core/tensor_view.hpp"
 
@@ -53,11 +53,9 @@ name, in one report. Exit status: 0 conforms, 1 differs, 2 wrong usage or files,
 
 namespace {
 
-using setter = std::function<void(std::string const& option, std::string const& value)>;
+using tools::setter;
 
-[[noreturn]] void refuse(std::string const& what) {
-  mixbit::fail(mixbit::error_id::usage, what, "; see conformance --help");
-}
+[[noreturn]] void refuse(std::string const& what) { tools::refuse("conformance", what); }
 
 /// Sets `target` to what the value is a name of.
 template <class Target, class T>
@@ -139,24 +137,10 @@ void check_together(options const& o, std::set<std::string> const& given) {
 
 options parse_options(int count, char const* const* arguments) {
   options o;
-  auto const known = setters_of(o);
-  std::set<std::string> given;
-  for (int i = 1; i < count; ++i) {
-    std::string const name = arguments[i];
-    if (name == "--help" || name == "-h") {
-      if (count != 2) refuse(name + " takes no other arguments");
-      o.help = true;
-      return o;
-    }
-    auto const at = known.find(name);
-    if (at == known.end()) refuse("unknown option '" + name + "'");
-    if (!given.insert(name).second) refuse(name + " is given twice");
-    if (i + 1 == count || std::string_view{arguments[i + 1]}.starts_with("--")) refuse(name + " needs a value");
-    std::string const value = arguments[++i];
-    if (value.empty()) refuse(name + " has an empty value");
-    at->second(name, value);
-  }
-  check_together(o, given);
+  auto const given = tools::read_options("conformance", count, arguments, {setters_of(o)});
+  o.help = !given;
+  if (o.help) return o;
+  check_together(o, *given);
   return o;
 }
 

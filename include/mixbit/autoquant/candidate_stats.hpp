@@ -43,9 +43,17 @@ struct cost_weight {
   friend bool operator==(cost_weight const&, cost_weight const&) = default;
 };
 
+/// What a group's name has behind its first module's, as in ModelOpt.
+inline constexpr std::string_view recipe_suffix = ".quant_recipe";
+
+inline std::string_view without_recipe_suffix(std::string_view group) {
+  return group.ends_with(recipe_suffix) ? group.substr(0, group.size() - recipe_suffix.size()) : group;
+}
+inline std::string with_recipe_suffix(std::string_view module) { return std::string{module}.append(recipe_suffix); }
+
 /// One group of modules that share a recipe.
 struct group_stats {
-  std::string name;  ///< first member's name + ".quant_recipe"
+  std::string name;  ///< first member's name + recipe_suffix
   std::vector<std::string> modules;
   std::string rule;            ///< what made it, grouping rule or tied weight; empty: a module alone
   std::string disabled_by;     ///< the pattern that keeps it unquantized; empty: none

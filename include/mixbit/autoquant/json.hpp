@@ -202,13 +202,13 @@ class plan_reader {
     std::map<std::string, std::string> open{plan.recipe.begin(), plan.recipe.end()};
     std::string group, recipe;
     for (auto const& m : plan.modules) {
-      if (auto const at = open.find(m.name + ".quant_recipe"); at != open.end()) {
+      if (auto const at = open.find(with_recipe_suffix(m.name)); at != open.end()) {
         std::tie(group, recipe) = *at;
         open.erase(at);
       }
       if (group.empty())
         fail(error_id::search_plan, where_, ": modules.", m.name, " is in no group: 'recipe' needs '", m.name,
-             ".quant_recipe'");
+             recipe_suffix, "'");
       if (m.recipe != recipe)
         fail(error_id::search_plan, where_, ": modules.", m.name, ".recipe is '", m.recipe, "', but recipe.", group,
              " is '", recipe, "'");

@@ -29,7 +29,7 @@ struct planned_module {
 
 struct quantization_plan {
   std::vector<search_format> formats;
-  std::vector<std::pair<std::string, std::string>> recipe;  ///< group name (with .quant_recipe) -> label
+  std::vector<std::pair<std::string, std::string>> recipe;  ///< group name (with recipe_suffix) -> label
   std::vector<planned_module> modules;                      ///< every module of a group, in the model's order
   allocation achieved;
   std::string cost_model;

@@ -131,7 +131,7 @@ class search_planner {
     }
     for (auto const& group : made_.groups) {
       auto& g = made_.stats.emplace_back();
-      g.name = made_.modules[group.members.front()] + ".quant_recipe";
+      g.name = with_recipe_suffix(made_.modules[group.members.front()]);
       g.rule = label_of(group, rules);
       for (std::size_t const i : group.members) {
         g.modules.push_back(made_.modules[i]);
@@ -277,18 +277,19 @@ class search_planner {
   void add_candidates(std::size_t at) {
     auto& g = made_.stats[at];
     std::set<void const*> counted;  // a tied weight is stored once, and all its users are in this group
-    std::vector<std::size_t> owned;
-    for (std::size_t const i : made_.groups[at].members)
-      if (counted.insert(searched_[i].weight.data).second) owned.push_back(i);
-    for (std::size_t const i : owned) g.elements += searched_[i].weight.size();
+    auto const& members = made_.groups[at].members;
+    std::vector<bool> owns;
+    for (std::size_t const i : members) {
+      owns.push_back(counted.insert(searched_[i].weight.data).second);
+      if (owns.back()) g.elements += searched_[i].weight.size();
+    }
     for (std::size_t f = 0; f < made_.formats.size(); ++f) {
       auto const& format = made_.formats[f];
       if (!has_format(at, format.config.name)) continue;
       candidate_stat c{format.label, static_cast<int>(f), 0, {}, 0};
-      for (std::size_t const i : made_.groups[at].members) (void)recipe_for(format.config, searched_[i]);
-      for (std::size_t const i : owned) {
-        auto q = recipe_for(format.config, searched_[i]);
-        c.bits += cost_bits(options_.cost, q, canonical_weight(searched_[i]));
+      for (std::size_t m = 0; m < members.size(); ++m) {
+        auto q = recipe_for(format.config, searched_[members[m]]);
+        if (owns[m]) c.bits += cost_bits(options_.cost, q, canonical_weight(searched_[members[m]]));
       }
       g.candidates.push_back(std::move(c));
     }

@@ -21,6 +21,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <limits>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -65,6 +66,32 @@ struct budgets_solution {
   std::size_t states = 0;           ///< partial choices looked at
 };
 
+/// A budget that no choice meets, alone.
+struct shortage {
+  std::size_t budget = 0;    ///< the first such
+  std::int64_t minimum = 0;  ///< of it, over all groups
+  std::size_t group = 0;     ///< that needs most of it
+  std::int64_t least = 0;    ///< what that group needs
+};
+
+/// Of groups that all have candidates and costs whose sums fit 63 bits.
+inline std::optional<shortage> shortage_of(budgets_problem const& input) {
+  for (std::size_t d = 0; d < input.budgets.size(); ++d) {
+    shortage found{d};
+    for (std::size_t g = 0; g < input.groups(); ++g) {
+      std::int64_t least = std::numeric_limits<std::int64_t>::max();
+      for (std::size_t i = input.begin(g); i < input.ends[g]; ++i) least = std::min(least, input.cost(i, d));
+      found.minimum += least;
+      if (least > found.least) {
+        found.least = least;
+        found.group = g;
+      }
+    }
+    if (input.budgets[d] < found.minimum) return found;
+  }
+  return std::nullopt;
+}
+
 /// Lists of several budgets take more memory a state than those of one; a time limit is the same.
 inline constexpr limits budgets_limits{std::size_t{1} << 18, 0};
 
@@ -90,23 +117,10 @@ inline problem single(budgets_problem const& input, std::size_t d) {
 
 /// Throws search_infeasible where a budget alone cannot be met, naming it and the group that needs most of it.
 inline void require_each_budget(budgets_problem const& input) {
-  for (std::size_t d = 0; d < input.budgets.size(); ++d) {
-    std::int64_t minimum = 0, largest = -1;
-    std::size_t worst = 0;
-    for (std::size_t g = 0; g < input.groups(); ++g) {
-      std::int64_t least = std::numeric_limits<std::int64_t>::max();
-      for (std::size_t i = input.begin(g); i < input.ends[g]; ++i) least = std::min(least, input.cost(i, d));
-      minimum += least;
-      if (least > largest) {
-        largest = least;
-        worst = g;
-      }
-    }
-    if (input.budgets[d] < minimum) {
-      fail(error_id::search_infeasible, "solver: budget ", d, " of ", input.budgets[d], " cannot be met: ", minimum,
-           " is the least that can be reached, and group ", worst, " alone needs ", std::max<std::int64_t>(largest, 0));
-    }
-  }
+  if (auto const s = shortage_of(input))
+    fail(error_id::search_infeasible, "solver: budget ", s->budget, " of ", input.budgets[s->budget],
+         " cannot be met: ", s->minimum, " is the least that can be reached, and group ", s->group, " alone needs ",
+         s->least);
 }
 
 /// The undominated candidates, with the budgets that can bind alone.
@@ -253,6 +267,12 @@ inline double check_budgets(budgets_problem const& input, limits const& limit) {
 }
 
 }  // namespace detail
+
+/// Of budgets that can be met each alone but not together: the group whose candidates trade them hardest, which an
+/// error names.
+inline std::size_t tightest_group(budgets_problem const& input) {
+  return detail::tightest_group(detail::make_priced(input, detail::binding(input), 0));
+}
 
 /// The best choice within all budgets. Throws search_input as solve() of one budget does, and search_infeasible if a
 /// budget cannot be met (naming it and the group that needs most), if they cannot be met together, or if nothing was

@@ -48,17 +48,9 @@ inline capped cap(budgets_problem const& input, double most) {
 
 /// Whether each budget alone could be met, and no group is empty.
 inline bool meets_each_budget(budgets_problem const& input) {
-  for (std::size_t d = 0; d < input.budgets.size(); ++d) {
-    std::int64_t left = input.budgets[d];
-    for (std::size_t g = 0; g < input.groups(); ++g) {
-      if (input.begin(g) == input.ends[g]) return false;
-      std::int64_t least = std::numeric_limits<std::int64_t>::max();
-      for (std::size_t i = input.begin(g); i < input.ends[g]; ++i) least = std::min(least, input.cost(i, d));
-      if (least > left) return false;
-      left -= least;
-    }
-  }
-  return true;
+  for (std::size_t g = 0; g < input.groups(); ++g)
+    if (input.begin(g) == input.ends[g]) return false;
+  return !shortage_of(input);
 }
 
 inline outcome feasible(budgets_problem const& input, double largest, limits const& limit) {

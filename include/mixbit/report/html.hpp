@@ -141,9 +141,8 @@ class page {
 
   void prediction() {
     put("<h2>Predicted and measured</h2>\n<table class=small><tbody>\n",
-        "<tr><th scope=row>predicted: sum of scores</th><td>", scientific(plan_.achieved.score));
-    if (double const e = choice_error(); std::isfinite(e)) put(" ± ", scientific(e));
-    put("</td></tr>\n<tr><th scope=row>measured: change of the loss</th><td>",
+        "<tr><th scope=row>predicted: sum of scores</th><td>", scored(chosen_sum()),
+        "</td></tr>\n<tr><th scope=row>measured: change of the loss</th><td>",
         loss_ ? scientific(loss_->quantized - loss_->unquantized) : std::string{"not measured"},
         "</td></tr>\n</tbody></table>\n<p class=note>",
         plan_.method == "degradation" ? "Both are in the metric's unit if the loss is the metric; scores add up over "
@@ -153,18 +152,20 @@ class page {
         "</p>\n");
   }
 
-  /// Of the chosen scores' sum, from its steps: groups err together.
-  double choice_error() const {
+  /// The chosen scores' sum, with its steps, for groups err together; without steps where groups have not as many.
+  candidate_stat chosen_sum() const {
     candidate_stat sum;
+    bool comparable = true;
     for (std::size_t g = 0; g < stats_.size(); ++g) {
       auto const& c = chosen(g);
       if (c.recipe < 0) continue;
       if (sum.by_step.empty()) sum.by_step.resize(c.by_step.size());
-      if (sum.by_step.size() != c.by_step.size()) return std::nan("");
-      for (std::size_t t = 0; t < c.by_step.size(); ++t) sum.by_step[t] += c.by_step[t];
+      comparable = comparable && sum.by_step.size() == c.by_step.size();
+      for (std::size_t t = 0; comparable && t < c.by_step.size(); ++t) sum.by_step[t] += c.by_step[t];
       sum.score += c.score;
     }
-    return sum.standard_error();
+    if (!comparable) sum.by_step.clear();
+    return sum;
   }
 
   void head_cell(std::string const& text, bool is_number) {
@@ -201,11 +202,10 @@ class page {
     for (auto const& f : formats_) {
       auto const at = std::find_if(g.candidates.begin(), g.candidates.end(), [&](auto& o) { return o.format == f; });
       if (at == g.candidates.end()) number_cell(std::nan(""), "-");
-      else number_cell(at->score, scientific(at->score) + error_text(at->standard_error()));
+      else number_cell(at->score, scored(*at));
     }
     put("</tr>\n");
   }
-  static std::string error_text(double e) { return std::isfinite(e) ? " ± " + scientific(e) : std::string{}; }
 
   void modules() {
     put("<details><summary>Modules and the rules that placed them</summary>\n<div class=wide><table><thead><tr>",

@@ -16,11 +16,8 @@ namespace mixbit {
 namespace detail {
 
 inline std::string score_cell(group_stats const& g, std::string const& label) {
-  for (auto const& c : g.candidates) {
-    if (c.format != label) continue;
-    double const e = c.standard_error();
-    return scientific(c.score) + (std::isfinite(e) ? " ± " + scientific(e) : "");
-  }
+  for (auto const& c : g.candidates)
+    if (c.format == label) return scored(c);
   return "-";
 }
 

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <charconv>
+#include <cmath>
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -24,14 +26,19 @@ inline std::string scientific(double value) { return written(value, std::chars_f
 inline std::string decimals(double value, int places) { return written(value, std::chars_format::fixed, places); }
 
 inline std::string group_name(group_stats const& g) {
-  constexpr std::string_view suffix = ".quant_recipe";
-  return g.name.ends_with(suffix) ? g.name.substr(0, g.name.size() - suffix.size()) : g.name;
+  return std::string{without_recipe_suffix(g.name)};
 }
 
 inline char const* score_text(std::string_view method) {
   return method == "kl_div"        ? "Σ over scoring steps of KL(p_unquantized || p_recipe), one group quantized"
          : method == "degradation" ? "Σ over scoring steps of the metric with one group quantized, less without"
                                    : "Σ over scoring steps of (∂L/∂y · Δy)²";
+}
+
+/// "1.234e-05 ± 2.100e-07"; without an error where there are too few steps for one.
+inline std::string scored(candidate_stat const& c) {
+  double const e = c.standard_error();
+  return scientific(c.score) + (std::isfinite(e) ? " ± " + scientific(e) : "");
 }
 
 /// A cost of an allocation, which counts in 1/unit bits, in bits.

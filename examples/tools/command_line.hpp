@@ -1,0 +1,77 @@
+// What the tools' command lines have in common: `--option value` pairs and flags, each at most once, and how a program
+// ends. Errors are one line on stderr and exit status 2.
+#pragma once
+
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+#include <exception>
+#include <functional>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+
+#include "mixbit/core/error.hpp"
+
+namespace tools {
+
+/// Takes an option's value.
+using setter = std::function<void(std::string const& option, std::string const& value)>;
+
+struct known_options {
+  std::map<std::string, setter> values;
+  std::map<std::string, bool*> flags = {};
+};
+
+/// Throws `usage`, pointing at the program's help.
+[[noreturn]] inline void refuse(std::string_view program, std::string const& what) {
+  mixbit::fail(mixbit::error_id::usage, what, "; see ", program, " --help");
+}
+
+/// The options given; nothing where it is --help, alone. Throws `usage` for what is unknown, repeated or without value.
+inline std::optional<std::set<std::string>> read_options(std::string_view program, int count,
+                                                         char const* const* arguments, known_options const& known) {
+  std::set<std::string> given;
+  for (int i = 1; i < count; ++i) {
+    std::string const name = arguments[i];
+    if (name == "--help" || name == "-h") {
+      if (count != 2) refuse(program, name + " takes no other arguments");
+      return std::nullopt;
+    }
+    auto const at = known.values.find(name);
+    auto const flag = known.flags.find(name);
+    if (at == known.values.end() && flag == known.flags.end()) refuse(program, "unknown option '" + name + "'");
+    if (!given.insert(name).second) refuse(program, name + " is given twice");
+    if (flag != known.flags.end()) {
+      *flag->second = true;
+      continue;
+    }
+    if (i + 1 == count || std::string_view{arguments[i + 1]}.starts_with("--"))
+      refuse(program, name + " needs a value");
+    std::string const value = arguments[++i];
+    if (value.empty()) refuse(program, name + " has an empty value");
+    at->second(name, value);
+  }
+  return given;
+}
+
+/// Runs a program's body, whose result is the exit status where nothing is thrown and stdout takes all.
+inline int run_program(char const* name, std::function<int()> const& body) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a file size limit is then an error like a full disk
+  try {
+    int const status = body();
+    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)
+      mixbit::fail(mixbit::error_id::file_open, "standard output: ", std::strerror(errno));
+    return status;
+  } catch (mixbit::error const& e) {
+    std::fprintf(stderr, "%s: %.*s\n", name, static_cast<int>(e.message().size()), e.message().data());
+  } catch (std::exception const& e) {
+    std::fprintf(stderr, "%s: %s\n", name, e.what());
+  }
+  return 2;
+}
+
+}  // namespace tools
