@@ -87,6 +87,8 @@ class hf_encoding {
   std::vector<float> const& amax() const { return amax_; }
   /// Of a weight that is one group.
   void take_amax(float value) { amax_ = {value}; }
+  /// Of a weight that is a part of a tensor, whose NVFP4 scale comes from all of it.
+  void take_tensor_amax(float value) { tensor_amax_ = value; }
 
   /// float32, one a group. Not for scales that are quantized themselves: those are block_scales().
   std::vector<float> scales() const {
@@ -99,13 +101,13 @@ class hf_encoding {
   /// Of NVFP4.
   float tensor_scale() const { return detail::hf::tensor_scale(numerics_, tensor_amax_); }
 
-  std::vector<std::uint8_t> codes(B& device) const { return encode(device, false); }
-  /// E4M3 or E8M0, one a block. Encodes the weight once more: in the file they lie apart from the codes, and holding
-  /// them until their turn would take the memory of a checkpoint.
-  std::vector<std::uint8_t> block_scales(B& device) const { return encode(device, true); }
+  struct parts {
+    std::vector<std::uint8_t> codes;
+    std::vector<std::uint8_t> block_scales;  ///< E4M3 or E8M0, one a block, where scales are quantized themselves
+  };
 
- private:
-  std::vector<std::uint8_t> encode(B& device, bool wants_scales) const {
+  /// Both from one pass over the weight.
+  parts encode(B& device) const {
     auto const size = storage_size_of(how_, weight_, groups_);
     buffer<B, float> const amax = buffer_of(device, amax_), tensor_amax = buffer_of(device, tensor_amax_);
     buffer<B, float> tensor_scale{device, 1};
@@ -116,8 +118,19 @@ class hf_encoding {
     args.tensor_scale = tensor_scale.data();
     if (numerics_.groups_from_data) args.use = amax_use::data;
     device.encode(args);
-    std::vector<std::uint8_t> host(static_cast<std::size_t>(wants_scales ? size.scales : size.payload));
-    device.copy_to_host(host.data(), (wants_scales ? scales : codes).data(), host.size());
+    return {on_host(device, codes), how_.scaling == scale_rule::ratio ? std::vector<std::uint8_t>{}
+                                                                      : on_host(device, scales)};
+  }
+
+  std::vector<std::uint8_t> codes(B& device) const { return encode(device).codes; }
+  /// Encodes the weight once more: in the file they lie apart from the codes, and holding them until their turn would
+  /// take the memory of a checkpoint.
+  std::vector<std::uint8_t> block_scales(B& device) const { return encode(device).block_scales; }
+
+ private:
+  static std::vector<std::uint8_t> on_host(B& device, buffer<B, std::uint8_t> const& from) {
+    std::vector<std::uint8_t> host(from.size());
+    device.copy_to_host(host.data(), from.data(), host.size());
     return host;
   }
 

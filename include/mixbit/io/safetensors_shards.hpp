@@ -38,20 +38,76 @@ inline bool is_checkpoint_file(std::string_view name) {
 
 }  // namespace detail
 
+/// What goes into each file: as much as the limit allows, in the order given; within a file as safetensors_writer lays
+/// it out. One file at least. Throws `config_value` for a limit below one byte.
+inline std::vector<std::vector<named_geometry>> divided_into_shards(std::vector<named_geometry> tensors,
+                                                                    std::int64_t shard_bytes) {
+  if (shard_bytes < 1) fail(error_id::config_value, "shards of ", shard_bytes, " bytes hold nothing");
+  std::vector<std::vector<named_geometry>> shards(1);
+  std::int64_t filled = 0;
+  for (auto& t : tensors) {
+    auto const bytes = t.shape.bytes();
+    if (!shards.back().empty() && bytes > shard_bytes - filled) {
+      shards.emplace_back();
+      filled = 0;
+    }
+    filled += bytes;
+    shards.back().push_back(std::move(t));
+  }
+  for (auto& shard : shards) sort_as_in_safetensors(shard);
+  return shards;
+}
+
+/// Of the file `i` of `count`.
+inline std::string shard_name(std::size_t i, std::size_t count) {
+  if (count == 1) return "model.safetensors";
+  char name[64];
+  std::snprintf(name, sizeof name, "model-%05zu-of-%05zu.safetensors", i + 1, count);
+  return name;
+}
+
+/// model.safetensors.index.json of several files.
+inline json_document shard_index(std::vector<std::vector<named_geometry>> const& shards) {
+  std::int64_t total = 0;
+  std::vector<std::pair<std::string_view, std::size_t>> files;
+  for (std::size_t i = 0; i < shards.size(); ++i)
+    for (auto const& t : shards[i]) {
+      total += t.shape.bytes();
+      files.emplace_back(t.name, i);
+    }
+  std::sort(files.begin(), files.end());
+  json_document map = json_document::object();
+  auto& members = map.get_ref<json_document::object_t&>();  // its own lookup is linear, and there may be thousands
+  for (auto const& [name, file] : files)
+    members.Container::emplace_back(std::string{name}, shard_name(file, shards.size()));
+  return {{"metadata", {{"total_size", total}}}, {"weight_map", std::move(map)}};
+}
+
+/// Takes away what an earlier output left of a checkpoint in `inside`, unless this one writes it.
+inline void remove_stale_shards(staged_output& out, std::filesystem::path const& inside) {
+  std::error_code none;  // a folder that is not there yet holds nothing
+  std::filesystem::directory_iterator it{out.folder() / inside, none};
+  for (; !none && it != std::filesystem::directory_iterator{}; it.increment(none))
+    if (auto const name = it->path().filename().string(); detail::is_checkpoint_file(name))
+      out.remove_stale(inside / name);
+}
+
 /// Writes a checkpoint tensor by tensor into a folder of a staged output.
 class safetensors_shards {
  public:
   safetensors_shards(staged_output& out, std::filesystem::path const& inside, std::vector<named_geometry> tensors,
                      safetensors_metadata metadata = {}, std::int64_t shard_bytes = default_shard_bytes)
-      : out_{out}, inside_{inside}, metadata_{std::move(metadata)} {
-    if (shard_bytes < 1) fail(error_id::config_value, "shards of ", shard_bytes, " bytes hold nothing");
-    divide(std::move(tensors), shard_bytes);
-    remove_stale();
+      : out_{out},
+        inside_{inside},
+        metadata_{std::move(metadata)},
+        shards_{divided_into_shards(std::move(tensors), shard_bytes)} {
+    for (auto const& shard : shards_) order_.insert(order_.end(), shard.begin(), shard.end());
+    remove_stale_shards(out, inside);
   }
 
   /// The order in which write() takes the tensors.
   std::vector<named_geometry> const& order() const noexcept { return order_; }
-  std::size_t file_count() const noexcept { return ends_.size(); }
+  std::size_t file_count() const noexcept { return shards_.size(); }
 
   /// Appends the next tensor of order().
   void write(const_tensor_ref const& tensor) {
@@ -59,7 +115,7 @@ class safetensors_shards {
     if (!writer_) start();
     writer_->write(tensor);
     ++next_;
-    if (next_ == ends_[file_]) finish();
+    if (++in_file_ == shards_[file_].size()) finish();
   }
 
   /// After the last tensor: completes the files, and writes the index of several.
@@ -67,48 +123,12 @@ class safetensors_shards {
     if (next_ != order_.size())
       fail(error_id::file_content, "tensor ", in_quotes(order_[next_].name), " was announced but not written");
     if (order_.empty()) finish();
-    if (file_count() > 1) write_index();
+    if (file_count() > 1) write_json_file(out_.path(inside_ / "model.safetensors.index.json"), shard_index(shards_));
   }
 
  private:
-  void divide(std::vector<named_geometry> tensors, std::int64_t shard_bytes) {
-    std::vector<named_geometry> shard;
-    std::int64_t filled = 0;
-    auto const close = [&] {
-      sort_as_in_safetensors(shard);
-      order_.insert(order_.end(), shard.begin(), shard.end());
-      ends_.push_back(order_.size());
-      shard.clear();
-      filled = 0;
-    };
-    for (auto& t : tensors) {
-      auto const bytes = t.shape.bytes();
-      if (!shard.empty() && bytes > shard_bytes - filled) close();
-      filled += bytes;
-      shard.push_back(std::move(t));
-    }
-    if (!shard.empty() || ends_.empty()) close();
-  }
-
-  std::string name_of_file(std::size_t i) const {
-    if (file_count() == 1) return "model.safetensors";
-    char name[64];
-    std::snprintf(name, sizeof name, "model-%05zu-of-%05zu.safetensors", i + 1, file_count());
-    return name;
-  }
-
-  void remove_stale() {
-    std::error_code none;  // a folder that is not there yet holds nothing
-    std::filesystem::directory_iterator it{out_.folder() / inside_, none};
-    for (; !none && it != std::filesystem::directory_iterator{}; it.increment(none))
-      if (auto const name = it->path().filename().string(); detail::is_checkpoint_file(name))
-        out_.remove_stale(inside_ / name);
-  }
-
   void start() {
-    auto const begin = order_.begin() + static_cast<std::ptrdiff_t>(file_ == 0 ? 0 : ends_[file_ - 1]);
-    auto const end = order_.begin() + static_cast<std::ptrdiff_t>(ends_[file_]);
-    writer_.emplace(out_.path(inside_ / name_of_file(file_)), std::vector<named_geometry>{begin, end}, metadata_);
+    writer_.emplace(out_.path(inside_ / shard_name(file_, file_count())), shards_[file_], metadata_);
   }
 
   void finish() {
@@ -116,30 +136,15 @@ class safetensors_shards {
     writer_->commit();
     writer_.reset();
     ++file_;
-  }
-
-  void write_index() const {
-    std::int64_t total = 0;
-    std::vector<std::pair<std::string_view, std::size_t>> files;
-    for (std::size_t i = 0, file = 0; i < order_.size(); ++i) {
-      while (i == ends_[file]) ++file;
-      total += order_[i].shape.bytes();
-      files.emplace_back(order_[i].name, file);
-    }
-    std::sort(files.begin(), files.end());
-    json_document map = json_document::object();
-    auto& members = map.get_ref<json_document::object_t&>();  // its own lookup is linear, and there may be thousands
-    for (auto const& [name, file] : files) members.Container::emplace_back(std::string{name}, name_of_file(file));
-    write_json_file(out_.path(inside_ / "model.safetensors.index.json"),
-                    {{"metadata", {{"total_size", total}}}, {"weight_map", std::move(map)}});
+    in_file_ = 0;
   }
 
   staged_output& out_;
   std::filesystem::path inside_;
   safetensors_metadata metadata_;
-  std::vector<named_geometry> order_;
-  std::vector<std::size_t> ends_;  ///< of each file, in order_
-  std::size_t next_ = 0, file_ = 0;
+  std::vector<std::vector<named_geometry>> shards_;
+  std::vector<named_geometry> order_;  ///< of all shards
+  std::size_t next_ = 0, file_ = 0, in_file_ = 0;
   std::optional<safetensors_writer> writer_;
 };
 

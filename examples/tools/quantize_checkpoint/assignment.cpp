@@ -1,0 +1,170 @@
+#include "assignment.hpp"
+
+#include <algorithm>
+#include <unordered_map>
+#include <utility>
+
+#include "mixbit/autoquant/json.hpp"
+#include "mixbit/autoquant/search.hpp"
+#include "mixbit/config/json.hpp"
+#include "mixbit/io/hf_form.hpp"
+#include "mixbit/io/json.hpp"
+#include "mixbit/io/safetensors.hpp"
+
+namespace quantize_checkpoint {
+
+using mixbit::error_id;
+using mixbit::fail;
+
+namespace {
+
+/// Weights are all there is.
+void require_max(mixbit::quantize_config const& config) {
+  for (auto const& step : config.algorithm.steps())
+    if (step.method != "max")
+      fail(error_id::format_value, config.name, ": its algorithm '", step.method, "' needs a model that runs; take a ",
+           "format that calibrates by max");
+}
+
+class assigner {
+ public:
+  assigner(options const& o, mixbit::hf_source const& source, stored_model& stored, device const& on)
+      : options_{o}, source_{source}, stored_{stored}, model_{stored}, on_{on}, modules_{model_.modules()} {
+    if (modules_.empty())
+      fail(error_id::file_content, source.tensors().label(), ": has no matrix that could be quantized");
+  }
+
+  assignment run(measured const& progress) {
+    if (!options_.plan.empty()) by_plan(mixbit::plan_from_json(mixbit::read_json_file(options_.plan), options_.plan));
+    else if (options_.target) by_budget(progress);
+    else by_config(mixbit::load_config(options_.preset.empty() ? options_.config : options_.preset));
+    if (made_.layers.empty())
+      fail(error_id::config_no_match, "nothing would be quantized: no layer of ", source_.tensors().label(),
+           " is given a format");
+    return std::move(made_);
+  }
+
+ private:
+  void by_config(mixbit::quantize_config const& config) {
+    require_max(config);
+    auto made = mixbit::configure(model_, modules_, config);
+    made_.notes = std::move(made.resolved.notes);
+    for (std::size_t i = 0; i < modules_.size(); ++i) add(modules_[i], made.recipes[i], config.name);
+  }
+
+  void by_plan(mixbit::quantization_plan const& plan) {
+    for (auto const& p : plan.modules) {
+      auto const at = std::find_if(modules_.begin(), modules_.end(), [&](auto const& m) { return m.name == p.name; });
+      if (at == modules_.end() && p.recipe == mixbit::none_label) continue;
+      std::string const& why = stored_.why_kept(p.name + ".weight");
+      if (at == modules_.end())
+        fail(error_id::search_plan, options_.plan, ": modules.", p.name, " is given '", p.recipe, "', and ",
+             source_.tensors().label(), why.empty() ? " has no such layer" : " keeps it: it is " + why);
+      if (p.recipe == mixbit::none_label) continue;
+      auto const* const format = plan.format(p.recipe);
+      if (format == nullptr)
+        fail(error_id::search_plan, options_.plan, ": modules.", p.name, ": the plan has no format '", p.recipe, "'");
+      require_max(format->config);
+      auto recipe = mixbit::search_recipe(model_, format->config, *at);
+      add(*at, recipe, p.recipe);
+    }
+    std::ranges::sort(made_.layers, {}, &layer::name);
+  }
+
+  /// Scores are Σ of weight errors; layers that are fused are one group, as in a search.
+  void by_budget(measured const& progress) {
+    mixbit::search_options wanted;
+    for (auto const& f : options_.formats) wanted.formats.push_back(mixbit::load_config(f));
+    for (auto const& f : wanted.formats) require_max(f);
+    wanted.target = *options_.target;
+    mixbit::search<backend> const search{model_, std::move(wanted)};
+    auto stats = search.stats();
+    score(search, stats, progress);
+    auto const chosen = mixbit::allocate(stats, *options_.target);
+    made_.plan = mixbit::make_plan(stats, search.formats(), chosen, "exact");
+    made_.plan->method = "weight_error";
+    by_plan(*made_.plan);
+  }
+
+  void score(mixbit::search<backend> const& search, mixbit::candidate_stats& stats, measured const& progress) {
+    auto const importance = read_activations();
+    std::int64_t all = 0, done = 0;
+    for (auto const& m : modules_) all += m.weight.bytes();
+    all *= static_cast<std::int64_t>(search.formats().size());
+    for (auto& group : stats)
+      for (auto const& name : group.modules) {
+        auto const& m = *std::find_if(modules_.begin(), modules_.end(), [&](auto const& x) { return x.name == name; });
+        auto const at = importance.find(name);
+        for (auto& c : group.candidates) {
+          if (c.recipe < 0) continue;
+          auto const& format = search.formats()[static_cast<std::size_t>(c.recipe)];
+          auto recipe = mixbit::search_recipe(model_, format.config, m);
+          auto const l = made(m, recipe, format.label);
+          c.score += weight_rows{on_, l, source_.tensors().label(), options_.memory}.error(
+              at == importance.end() ? std::vector<float>{} : at->second);
+          progress(done += m.weight.bytes(), all);
+        }
+      }
+  }
+
+  std::unordered_map<std::string, std::vector<float>> read_activations() {
+    std::unordered_map<std::string, std::vector<float>> all;
+    if (options_.activations.empty()) return all;
+    constexpr std::string_view suffix = ".input_square_mean";
+    auto const file = mixbit::safetensors_file::open(options_.activations);
+    for (auto const& name : file.names()) {
+      auto const refuse = [&](auto const&... why) {
+        fail(error_id::file_content, file.label(), ": tensor ", mixbit::in_quotes(name), ' ', why...);
+      };
+      if (!name.ends_with(suffix)) refuse("is not named MODULE", suffix);
+      std::string const module = name.substr(0, name.size() - suffix.size());
+      auto const m = std::find_if(modules_.begin(), modules_.end(), [&](auto const& x) { return x.name == module; });
+      if (m == modules_.end()) refuse("names no matrix that may be quantized");
+      auto values = file.read_as_float(name);
+      if (static_cast<std::int64_t>(values.size()) != m->weight.shape[1])
+        refuse("has ", values.size(), " values for a layer of ", m->weight.shape[1], " inputs");
+      for (float const v : values)
+        if (!(v >= 0) || v > std::numeric_limits<float>::max()) refuse("holds ", v, "; a mean of squares is 0 or more");
+      all.emplace(module, std::move(values));
+    }
+    return all;
+  }
+
+  /// Throws for what a checkpoint cannot hold, or cannot have from its weights alone.
+  layer made(mixbit::module_ref<backend> const& m, mixbit::recipe_quantizers<backend>& recipe,
+             std::string const& label) {
+    try {
+      auto const form = mixbit::hf_form_of(m, recipe);
+      if (form.format.has_input_scale())
+        fail(error_id::format_value, m.name, ": ", mixbit::name_of(form.format.algorithm), " has a static scale of ",
+             "its inputs, which needs data that runs through the model; take a weight-only format");
+      if (form.weight->needs_calibrator())
+        fail(error_id::format_value, form.weight->name(), ": is calibrated by a histogram; take a format that ",
+             "calibrates by max");
+      return {m.name, m.weight, form.format, form.weight->attributes(), label};
+    } catch (mixbit::error const& e) {
+      fail(e.id(), label, ": ", e.message());
+    }
+  }
+
+  void add(mixbit::module_ref<backend> const& m, mixbit::recipe_quantizers<backend>& recipe, std::string const& label) {
+    if (recipe.any_acts()) made_.layers.push_back(made(m, recipe, label));
+  }
+
+  options const& options_;
+  mixbit::hf_source const& source_;
+  stored_model const& stored_;
+  mixbit::model<backend> model_;
+  device on_;
+  std::vector<mixbit::module_ref<backend>> modules_;
+  assignment made_;
+};
+
+}  // namespace
+
+assignment assign(options const& o, mixbit::hf_source const& source, stored_model& stored, device const& on,
+                  measured const& progress) {
+  return assigner{o, source, stored, on}.run(progress);
+}
+
+}  // namespace quantize_checkpoint

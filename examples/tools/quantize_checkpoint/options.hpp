@@ -1,0 +1,29 @@
+// The command line of quantize_checkpoint.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "mixbit/autoquant/budget.hpp"
+
+namespace quantize_checkpoint {
+
+extern char const* const usage_text;
+
+struct options {
+  bool help = false, dry_run = false;
+  std::string model, out;
+  std::string preset, config, plan;                 ///< one of these,
+  std::optional<mixbit::effective_bits> target;     ///< or this with
+  std::vector<std::string> formats;
+  std::string activations;
+  int threads = 0;  ///< 0: one a core
+  std::int64_t memory = std::int64_t{1} << 30;
+};
+
+/// Throws mixbit::error (usage) for what is unknown, missing, repeated, malformed or contradicting.
+options parse_options(int count, char const* const* arguments);
+
+}  // namespace quantize_checkpoint

@@ -1,0 +1,149 @@
+#include "partial_output.hpp"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <exception>
+#include <string_view>
+#include <system_error>
+
+#include "mixbit/io/atomic_file.hpp"
+#include "mixbit/io/mapped_file.hpp"
+#include "mixbit/io/safetensors_shards.hpp"
+
+namespace quantize_checkpoint {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+std::string text_of(fs::path const& file) {
+  std::error_code none;
+  return fs::exists(file, none) ? std::string{mixbit::mapped_file{file}.text()} : std::string{};
+}
+
+}  // namespace
+
+partial_output::partial_output(fs::path const& folder, std::string const& work,
+                               std::vector<std::vector<mixbit::named_geometry>> const& shards,
+                               mixbit::safetensors_metadata const& metadata)
+    : folder_{folder}, hidden_{folder / ".quantize_checkpoint"} {
+  std::vector<std::string> heads;
+  std::vector<std::int64_t> sizes;
+  for (std::size_t i = 0; i < shards.size(); ++i) {
+    names_.push_back(mixbit::shard_name(i, shards.size()));
+    heads.push_back(mixbit::safetensors_head(folder / names_.back(), shards[i], metadata));
+    auto offset = static_cast<std::int64_t>(heads.back().size());
+    for (auto const& t : shards[i]) {
+      places_.emplace_back(t.name, place{i, offset});
+      offset += t.shape.bytes();
+    }
+    sizes.push_back(offset);
+  }
+  std::sort(places_.begin(), places_.end(), [](auto const& a, auto const& b) { return a.first < b.first; });
+  std::error_code code;
+  made_folder_ = fs::create_directories(folder_, code);
+  if (!code) fs::create_directory(hidden_, code);
+  if (code) mixbit::fail_path("write into", folder_, code.value());
+  lock();
+  try {
+    if (is_of(work)) open_files();
+    else start(work, heads, sizes);
+  } catch (...) {
+    finished_with();
+    throw;
+  }
+}
+
+partial_output::~partial_output() { finished_with(); }
+
+void partial_output::finished_with() noexcept {
+  for (int& file : files_)
+    if (file >= 0) ::close(std::exchange(file, -1));
+  if (lock_ < 0) return;
+  std::error_code ignored;
+  fs::remove_all(hidden_, ignored);
+  ::close(std::exchange(lock_, -1));
+  if (made_folder_) fs::remove(folder_, ignored);  // only if nothing was written into it
+}
+
+/// Two processes that write the same files would spoil both.
+void partial_output::lock() {
+  auto const path = hidden_ / "lock";
+  int const file = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  if (file < 0) mixbit::fail_path("write into", hidden_);
+  if (::flock(file, LOCK_EX | LOCK_NB) != 0) {
+    int const code = errno;
+    ::close(file);
+    if (code != EWOULDBLOCK) mixbit::fail_path("lock", path, code);
+    mixbit::fail(mixbit::error_id::file_open, "cannot write into ", mixbit::in_quotes(folder_),
+                 ": another quantize_checkpoint is writing there");
+  }
+  lock_ = file;
+}
+
+/// Is there whole what an earlier run of this work began?
+bool partial_output::is_of(std::string const& work) const {
+  if (text_of(hidden_ / "work") != work) return false;
+  std::error_code none;
+  return std::all_of(names_.begin(), names_.end(), [&](auto const& n) { return fs::exists(hidden_ / n, none); });
+}
+
+void partial_output::start(std::string const& work, std::vector<std::string> const& heads,
+                           std::vector<std::int64_t> const& sizes) {
+  for (auto const& entry : fs::directory_iterator{hidden_})
+    if (entry.path().filename() != "lock") fs::remove_all(entry.path());
+  for (std::size_t i = 0; i < names_.size(); ++i) {
+    files_.push_back(::open((hidden_ / names_[i]).c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
+    if (files_.back() < 0 || ::ftruncate(files_.back(), sizes[i]) != 0) fail_writing(errno);
+    put(i, 0, std::as_bytes(std::span{heads[i]}));
+  }
+  mixbit::write_file_atomically(hidden_ / "work", work);  // last: without it the rest is not taken up
+}
+
+void partial_output::open_files() {
+  for (auto const& name : names_) {
+    files_.push_back(::open((hidden_ / name).c_str(), O_WRONLY | O_CLOEXEC));
+    if (files_.back() < 0) fail_writing(errno);
+  }
+  std::string const done = text_of(hidden_ / "done");
+  std::from_chars(done.data(), done.data() + done.size(), done_);
+}
+
+void partial_output::put(std::size_t file, std::int64_t offset, std::span<std::byte const> bytes) {
+  while (!bytes.empty()) {
+    ssize_t const count = ::pwrite(files_[file], bytes.data(), bytes.size(), offset);
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) fail_writing(count == 0 ? EIO : errno);
+    bytes = bytes.subspan(static_cast<std::size_t>(count));
+    offset += count;
+  }
+}
+
+void partial_output::write(std::string const& tensor, std::int64_t offset, std::span<std::byte const> bytes) {
+  auto const at = std::lower_bound(places_.begin(), places_.end(), tensor,
+                                   [](auto const& entry, auto const& name) { return entry.first < name; });
+  if (at == places_.end() || at->first != tensor)
+    mixbit::fail(mixbit::error_id::file_content, "tensor ", mixbit::in_quotes(tensor), " was not announced");
+  put(at->second.file, at->second.offset + offset, bytes);
+}
+
+void partial_output::finished(std::size_t count) {
+  mixbit::write_file_atomically(hidden_ / "done", std::to_string(done_ = count));
+}
+
+void partial_output::move_into(mixbit::staged_output& out) {
+  for (std::size_t i = 0; i < names_.size(); ++i) {
+    if (::close(std::exchange(files_[i], -1)) != 0) fail_writing(errno);  // network file systems report full disks here
+    auto const to = out.path(names_[i]);
+    if (::rename((hidden_ / names_[i]).c_str(), to.c_str()) != 0) fail_writing(errno);
+  }
+}
+
+void partial_output::fail_writing(int code) const { mixbit::fail_path("write into", folder_, code); }
+
+}  // namespace quantize_checkpoint

@@ -1,0 +1,63 @@
+// Safetensors files that are written piece by piece into a hidden folder of the output, and are still there when the
+// program is killed: run again with the same work it goes on where it was.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "mixbit/io/safetensors_head.hpp"
+#include "mixbit/io/staged_output.hpp"
+
+namespace quantize_checkpoint {
+
+class partial_output {
+ public:
+  /// `work` is a text that says all that the files depend on: what an earlier run left of the same work is taken up,
+  /// and of other work is thrown away. Throws `file_open`, also while another process writes into `folder`.
+  partial_output(std::filesystem::path const& folder, std::string const& work,
+                 std::vector<std::vector<mixbit::named_geometry>> const& shards,
+                 mixbit::safetensors_metadata const& metadata);
+  partial_output(partial_output const&) = delete;
+  partial_output& operator=(partial_output const&) = delete;
+  /// After an error nothing of it stays; a process that is killed does not come here.
+  ~partial_output();
+
+  /// How many pieces of work an earlier run has finished.
+  std::size_t done() const { return done_; }
+  /// Bytes of a tensor, from its byte `offset` on.
+  void write(std::string const& tensor, std::int64_t offset, std::span<std::byte const> bytes);
+  /// From now on a run that takes this up begins behind `count` pieces.
+  void finished(std::size_t count);
+
+  /// Moves the files into `out`, which the caller commits.
+  void move_into(mixbit::staged_output& out);
+
+ private:
+  struct place {
+    std::size_t file;
+    std::int64_t offset;
+  };
+
+  bool is_of(std::string const& work) const;
+  void lock();
+  void start(std::string const& work, std::vector<std::string> const& heads, std::vector<std::int64_t> const& sizes);
+  void open_files();
+  void put(std::size_t file, std::int64_t offset, std::span<std::byte const> bytes);
+  void finished_with() noexcept;
+  [[noreturn]] void fail_writing(int code) const;
+
+  std::filesystem::path folder_, hidden_;
+  bool made_folder_ = false;
+  int lock_ = -1;
+  std::vector<std::string> names_;  ///< of the files
+  std::vector<int> files_;
+  std::vector<std::pair<std::string, place>> places_;  ///< of tensors, sorted by name
+  std::size_t done_ = 0;
+};
+
+}  // namespace quantize_checkpoint

@@ -1,0 +1,72 @@
+// A matrix of a checkpoint, quantized some rows at a time, so that memory does not grow with it. What comes out is bit
+// for bit what quantizing it whole gives.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "mixbit/io/hf_encoding.hpp"
+#include "mixbit/io/hf_format.hpp"
+#include "mixbit/quantizer/tensor_quantizer.hpp"
+#include "mixbit/reference/simd.hpp"
+
+namespace quantize_checkpoint {
+
+using device = mixbit::reference::simd;
+
+/// A layer that is quantized: its matrix and how.
+struct layer {
+  std::string name;
+  mixbit::const_tensor_ref weight;
+  mixbit::hf_format format;
+  mixbit::quantizer_attribute_config attributes;  ///< of its weight quantizer
+  std::string label;                              ///< what the user calls the format
+
+  mixbit::partition groups() const;
+};
+
+/// Codes of some rows, and their scales.
+struct encoded_rows {
+  std::int64_t first = 0;
+  std::vector<std::uint8_t> codes, block_scales;
+  std::vector<float> scales;
+};
+
+class weight_rows {
+ public:
+  /// `file` is for messages. At most about `memory` bytes are taken. Throws `file_content` where one block of rows
+  /// needs more, naming the tensor.
+  weight_rows(device const& on, layer const& of, std::string file, std::int64_t memory);
+
+  /// The largest |w|. Reads all of the weight. Throws `file_content` for NaN and infinite weights, naming the tensor.
+  float tensor_amax();
+  /// From now on the tensor's own scale, of formats with two levels, comes from this: fused layers share it.
+  void share_tensor_amax(float amax) { tensor_amax_ = amax; }
+  /// That scale.
+  float tensor_scale();
+
+  /// Front to back. Throws as tensor_amax() does.
+  void encode(std::function<void(encoded_rows const&)> const& take);
+
+  /// Σ importance[column] · (w - Q(w))², over all rows; importance 1 where it is empty. Throws as tensor_amax() does.
+  double error(std::vector<float> const& importance);
+
+ private:
+  mixbit::const_tensor_ref rows(std::int64_t first, std::int64_t end);
+  mixbit::tensor_quantizer<device> quantizer(mixbit::const_tensor_ref const& x);
+  float largest(mixbit::const_tensor_ref const& x);
+  void each_chunk(std::function<void(std::int64_t first, mixbit::const_tensor_ref)> const& visit);
+
+  device device_;
+  layer const& layer_;
+  std::string file_;
+  std::int64_t chunk_ = 1;  ///< rows
+  float tensor_amax_ = -1;  ///< below 0: not known yet
+  mixbit::arena scratch_;
+  std::vector<std::byte> aligned_, quantized_, difference_;
+};
+
+}  // namespace quantize_checkpoint
