@@ -22,6 +22,7 @@
 #include <iterator>
 #include <optional>
 #include <string>
+#include <system_error>
 #include <unordered_map>
 #include <vector>
 
@@ -246,8 +247,10 @@ class hf_export {
   }
 
   [[noreturn]] void fail_missing(std::string const& module) const {
+    bool const unsaid = !source_.says_tied() && module.ends_with("lm_head");
     fail(error_id::file_content, source_.tensors().label(), ": has no tensor ", in_quotes(module + ".weight"),
-         " for the module ", in_quotes(module));
+         " for the module ", in_quotes(module),
+         unsaid ? ", and config.json does not say tie_word_embeddings, which here is false unless it says true" : "");
   }
 
   /// Of a tensor that is written in the source's type from the host's values.
@@ -271,6 +274,14 @@ class hf_export {
     if (there) require_shape(module.name, name, detail::hf::file_weight(module));
     else if (!tied || tied_.table_of(source_, module).empty()) fail_missing(module.name);
     if (tied) untie(module.name);
+    else if (!source_.says_tied() && module.name.ends_with("lm_head")) say_untied(module.name);
+  }
+
+  /// Some models' configs that do not say it are read as tied, and the quantized weight would then be passed by.
+  void say_untied(std::string const& head) {
+    untied_ = true;
+    notes_.push_back(head + ": is quantized, and config.json does not say tie_word_embeddings; it now says false, " +
+                     "since loaders of some models take it as true");
   }
 
   /// Tables and matrices that the host does not walk stay unquantized, and loaders are told.
@@ -301,7 +312,7 @@ class hf_export {
   /// The source's own, byte for byte, or what transformers would derive from its config.
   void write_generation_config(std::filesystem::path const& path) const {
     auto const own = source_.file("generation_config.json");
-    if (std::filesystem::exists(own)) return write_file_atomically(path, mapped_file{own}.text());
+    if (std::error_code none; std::filesystem::exists(own, none)) return write_file_atomically(path, mapped_file{own}.text());
     if (generates(source_.config())) write_json_file(path, generation_config_from(source_.config()), 2);
   }
 

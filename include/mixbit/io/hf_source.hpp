@@ -23,7 +23,10 @@ class hf_source {
   std::filesystem::path const& folder() const { return folder_; }
   std::filesystem::path file(char const* name) const { return folder_ / name; }
 
-  /// Does the output layer share the embedding's weight? Then the file has it once.
+  /// Does the config say whether the output layer is tied? Models differ in what they are where it does not.
+  bool says_tied() const { return config_.contains("tie_word_embeddings"); }
+
+  /// Does the output layer share the embedding's weight? Then the file has it once. Not where the config does not say.
   bool is_tied() const {
     auto const at = config_.find("tie_word_embeddings");
     return at != config_.end() && at->is_boolean() && at->get<bool>();
