@@ -1,7 +1,7 @@
 // Suite export: the Hugging Face checkpoints that ModelOpt writes of data/byte-lm. Weights come from the model's own
-// file. The inputs of static quantizers are made so that their amax is the golden's input_scale times the format's range
-// (448, 127 or 2688), keys and values so that theirs is k_scale and v_scale times 448: what a forward pass calibrates to
-// is tested with the host that has one. pre_quant_scales are the golden's (export_scales.hpp).
+// file. The inputs of static quantizers are made so that their amax is the golden's input_scale times the format's
+// range (448, 127 or 2688), keys and values so that theirs is k_scale and v_scale times 448: what a forward pass
+// calibrates to is tested with the host that has one. pre_quant_scales are the golden's (export_scales.hpp).
 #pragma once
 
 #include <cmath>

@@ -2,9 +2,9 @@
 // them, and folded into norms where ModelOpt's exporter folds them. Of those only their product with the norm is in the
 // file, which gives the scale to an ulp or two.
 //
-// ModelOpt writes a weight under its own scale, and where q/k/v or gate/up read one input undoes that and writes it under
-// the mean: two more roundings than in ours, which is the weight times the inverse of the mean. So of those layers the
-// scales are compared within 2^-20, and a code may be the next where the value was next to a tie.
+// ModelOpt writes a weight under its own scale, and where q/k/v or gate/up read one input undoes that and writes it
+// under the mean: two more roundings than in ours, which is the weight times the inverse of the mean. So of those
+// layers the scales are compared within 2^-20, and a code may be the next where the value was next to a tie.
 #pragma once
 
 #include <cmath>

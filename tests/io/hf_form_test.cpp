@@ -104,7 +104,7 @@ TEST_CASE("hf forms: of a plan's formats those matter that a layer is given") {
   CHECK(n.untouched());
 }
 
-TEST_CASE("hf forms: rotations and biases have no place in the files, nor scales beside FP8; they are refused by name") {
+TEST_CASE("hf forms: rotations and biases have no place in the files, nor scales beside FP8, and are refused by name") {
   two_layers net;
   quantize(net.m, preset("FP8_PER_CHANNEL_PER_TOKEN_CFG"));
   auto const module = net.m.modules().front();

@@ -99,7 +99,8 @@ TEST_CASE("hf kv cache: keys without values, other formats and an attention left
   off.enable = false;
   for (auto const& [keys, values, said] :
        {std::tuple{fp8, off, "values not quantized"}, {off, fp8, "keys not quantized"}, {eight, eight, "keys int8"},
-        {fp8, eight, "keys e4m3 per tensor, static with values int8"}, {dynamic, dynamic, "e4m3 per tensor, dynamic"}}) {
+        {fp8, eight, "keys e4m3 per tensor, static with values int8"},
+        {dynamic, dynamic, "e4m3 per tensor, dynamic"}}) {
     attentions a;
     auto config = cache_alone(keys, values);
     config.name = "MINE";

@@ -1,4 +1,4 @@
-// Exports of layers whose inputs are scaled by channels (SmoothQuant, AWQ), and of weights that go through two quantizers.
+// Exports of layers whose inputs are scaled by channels (SmoothQuant, AWQ), and of weights with two quantizers.
 #include <doctest/doctest.h>
 
 #include <cmath>
@@ -127,7 +127,8 @@ TEST_CASE("pre_quant_scale: fused layers that differ in it are refused with both
     if (!has_none) scale(b, "l.k_proj", s);
     calibrate_again(b);
     auto const text = refused(b, error_id::format_value);
-    CHECK_MESSAGE(says(text, "l.q_proj and l.k_proj differ in pre_quant_scale[", has_none ? "[0]" : "[5]", "share_state"), text);
+    char const* const first = has_none ? "[0]" : "[5]";
+    CHECK_MESSAGE(says(text, "l.q_proj and l.k_proj differ in pre_quant_scale", first, "share_state"), text);
     CHECK(says(text, has_none ? "none" : "and 2;"));
     if (has_none) continue;
     share_state(*b.m);

@@ -90,8 +90,8 @@ class attention {
     return o_proj.forward(context_);
   }
 
-  /// The gradient of x, for the x of the last forward. Throws `config_conflict` for quantizers of keys and the like that
-  /// do more than round.
+  /// The gradient of x, for the x of the last forward. Throws `config_conflict` for quantizers of keys and the like
+  /// that do more than round.
   matrix backward(matrix const& x, matrix const& grad_y, rotary_embedding const& rotary) {
     require_straight_through(slots);
     matrix const grad_context = o_proj.backward(context_, grad_y);

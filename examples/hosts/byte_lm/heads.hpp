@@ -25,8 +25,9 @@ inline void require_straight_through(mixbit::quantizer_slots<backend> const& slo
                         return m.clips() || m.numerics().rotate;
                       });
     if (q.acts() && (more || q.leaf() == "softmax_quantizer"))
-      mixbit::fail(mixbit::error_id::config_conflict, q.path(), ": byte_lm computes gradients through quantized queries, ",
-                   "keys and values as if they were not, without rotations, scales or clipping; disable it to train");
+      mixbit::fail(mixbit::error_id::config_conflict, q.path(), ": byte_lm computes gradients of quantized ",
+                   "queries, keys and values as if they were not, without rotations, scales or clipping; disable it ",
+                   "to train");
   }
 }
 

@@ -49,8 +49,8 @@ inline constexpr char const* usage_text =
 
 Writes candidate_stats.json, manifest.json, layer-sensitivity-report.md, report.html and plan.json (search),
 quantizers.json, evaluation.json and checkpoint/ (always). Layers that read one input get one scale of smoothquant's or
-awq's, and with --preset awq's go into the norms before, as in ModelOpt's checkpoints; the loss is of that. No checkpoint
-holds a low-rank branch, or what formats have no form for: such a run is measured, and a line says why there is none.
+awq's, and with --preset awq's go into the norms before, as in ModelOpt's checkpoints; the loss is of that. There is no
+checkpoint of a low-rank branch, or of what has no form in one: such a run is measured, and a line says why.
 Without a search, an earlier search's files in DIR are removed, but for the plan that --plan names. Exit status: 0, or 2
 with one line on what is wrong.
 )";

@@ -90,7 +90,8 @@ class job {
   /// them. Layers of several formats, and weights that were rewritten under their scales, are left as they are.
   void share_scales() {
     std::vector<mixbit::layer_group> groups;
-    for (auto const& group : mixbit::unshared_groups(quantized_, mixbit::fused_layers(quantized_), {false, false, true}))
+    auto const fused = mixbit::fused_layers(quantized_);
+    for (auto const& group : mixbit::unshared_groups(quantized_, fused, {false, false, true}))
       if (can_share(group)) groups.push_back(group.layers);
     if (!groups.empty()) print_notes(mixbit::share_state(quantized_, groups).notes);
     if (!awq_) return;

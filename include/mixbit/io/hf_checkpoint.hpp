@@ -11,7 +11,7 @@
 // passes through byte for byte from its memory map. Only the output layer of a source with tie_word_embeddings may be
 // missing there: it is left out while it equals the embedding, else written, and tie_word_embeddings becomes false.
 // A pre_quant_scale (SmoothQuant, AWQ) is written where the form has a place for it, and is then one within q/k/v and
-// gate/up (share_state). ModelOpt's exporter folds AWQ's of those into the norms before; here the host does so, since it
+// gate/up (share_state). ModelOpt's exporter folds AWQ's of those into the norms before; here the host does so, as that
 // rewrites the norms (fold_pre_quant_scales). Attentions with quantizers on keys and values give the cache's scales.
 // Codes and scales are those of policy `stored` whatever the model simulates (io/hf_encoding.hpp). Weights are encoded
 // one at a time when their turn in the file comes, so a plan holds views: write it before weights move.
@@ -116,7 +116,7 @@ class hf_export {
     unquantized_.push_back(module.name);
     bool const there = source_.tensors().contains(module.name + ".weight");
     if (tied_.is_head(source_, module)) heads_.push_back(module);
-    else if (!there) fail_missing(module.name);
+    else if (!there) source_.fail_missing(module.name);
     if (there) add_unquantized(module, module.name + ".weight");
   }
 
@@ -130,7 +130,7 @@ class hf_export {
     if (!there.same_shape(written))
       fail(error_id::file_content, source_.tensors().label(), ": tensor ", in_quotes(name), " is ", to_string(there),
            ", and the host's has ", written.size(), " values");
-    require_floats(name, there.type);
+    source_.require_floats(name, there.type);
     items_[name] = {there, {}, {}};
     host_weights_[name] = written;
   }
@@ -139,8 +139,8 @@ class hf_export {
   void add_unquantized(module_ref<B> const& module, std::string const& like) {
     auto const there = source_.tensors().at(like);
     const_tensor_ref const weight = detail::hf::file_weight(module);
-    require_shape(module.name, like, weight);
-    require_floats(like, there.type);
+    source_.require_shape(module.name, like, weight);
+    source_.require_floats(like, there.type);
     items_[module.name + ".weight"] = {there, {}, {}};
     host_weights_[module.name + ".weight"] = weight;
   }
@@ -149,7 +149,7 @@ class hf_export {
   void add_head(module_ref<B> const& head) {
     std::string const table = tied_.table_of(source_, head), name = head.name + ".weight";
     bool const there = source_.tensors().contains(name);
-    if (table.empty() && !there) fail_missing(head.name);
+    if (table.empty() && !there) source_.fail_missing(head.name);
     if (!table.empty() && is_written_as(detail::hf::file_weight(head), table)) return;
     if (!there) add_unquantized(head, table);
     untie(head.name);
@@ -189,7 +189,8 @@ class hf_export {
       fail(error_id::format_value, module.name, ": no Hugging Face form exists in this version for ",
            name_of(form.format.algorithm), " of a stack of matrices ", to_string(view), ": codes are packed along its ",
            "first axis, so two matrices would share a byte");
-    auto const factors = form.scales_weight ? form.scales_weight->pre_quant_scale(model_.device()) : std::vector<float>{};
+    std::vector<float> factors;
+    if (form.scales_weight) factors = form.scales_weight->pre_quant_scale(model_.device());
     encodings_.emplace_back(model_.device(), *form.weight, view, layer.groups, factors);
     add_tensors(layer, detail::hf::file_weight(module), form);
     layers_.push_back(std::move(layer));
@@ -234,7 +235,8 @@ class hf_export {
     for (auto const& [name, q] : {std::pair{".k_proj.k_scale", form->keys}, {".v_proj.v_scale", form->values}}) {
       float const scale = hf_kv_scale(detail::hf::tensor_amax(model_.device(), *q));
       if (scale == 0.0f)
-        notes_.push_back(q->name() + ": was always shown zeros in calibration; loaders divide by its scale, which is 0");
+        notes_.push_back(q->name() +
+                         ": was always shown zeros in calibration; loaders divide by its scale, which is 0");
       add(module.name + name, {{scalar, nullptr}, {scale}, {}});
     }
   }
@@ -246,33 +248,12 @@ class hf_export {
     items_[std::move(name)] = std::move(i);
   }
 
-  [[noreturn]] void fail_missing(std::string const& module) const {
-    bool const unsaid = !source_.says_tied() && module.ends_with("lm_head");
-    fail(error_id::file_content, source_.tensors().label(), ": has no tensor ", in_quotes(module + ".weight"),
-         " for the module ", in_quotes(module),
-         unsaid ? ", and config.json does not say tie_word_embeddings, which here is false unless it says true" : "");
-  }
-
-  /// Of a tensor that is written in the source's type from the host's values.
-  void require_floats(std::string const& tensor, dtype type) const {
-    if (!is_compute(type))
-      fail(error_id::file_content, source_.tensors().label(), ": tensor ", in_quotes(tensor), " is ", name_of(type),
-           "; weights that are not quantized are float32, float16 or bfloat16");
-  }
-
-  void require_shape(std::string const& module, std::string const& tensor, const_tensor_ref const& weight) const {
-    auto const there = source_.tensors().at(tensor);
-    if (!there.same_shape(weight))
-      fail(error_id::file_content, source_.tensors().label(), ": tensor ", in_quotes(tensor), " is ", to_string(there),
-           ", but the weight of the module ", in_quotes(module), " is ", to_string(weight));
-  }
-
   /// A tied output layer that is quantized becomes a tensor of its own, and the config says so.
   void require_source(module_ref<B> const& module) {
     std::string const name = module.name + ".weight";
     bool const there = source_.tensors().contains(name), tied = tied_.is_head(source_, module);
-    if (there) require_shape(module.name, name, detail::hf::file_weight(module));
-    else if (!tied || tied_.table_of(source_, module).empty()) fail_missing(module.name);
+    if (there) source_.require_shape(module.name, name, detail::hf::file_weight(module));
+    else if (!tied || tied_.table_of(source_, module).empty()) source_.fail_missing(module.name);
     if (tied) untie(module.name);
     else if (!source_.says_tied() && module.name.ends_with("lm_head")) say_untied(module.name);
   }
@@ -291,7 +272,8 @@ class hf_export {
   }
 
   void finish_notes() {
-    if (layers_.empty() && !caches_.format()) notes_.push_back("no module is quantized: the checkpoint is an unquantized one");
+    if (layers_.empty() && !caches_.format())
+      notes_.push_back("no module is quantized: the checkpoint is an unquantized one");
     auto const loaders = hf_loader_notes(layers_, unquantized_);
     notes_.insert(notes_.end(), loaders.begin(), loaders.end());
   }
@@ -312,7 +294,8 @@ class hf_export {
   /// The source's own, byte for byte, or what transformers would derive from its config.
   void write_generation_config(std::filesystem::path const& path) const {
     auto const own = source_.file("generation_config.json");
-    if (std::error_code none; std::filesystem::exists(own, none)) return write_file_atomically(path, mapped_file{own}.text());
+    if (std::error_code none; std::filesystem::exists(own, none))
+      return write_file_atomically(path, mapped_file{own}.text());
     if (generates(source_.config())) write_json_file(path, generation_config_from(source_.config()), 2);
   }
 

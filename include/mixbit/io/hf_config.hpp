@@ -130,7 +130,8 @@ inline json_document hf_quant_config(std::vector<hf_layer> const& layers, std::v
     // straight into the object's vector: its own lookup is linear, and there may be thousands of layers
     json_document list = json_document::object();
     auto& members = list.get_ref<json_document::object_t&>();
-    for (auto const& l : layers) members.Container::emplace_back(l.name, detail::hf::algorithm_fields(l.format, l.scaled));
+    for (auto const& l : layers)
+      members.Container::emplace_back(l.name, detail::hf::algorithm_fields(l.format, l.scaled));
     q["quantized_layers"] = std::move(list);
   }
   return {{"producer", {{"name", producer.name}, {"version", producer.version}}}, {"quantization", std::move(q)}};

@@ -84,8 +84,8 @@ class hf_encoding {
         factors_{buffer_of(device, factors)} {
     check_encodable(how_, q.name());
     if (!factors.empty() && std::ssize(factors) != weight.shape[weight.rank - 1])
-      fail(error_id::tensor_shape, q.name(), ": a pre_quant_scale of ", factors.size(), " values for a weight of shape ",
-           to_string(weight));
+      fail(error_id::tensor_shape, q.name(), ": a pre_quant_scale of ", factors.size(),
+           " values for a weight of shape ", to_string(weight));
     scaled_copy const scaled{device, *this};
     const_tensor_ref const w = scaled.view;
     bool const from_data = numerics_.groups_from_data;

@@ -100,7 +100,8 @@ hf_module_form<B> hf_form_of(module_ref<B> const& module, recipe_quantizers<B>& 
   if (!form)
     fail(error_id::format_value, module.name, ": no Hugging Face form exists for weight ", detail::hf::describe(w),
          " with input ", detail::hf::describe(in), "; forms exist for FP8 per tensor, FP8 per channel and token, ",
-         "FP8 2-D blocks, INT8 per channel, INT4 in blocks of the last axis, such INT4 then FP8, NVFP4, MXFP8 and MXFP4");
+         "FP8 2-D blocks, INT8 per channel, INT4 in blocks of the last axis, such INT4 then FP8, NVFP4, MXFP8 and ",
+         "MXFP4");
   hf_module_form<B> found{*form, &weight->members().front()};
   if (w.size() == 2) found.then = &weight->members().back();
   if (!in.empty()) found.input = &input->members().front();

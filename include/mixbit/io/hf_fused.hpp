@@ -30,7 +30,8 @@ void require_one_pre_quant_scale(model<B>& m, std::vector<hf_layer> const& layer
   for (auto const& group : unshared_groups(m, groups, {false, false, true}))
     for (auto const& d : group.differences)
       if (!d.is_format())
-        fail(error_id::format_value, d.text(), "; loaders that fuse them take one for both, and share_state makes it one");
+        fail(error_id::format_value, d.text(),
+             "; loaders that fuse them take one for both, and share_state makes it one");
 }
 
 /// A line for each layer whose tensor-level scale differs from its group's first. Groups of several formats have their
@@ -41,8 +42,9 @@ void note_unshared(model<B>& m, std::vector<hf_layer> const& layers, std::vector
   for (auto const& members : fused_groups(layers)) {
     layer_group group;
     auto const& first = layers[members.front()].format;
+    bool const has_whole = first.has_input_scale() || first.has_tensor_scale();
     for (std::size_t const i : members)
-      if (layers[i].format == first && (first.has_input_scale() || first.has_tensor_scale())) group.push_back(layers[i].name);
+      if (layers[i].format == first && has_whole) group.push_back(layers[i].name);
     if (group.size() == members.size()) groups.push_back(std::move(group));
   }
   for (auto const& group : unshared_groups(m, groups, {true, true, false}))

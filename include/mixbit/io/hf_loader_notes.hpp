@@ -84,15 +84,15 @@ inline void note_algorithms(std::vector<hf_layer> const& layers, bool uniform, s
     bool const awq = algorithm == hf_algorithm::int4_weight_only || algorithm == hf_algorithm::int4_fp8;
     if (any || !(awq || algorithm == hf_algorithm::int8)) continue;
     notes.push_back(concat(name_of(algorithm), " is written without pre_quant_scale",
-                           awq ? " (\"pre_quant_scale\": false): no AWQ ran" : ", which ModelOpt's has: no SmoothQuant ran",
-                           ", or its scales are folded"));
+                           awq ? " (\"pre_quant_scale\": false): no AWQ" : ", which ModelOpt's has: no SmoothQuant",
+                           " ran, or its scales are folded"));
   }
 }
 
 }  // namespace detail::hf
 
-/// What loaders are known to refuse or to misread, a line each; empty: vLLM and TensorRT-LLM take it. `unquantized`: the
-/// names of the other layers.
+/// What loaders are known to refuse or to misread, a line each; empty: vLLM and TensorRT-LLM take it. `unquantized`:
+/// the names of the other layers.
 inline std::vector<std::string> hf_loader_notes(std::vector<hf_layer> const& layers,
                                                 std::vector<std::string> const& unquantized) {
   std::vector<std::string> notes;
