@@ -66,6 +66,13 @@ TEST_CASE("INT4 weights have a form with unquantized inputs only") {
   CHECK(says(refusal(b, error_id::format_value), "weight int4 blocks -1:32, static with input e4m3 per tensor"));
 }
 
+TEST_CASE("INT4 of a stack of matrices has no form: two matrices would share a byte") {
+  export_bench b;
+  b.add("experts", make_weight({4, 6, 32}));
+  b.quantize([](auto& c) { turn_on(c, "*weight_quantizer", blocks(4, {{-1, 32}})); });
+  CHECK(says(refusal(b, error_id::format_value), "experts", "W4A16_AWQ", "[4,6,32]", "share a byte"));
+}
+
 TEST_CASE("2-D blocks of other axes than the last two are refused") {
   export_bench b;
   b.add("conv", make_weight({4, 4, 3, 3}), "nn.Conv2d", layouts::conv);
@@ -73,14 +80,15 @@ TEST_CASE("2-D blocks of other axes than the last two are refused") {
   CHECK(says(refusal(b, error_id::format_value), "conv: no Hugging Face form exists", "blocks -1:3,-3:2"));
 }
 
-TEST_CASE("a sequence of quantizers is refused") {
+TEST_CASE("a sequence of quantizers without a form is refused") {
   export_bench b;
   b.add("fc", make_weight({4, 32}));
   b.quantize([](auto& c) {
     turn_on(c, "*weight_quantizer", blocks(4, {{-1, 32}}));
     c.entries.back().cfg->push_back(whole({4, 3}));
   });
-  CHECK(says(refusal(b, error_id::format_value), "fc.weight_quantizer", "a sequence of 2 quantizers"));
+  CHECK(says(refusal(b, error_id::format_value), "fc: no Hugging Face form",
+             "int4 blocks -1:32, static, then e4m3 per tensor, static with input not quantized"));
 }
 
 TEST_CASE("folded and uncalibrated models are refused") {

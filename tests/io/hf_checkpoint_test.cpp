@@ -270,6 +270,27 @@ TEST_CASE("a tied output layer: left out with the source, or untied when it is q
   }
 }
 
+TEST_CASE("an output layer of a config that does not say tie_word_embeddings: said to be untied once it is quantized") {
+  for (bool const quantized : {false, true}) {
+    export_bench b;
+    b.add("fc", make_weight({4, 4}));
+    b.add("lm_head", make_weight({6, 4}));
+    b.quantize([&](auto& c) { turn_on(c, quantized ? "*weight_quantizer" : "fc.weight_quantizer", per_axis(8, 0)); });
+    CHECK(mentions(b.run(), "lm_head: is quantized, and config.json does not say tie_word_embeddings") == quantized);
+    CHECK(b.json("config.json").contains("tie_word_embeddings") == quantized);
+    if (quantized) CHECK(b.json("config.json")["tie_word_embeddings"] == false);
+    b.tensors.pop_back();
+    b.tensors.emplace_back("embed.weight", make_weight({6, 4}));
+    b.write_source();
+    try {
+      b.run();
+      FAIL("was written");
+    } catch (error const& e) {
+      CHECK(std::string{e.what()}.find("config.json does not say tie_word_embeddings") != std::string::npos);
+    }
+  }
+}
+
 TEST_CASE("a tied output layer that was trained is written, whether or not the embedding is walked and trained too") {
   auto const table = make_weight({6, 4}), trained = make_weight({6, 4}, 2);
   for (bool const in_source : {false, true})

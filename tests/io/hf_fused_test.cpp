@@ -72,3 +72,14 @@ TEST_CASE("hf fused: gate and up, w1 and w3 are groups; layers of several format
   detail::hf::note_unshared(*b.m, {of("l.q_proj", hf_algorithm::fp8), of("l.k_proj", hf_algorithm::fp8)}, notes);
   CHECK(notes.size() == 2);
 }
+
+TEST_CASE("hf fused: a layer that is not quantized beside one that is, is named") {
+  export_bench b;
+  for (char const* name : {"l.up_proj", "l.gate_proj", "l.down_proj", "other.gate_proj", "other.up_proj"})
+    b.add(name, make_weight({4, 16}));
+  b.quantize([](auto& c) { turn_on(c, "l.gate_proj.weight_quantizer", blocks({4, 3}, {{-1, 128}, {-2, 128}})); });
+  auto const notes = b.run();
+  CHECK(mentions(notes, "l.gate_proj is fp8_pb_wo, l.up_proj not quantized: vLLM fuses them"));
+  CHECK_FALSE(mentions(notes, "l.down_proj"));
+  CHECK_FALSE(mentions(notes, "other"));
+}

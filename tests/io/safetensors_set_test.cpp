@@ -84,6 +84,18 @@ TEST_CASE("safetensors_set: a shard's name does not leave the folder") {
     CHECK_MESSAGE(says(it.refusal(error_id::file_content, R"({"a": ")" + name + R"("})"), "'a'", "the folder"), name);
 }
 
+TEST_CASE("safetensors_set: names that no file can have are errors of the library's own") {
+  sharded const it;
+  std::string const name(300, 'x');
+  CHECK(says(it.refusal(error_id::file_open, R"({"a": ")" + name + R"("})"), "'a'",
+             "cannot be opened: File name too long"));
+  auto const folder = it.folder / name;
+  CHECK(says(error_text(error_id::file_open, [&] { safetensors_set::open(folder); }), "cannot open",
+             "File name too long"));
+  for (std::string const odd : {"\\u0001", "\\n", "\\ud83d\\ude00"})
+    CHECK(says(it.refusal(error_id::file_open, R"({"a": ")" + odd + R"("})"), "'a'", "missing"));
+}
+
 TEST_CASE("safetensors_set: one name in two shards is refused") {
   sharded const it;
   write_text(it.folder / "two", bytes_of({"c", "a"}, 3));

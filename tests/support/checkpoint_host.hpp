@@ -81,23 +81,53 @@ class checkpoint_host {
     return add(name, std::move(weight), std::move(class_name), layout);
   }
 
+  /// An attention, of which nothing is there but its quantizers.
+  void add_attention(std::string name) { attentions_.push_back({std::move(name), {}}); }
+
   template <class Visit>
   void walk(Visit&& visit) {
     for (auto& l : layers_) visit(module(l.name, l.class_name, l.slots, l.weight, l.layout));
+    for (auto& a : attentions_) visit(module(a.name, "attention", a.slots));
   }
 
   /// Runs a linear layer on one row whose largest absolute value is `amax`.
   void show(std::string const& name, float amax) {
-    for (auto& l : layers_) {
-      if (l.name != name) continue;
-      plain_tensor x{1, l.weight.shape.shape[1]};
-      for (std::size_t i = 0; i < x.values.size(); ++i) x.values[i] = i == 0 ? -amax : amax / static_cast<float>(i + 1);
-      apply(l.slots, x, l.weight, multiply);
+    run(name, [&](std::size_t i) { return i == 0 ? -amax : amax / static_cast<float>(i + 1); });
+  }
+  /// The same of a layer whose first input is multiplied by `scale`, behind which it is `amax`.
+  void show_scaled(std::string const& name, float amax, float scale) {
+    run(name, [&](std::size_t i) { return i == 0 ? amax / scale : 0.0f; });
+  }
+
+  /// Runs an attention's keys and values, whose largest absolute values are these, through their quantizers.
+  void show_cache(std::string const& name, float keys, float values) {
+    for (auto& a : attentions_) {
+      if (a.name != name) continue;
+      plain_tensor k{1, 2}, v{1, 2};
+      k.values = {0.5f * keys, -keys};
+      v.values = {values, 0.25f * values};
+      apply(a.slots, k, 1);
+      apply(a.slots, v, 2);
     }
   }
 
  private:
+  template <class Value>
+  void run(std::string const& name, Value&& value) {
+    for (auto& l : layers_) {
+      if (l.name != name) continue;
+      plain_tensor x{1, l.weight.shape.shape[1]};
+      for (std::size_t i = 0; i < x.values.size(); ++i) x.values[i] = value(i);
+      apply(l.slots, x, l.weight, multiply);
+    }
+  }
+
+  struct attention {
+    std::string name;
+    quantizer_slots<cpu_backend> slots;
+  };
   std::deque<layer> layers_;  // slots do not move while a site points at them
+  std::deque<attention> attentions_;
 };
 
 /// Turns everything off, for configs that then name quantizers one by one.

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "config.hpp"
+#include "heads.hpp"
 #include "layers.hpp"
 
 namespace byte_lm {
@@ -61,6 +62,7 @@ class rotary_embedding {
 class attention {
  public:
   linear q_proj, k_proj, v_proj, o_proj;
+  mixbit::quantizer_slots<backend> slots{};  ///< of queries, keys, values and probabilities: class "attention"
 
   attention(config const& c, mixbit::executor_ref executor)
       : q_proj{make_linear(c.num_attention_heads * c.head_dim, c.hidden_size, executor)},
@@ -82,19 +84,21 @@ class attention {
     rotate(rotary, queries_, keys_, 1.0f);
     probabilities_.resize(batch.windows * heads_ * batch.length, batch.length);
     context_.resize(x.rows(), heads_ * head_dim_);
-    executor_.parallel_for(batch.windows * kv_heads_, [&](std::int64_t i) { attend(i / kv_heads_, i % kv_heads_); });
+    if (slots.live()) attend_quantized();
+    else
+      for_each_head([&](std::int64_t w, std::int64_t h) { weigh(w, h), mix(w, h); });
     return o_proj.forward(context_);
   }
 
-  /// The gradient of x, for the x of the last forward.
+  /// The gradient of x, for the x of the last forward. Throws `config_conflict` for quantizers of keys and the like
+  /// that do more than round.
   matrix backward(matrix const& x, matrix const& grad_y, rotary_embedding const& rotary) {
+    require_straight_through(slots);
     matrix const grad_context = o_proj.backward(context_, grad_y);
     grad_queries_.resize(queries_.rows(), queries_.cols());
     grad_keys_.resize(keys_.rows(), keys_.cols());
     grad_values_.resize(values_.rows(), values_.cols());
-    executor_.parallel_for(batch_.windows * kv_heads_, [&](std::int64_t i) {
-      attend_backward(i / kv_heads_, i % kv_heads_, grad_context);
-    });
+    for_each_head([&](std::int64_t w, std::int64_t h) { attend_backward(w, h, grad_context); });
     rotate(rotary, grad_queries_, grad_keys_, -1.0f);
     matrix grad_x = q_proj.backward(x, grad_queries_);
     grad_x += k_proj.backward(x, grad_keys_);
@@ -121,9 +125,29 @@ class attention {
     return probabilities_.middleRows((w * heads_ + h) * batch_.length, batch_.length);
   }
 
-  /// context = softmax(mask(q · kᵀ · scale)) · v, for each query head that shares this key/value head.
-  void attend(std::int64_t window, std::int64_t kv_head) {
-    auto const k = head(keys_, window, kv_head), v = head(values_, window, kv_head);
+  /// Calls f(window, kv_head) for all of them, in parallel.
+  template <class F>
+  void for_each_head(F&& f) {
+    executor_.parallel_for(batch_.windows * kv_heads_, [&](std::int64_t i) { f(i / kv_heads_, i % kv_heads_); });
+  }
+
+  /// The cache holds keys behind their rotation, so that is what is quantized.
+  void attend_quantized() {
+    head_tensor q{queries_.data(), batch_.windows, heads_, batch_.length, head_dim_},
+        k{keys_.data(), batch_.windows, kv_heads_, batch_.length, head_dim_},
+        v{values_.data(), batch_.windows, kv_heads_, batch_.length, head_dim_};
+    apply(slots, q, 0);
+    apply(slots, k, 1);
+    apply(slots, v, 2);
+    for_each_head([&](std::int64_t w, std::int64_t h) { weigh(w, h); });
+    head_tensor p{probabilities_.data(), batch_.windows * heads_, 1, batch_.length, batch_.length};
+    apply(slots, p, 3);
+    for_each_head([&](std::int64_t w, std::int64_t h) { mix(w, h); });
+  }
+
+  /// probabilities = softmax(mask(q · kᵀ · scale)), for each query head that shares this key/value head.
+  void weigh(std::int64_t window, std::int64_t kv_head) {
+    auto const k = head(keys_, window, kv_head);
     std::int64_t const group = heads_ / kv_heads_;
     for (std::int64_t h = kv_head * group; h < (kv_head + 1) * group; ++h) {
       auto p = probabilities(window, h);
@@ -134,8 +158,15 @@ class attention {
         seen *= 1.0f / seen.sum();
         p.row(t).tail(p.cols() - t - 1).setZero();
       }
-      head(context_, window, h).noalias() = p * v;
     }
+  }
+
+  /// context = probabilities · v, for the same.
+  void mix(std::int64_t window, std::int64_t kv_head) {
+    auto const v = head(values_, window, kv_head);
+    std::int64_t const group = heads_ / kv_heads_;
+    for (std::int64_t h = kv_head * group; h < (kv_head + 1) * group; ++h)
+      head(context_, window, h).noalias() = probabilities(window, h) * v;
   }
 
   /// The gradients of this key/value head and of its query heads. Through the softmax: dS = P · (dP - Σ dP·P).

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
+#include <optional>
+#include <utility>
 
 #include "checkpoint.hpp"
 #include "inputs.hpp"
@@ -38,6 +40,12 @@ data_windows read_data(options const& o, config const& shapes) {
 
 mixbit::quantize_config read_format(std::string const& preset_or_file) { return mixbit::load_config(preset_or_file); }
 
+mixbit::quantize_config read_combined(std::vector<std::string> const& formats) {
+  auto config = read_format(formats.at(0));
+  for (std::size_t i = 1; i < formats.size(); ++i) config = combine(std::move(config), read_format(formats[i]));
+  return config;
+}
+
 mixbit::algorithm_config algorithm_of(std::string const& text) {
   bool const is_json = text.front() == '{' || text.front() == '[';
   auto const algorithm =
@@ -62,13 +70,18 @@ void check_folders(std::string const& model_folder, std::string const& out) {
 
 namespace {
 
-/// Names the first quantizer that scales its operand, which no checkpoint holds in this version; empty where there is
-/// none.
-std::string scaled_quantizer(mixbit::model<backend>& model) {
-  for (auto const& module : model.modules())
-    for (auto const& q : module.slots->shared_site()->quantizers().quantizers)
-      if (q.has_pre_quant_scale()) return q.path() + " has a pre_quant_scale";
-  return {};
+/// What calibration made of formats that have a form may have none: a branch, or scales that differ within a kernel.
+/// Says so in `why`.
+std::optional<mixbit::hf_export<backend>> planned(mixbit::model<backend>& model, results const& r, std::string& why) {
+  if (!why.empty()) return std::nullopt;
+  try {
+    return std::optional<mixbit::hf_export<backend>>{std::in_place, model, r.model_folder,
+                                                     mixbit::hf_export_options{.preceding = r.folded}};
+  } catch (mixbit::error const& e) {
+    if (e.id() != mixbit::error_id::format_value) throw;
+    why = std::string{e.message()};
+    return std::nullopt;
+  }
 }
 
 }  // namespace
@@ -79,13 +92,14 @@ void write_results(mixbit::model<backend>& model, results const& r) {
                                   "report.html"})
     if (std::error_code none; !std::filesystem::equivalent(out.folder() / of_a_search, r.plan_file, none))
       out.remove_stale(of_a_search);
-  if (auto const why = r.no_checkpoint.empty() ? scaled_quantizer(model) : r.no_checkpoint; !why.empty()) {
+  std::string why = r.no_checkpoint;
+  if (auto checkpoint = planned(model, r, why)) {
+    checkpoint->write(out, "checkpoint");
+    for (auto const& line : checkpoint->notes()) std::fprintf(stderr, "checkpoint: %s\n", line.c_str());
+  } else {
     std::fprintf(stderr, "checkpoint: not written: %s\n", why.c_str());
     for (char const* file : {"config.json", "hf_quant_config.json", "model.safetensors"})
       out.remove_stale(std::filesystem::path{"checkpoint"} / file);
-  } else {
-    for (auto const& line : mixbit::export_hf_checkpoint(model, r.model_folder, out, "checkpoint"))
-      std::fprintf(stderr, "checkpoint: %s\n", line.c_str());
   }
   if (r.stats != nullptr) {
     mixbit::write_json_file(out.path("candidate_stats.json"), mixbit::to_json(*r.stats));

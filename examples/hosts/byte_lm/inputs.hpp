@@ -27,6 +27,9 @@ data_windows read_data(options const& o, config const& shapes);
 /// A preset by its name, or a config by its file.
 mixbit::quantize_config read_format(std::string const& preset_or_file);
 
+/// The first, followed by the entries of the others.
+mixbit::quantize_config read_combined(std::vector<std::string> const& formats);
+
 /// --algorithm: a name, or JSON. Throws config_* errors that name the option.
 mixbit::algorithm_config algorithm_of(std::string const& text);
 

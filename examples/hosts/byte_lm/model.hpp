@@ -143,7 +143,14 @@ class language_model {
   /// The modules that mixbit may quantize, by their names.
   template <class Visit>
   void walk(Visit&& visit) {
-    for_each_linear([&](std::string const& name, linear& l) { visit(mixbit::linear(name, l.slots, l.weight->value)); });
+    auto const visit_linear = [&](std::string const& name, linear& l) {
+      visit(mixbit::linear(name, l.slots, l.weight->value));
+    };
+    for (std::size_t i = 0; i < layers.size(); ++i) {
+      layers[i].for_each_linear(layer_prefix(i), visit_linear);
+      visit(mixbit::module(layer_prefix(i) + "self_attn", "attention", layers[i].self_attn.slots));
+    }
+    visit_linear("lm_head", lm_head);
   }
 
   /// Calls f(name, parameter&) for every tensor of the checkpoint; a tied head is not named again.

@@ -29,7 +29,8 @@ inline constexpr char const* usage_text =
                          inner list a step); default: windows taken evenly from the text, of up to 512 tokens
   --formats A,B,..       recipes of the search: preset names (FP8_DEFAULT_CFG) or JSON files
   --effective-bits X     budget: bits a weight on average, a decimal above 0 and at most 16
-  --preset NAME          a preset's name or a JSON file: quantize() with it instead of searching
+  --preset NAME[,KV]     a preset's name or a JSON file: quantize() with it instead of searching; with the entries of
+                         others behind a comma, as FP8_DEFAULT_CFG,FP8_KV_CFG
   --algorithm A          how --preset is calibrated, instead of its own way: a name (awq_lite, smoothquant, max) or JSON
                          as in a config, '{"method": "smoothquant", "alpha": 0.5}', or a list of either
   --plan FILE            a plan.json: apply it instead of searching
@@ -47,16 +48,17 @@ inline constexpr char const* usage_text =
   --help                 this text; alone
 
 Writes candidate_stats.json, manifest.json, layer-sensitivity-report.md, report.html and plan.json (search),
-quantizers.json, evaluation.json and checkpoint/ (always). No checkpoint holds inputs scaled by smoothquant or awq, a
-low-rank branch, or what a preset's formats have no form for: such a run is measured, and a line says why there is none.
+quantizers.json, evaluation.json and checkpoint/ (always). Layers that read one input get one scale of smoothquant's or
+awq's, and with --preset awq's go into the norms before, as in ModelOpt's checkpoints; the loss is of that. There is no
+checkpoint of a low-rank branch, or of what has no form in one: such a run is measured, and a line says why.
 Without a search, an earlier search's files in DIR are removed, but for the plan that --plan names. Exit status: 0, or 2
 with one line on what is wrong.
 )";
 
 struct options {
   bool help = false, dry_run = false;
-  std::string model, out, text, windows, preset, algorithm, plan;
-  std::vector<std::string> formats, disabled_layers;
+  std::string model, out, text, windows, algorithm, plan;
+  std::vector<std::string> formats, disabled_layers, preset;
   std::optional<std::string> effective_bits;
   std::string method = "gradient", numerics = "stored", cost = "exact", calib_from;
   std::optional<int> calib_steps, score_steps, threads;
@@ -139,7 +141,7 @@ inline options parse_options(int count, char const* const* arguments) {
       {"--windows", text(o.windows)},
       {"--formats", list(o.formats)},
       {"--effective-bits", {[&](auto const&, auto const& v) { o.effective_bits = v; }}},
-      {"--preset", text(o.preset)},
+      {"--preset", list(o.preset)},
       {"--algorithm", text(o.algorithm)},
       {"--plan", text(o.plan)},
       {"--method", choice(o.method, {"gradient", "kl_div"})},

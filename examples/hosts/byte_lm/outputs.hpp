@@ -2,10 +2,12 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "layers.hpp"
 #include "mixbit/autoquant/plan.hpp"
 #include "mixbit/model/model.hpp"
+#include "mixbit/model/preceding_op.hpp"
 #include "mixbit/report/markdown.hpp"
 
 namespace byte_lm {
@@ -16,6 +18,7 @@ struct results {
   mixbit::quantization_plan const& plan;
   mixbit::measured_loss loss;
   std::string no_checkpoint;  ///< why the model's formats have no form in one; empty where they have
+  std::vector<mixbit::preceding_op> folded = {};  ///< what fold_pre_quant_scales has rewritten
 };
 
 /// What of writing can be checked before there is anything to write: `out` is apart from the model's folder and can be

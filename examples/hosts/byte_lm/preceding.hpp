@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "mixbit/model/preceding_op.hpp"
+#include "mixbit/model/shared_state.hpp"
 #include "model.hpp"
 
 namespace byte_lm {
@@ -26,6 +27,16 @@ inline std::vector<mixbit::preceding_op> preceding_ops(language_model& model) {
   }
   if (!model.shapes.tie_word_embeddings)
     ops.push_back(mixbit::preceding_norm("model.norm", model.norm.weight->value, {"lm_head"}));
+  return ops;
+}
+
+/// Of those what ModelOpt's exporter folds AWQ's scales into: norms whose consumers have one scale.
+inline std::vector<mixbit::preceding_op> awq_folds(language_model& model, mixbit::model<backend>& quantized) {
+  auto ops = preceding_ops(model);
+  std::erase_if(ops, [&](auto const& op) {
+    return op.weight.data == nullptr || op.consumers.size() < 2 ||
+           !mixbit::unshared_groups(quantized, {op.consumers}, {false, false, true}).empty();
+  });
   return ops;
 }
 

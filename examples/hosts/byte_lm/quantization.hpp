@@ -14,6 +14,7 @@
 #include "mixbit/io/hf_form.hpp"
 #include "mixbit/mixbit.hpp"
 #include "outputs.hpp"
+#include "preceding.hpp"
 #include "progress.hpp"
 #include "search_steps.hpp"
 
@@ -52,9 +53,10 @@ class job {
     }
     loss_.unquantized = evaluate(model_, data_.validation);
     quantize();
+    if (no_checkpoint_.empty()) share_scales();
     loss_.quantized = evaluate(model_, data_.validation);
     write_results(quantized_, {options_.model, options_.out, options_.plan, search_ ? &search_->stats() : nullptr,
-                               plan_, loss_, no_checkpoint_});
+                               plan_, loss_, no_checkpoint_, folded_});
     std::printf("validation loss %.6f -> %.6f nats a byte\n", loss_.unquantized, loss_.quantized);
   }
 
@@ -68,14 +70,46 @@ class job {
       return [this] { run_search(); };
     }
     if (!options_.preset.empty()) {
-      auto config = read_format(options_.preset);
+      auto config = read_combined(options_.preset);
       if (!options_.algorithm.empty()) config.algorithm = algorithm_of(options_.algorithm);
       no_checkpoint_ = why_no_checkpoint(config);
+      awq_ = uses_awq(config.algorithm);
       return [this, config] { print_notes(mixbit::quantize(quantized_, config, [&] { calibrate_all(); }).notes); };
     }
     auto const plan = read_plan(options_.plan);
     mixbit::require_hf_forms(quantized_, plan);
     return [this, plan] { print_notes(mixbit::apply_plan(quantized_, plan, [&] { calibrate_all(); }).notes); };
+  }
+
+  static bool uses_awq(mixbit::algorithm_config const& algorithm) {
+    auto const steps = algorithm.steps();
+    return std::any_of(steps.begin(), steps.end(), [](auto const& step) { return step.method.starts_with("awq"); });
+  }
+
+  /// What ModelOpt's exporter does to scales of inputs: one for layers that read one input, of AWQ in the norm before
+  /// them. Layers of several formats, and weights that were rewritten under their scales, are left as they are.
+  void share_scales() {
+    std::vector<mixbit::layer_group> groups;
+    auto const fused = mixbit::fused_layers(quantized_);
+    for (auto const& group : mixbit::unshared_groups(quantized_, fused, {false, false, true}))
+      if (can_share(group)) groups.push_back(group.layers);
+    if (!groups.empty()) print_notes(mixbit::share_state(quantized_, groups).notes);
+    if (!awq_) return;
+    auto const folds = awq_folds(model_, quantized_);
+    auto const report = mixbit::fold_pre_quant_scales(quantized_, folds);
+    print_notes(report.notes);
+    if (report.folded > 0) folded_ = folds;
+  }
+
+  bool can_share(mixbit::unshared_group const& group) {
+    bool const formats = std::any_of(group.differences.begin(), group.differences.end(),
+                                     [](auto const& d) { return d.is_format(); });
+    auto const modules = quantized_.modules();
+    return !formats && std::none_of(modules.begin(), modules.end(), [&](auto const& m) {
+      auto const& recipe = m.slots->shared_site()->quantizers();
+      bool const rewritten = recipe.weight || recipe.branch;
+      return rewritten && std::find(group.layers.begin(), group.layers.end(), m.name) != group.layers.end();
+    });
   }
 
   /// A preset without a form in a checkpoint is still worth measuring; empty where there is one.
@@ -147,6 +181,8 @@ class job {
   mixbit::quantization_plan plan_;
   mixbit::measured_loss loss_;
   std::string no_checkpoint_;  ///< why there will be none; empty otherwise
+  bool awq_ = false;           ///< does the preset's algorithm choose scales as AWQ does?
+  std::vector<mixbit::preceding_op> folded_;
 };
 
 }  // namespace byte_lm

@@ -20,6 +20,7 @@
 #include "mixbit/core/executor.hpp"
 #include "mixbit/io/folders.hpp"
 #include "mixbit/io/hf_config.hpp"
+#include "mixbit/io/hf_loader_notes.hpp"
 #include "mixbit/io/hf_tied.hpp"
 #include "mixbit/io/safetensors_shards.hpp"
 #include "partial_output.hpp"
@@ -248,7 +249,7 @@ class job {
   void publish(partial_output& files) {
     mixbit::staged_output out{options_.out};
     mixbit::remove_stale_shards(out, {});
-    auto const quant = mixbit::hf_quant_config(described(), exclude(), {});
+    auto const quant = mixbit::hf_quant_config(described(), exclude(), {}, {});
     auto config = source_.config();
     config["quantization_config"] = mixbit::hf_quantization_config(described(), quant);
     copy_others(out);

@@ -10,14 +10,19 @@
 // trained it) in the source's shape; everything else of the source - norms, biases, modules that are not walked -
 // passes through byte for byte from its memory map. Only the output layer of a source with tie_word_embeddings may be
 // missing there: it is left out while it equals the embedding, else written, and tie_word_embeddings becomes false.
+// A pre_quant_scale (SmoothQuant, AWQ) is written where the form has a place for it, and is then one within q/k/v and
+// gate/up (share_state). ModelOpt's exporter folds AWQ's of those into the norms before; here the host does so, as that
+// rewrites the norms (fold_pre_quant_scales). Attentions with quantizers on keys and values give the cache's scales.
 // Codes and scales are those of policy `stored` whatever the model simulates (io/hf_encoding.hpp). Weights are encoded
 // one at a time when their turn in the file comes, so a plan holds views: write it before weights move.
 #pragma once
 
 #include <algorithm>
 #include <filesystem>
+#include <iterator>
 #include <optional>
 #include <string>
+#include <system_error>
 #include <unordered_map>
 #include <vector>
 
@@ -26,6 +31,7 @@
 #include "mixbit/io/hf_encoding.hpp"
 #include "mixbit/io/hf_form.hpp"
 #include "mixbit/io/hf_fused.hpp"
+#include "mixbit/io/hf_loader_notes.hpp"
 #include "mixbit/io/hf_rewritten.hpp"
 #include "mixbit/io/hf_source.hpp"
 #include "mixbit/io/hf_tied.hpp"
@@ -53,8 +59,9 @@ template <backend B>
 class hf_export {
  public:
   /// Throws before anything is written: `state_folded`, `state_not_calibrated`, `state_nested`, `format_value` for a
-  /// module whose quantizers no Hugging Face form exists for, `file_content` for one that the source has not, or in
-  /// another shape, or without floats to write in their type.
+  /// module whose quantizers no Hugging Face form exists for, for fused layers with several pre_quant_scales and for
+  /// key/value caches of several formats, `file_content` for a module that the source has not, or in another shape, or
+  /// without floats to write in their type.
   hf_export(model<B>& m, std::filesystem::path const& source, hf_export_options options = {})
       : model_{m}, options_{std::move(options)}, source_{source}, modules_{m.modules()}, tied_{modules_} {
     for (auto const& module : modules_) add_module(module);
@@ -65,6 +72,7 @@ class hf_export {
     for (auto const& head : heads_) add_head(head);
     for (auto const i : detail::hf::share_single_blocks(layers_, encodings_, options_.share_fused_blocks, notes_))
       items_.at(layers_[i].name + ".weight_scale").scales = encodings_[i].scales();
+    detail::hf::require_one_pre_quant_scale(m, layers_);
     detail::hf::note_unshared(m, layers_, notes_);
     finish_notes();
   }
@@ -80,7 +88,7 @@ class hf_export {
     if (lie_in_one_another(out.folder() / inside, source_.folder()))
       fail(error_id::file_open, "cannot write a checkpoint to ", in_quotes(out.folder() / inside),
            ": it and the source ", in_quotes(source_.folder()), " lie in one another; write to a folder apart from it");
-    auto const quant = hf_quant_config(layers_, exclude(), options_.producer);
+    auto const quant = hf_quant_config(layers_, exclude(), caches_.format(), options_.producer);
     write_tensors(out, inside);
     write_json_file(out.path(inside / "hf_quant_config.json"), quant, 4);
     write_json_file(out.path(inside / "config.json"), config_with(quant), 4);
@@ -102,12 +110,13 @@ class hf_export {
       fail(error_id::state_folded, module.name, ": fold_weight has replaced this weight by its quantized values; ",
            "export before folding");
     auto* const recipe = s.recipes.empty() ? nullptr : &s.quantizers();
+    if (recipe != nullptr && detail::hf::has_kv_cache(module, *recipe)) return add_cache(module, *recipe);
     if (recipe != nullptr && recipe->any_acts()) return add_quantized(module, *recipe);
     if (module.weight.data == nullptr) return;
     unquantized_.push_back(module.name);
     bool const there = source_.tensors().contains(module.name + ".weight");
     if (tied_.is_head(source_, module)) heads_.push_back(module);
-    else if (!there) fail_missing(module.name);
+    else if (!there) source_.fail_missing(module.name);
     if (there) add_unquantized(module, module.name + ".weight");
   }
 
@@ -121,7 +130,7 @@ class hf_export {
     if (!there.same_shape(written))
       fail(error_id::file_content, source_.tensors().label(), ": tensor ", in_quotes(name), " is ", to_string(there),
            ", and the host's has ", written.size(), " values");
-    require_floats(name, there.type);
+    source_.require_floats(name, there.type);
     items_[name] = {there, {}, {}};
     host_weights_[name] = written;
   }
@@ -130,8 +139,8 @@ class hf_export {
   void add_unquantized(module_ref<B> const& module, std::string const& like) {
     auto const there = source_.tensors().at(like);
     const_tensor_ref const weight = detail::hf::file_weight(module);
-    require_shape(module.name, like, weight);
-    require_floats(like, there.type);
+    source_.require_shape(module.name, like, weight);
+    source_.require_floats(like, there.type);
     items_[module.name + ".weight"] = {there, {}, {}};
     host_weights_[module.name + ".weight"] = weight;
   }
@@ -140,7 +149,7 @@ class hf_export {
   void add_head(module_ref<B> const& head) {
     std::string const table = tied_.table_of(source_, head), name = head.name + ".weight";
     bool const there = source_.tensors().contains(name);
-    if (table.empty() && !there) fail_missing(head.name);
+    if (table.empty() && !there) source_.fail_missing(head.name);
     if (!table.empty() && is_written_as(detail::hf::file_weight(head), table)) return;
     if (!there) add_unquantized(head, table);
     untie(head.name);
@@ -170,17 +179,24 @@ class hf_export {
     recipe.find(quantizer_role::weight)->refuse_learning("an export");
     const_tensor_ref const view = source_weight(module);
     require_source(module);
-    hf_layer layer{module.name, form.format, view, form.weight->grouping(view), module.layout.kind};
+    hf_layer layer{module.name,        form.format, view, form.weight->grouping(view), module.layout.kind,
+                   form.scales_input != nullptr};
     if (form.format.is_packed() && view.rank != detail::hf::file_weight(module).rank)
       fail(error_id::format_value, module.name, ": no Hugging Face form exists for ", name_of(form.format.algorithm),
            " of a weight that is quantized as a matrix and of rank ", detail::hf::file_weight(module).rank,
            " in the file: two codes of different rows of the file would share a byte");
-    encodings_.emplace_back(model_.device(), *form.weight, view, layer.groups);
-    add_tensors(layer, detail::hf::file_weight(module), form.input);
+    if (form.format.is_int4() && view.rank == 3)
+      fail(error_id::format_value, module.name, ": no Hugging Face form exists in this version for ",
+           name_of(form.format.algorithm), " of a stack of matrices ", to_string(view), ": codes are packed along its ",
+           "first axis, so two matrices would share a byte");
+    std::vector<float> factors;
+    if (form.scales_weight) factors = form.scales_weight->pre_quant_scale(model_.device());
+    encodings_.emplace_back(model_.device(), *form.weight, view, layer.groups, factors);
+    add_tensors(layer, detail::hf::file_weight(module), form);
     layers_.push_back(std::move(layer));
   }
 
-  void add_tensors(hf_layer const& layer, geometry const& shape, tensor_quantizer<B>* input) {
+  void add_tensors(hf_layer const& layer, geometry const& shape, hf_module_form<B> const& form) {
     auto const& e = encodings_.back();
     auto const scale_shape = hf_scale_shape(layer.format, layer.groups, options_.scalar_single_block);
     auto const scalar = dense_geometry(dtype::f32, {});
@@ -188,12 +204,41 @@ class hf_export {
     if (scale_shape.type == dtype::f32) add(layer.name + ".weight_scale", {{scale_shape, nullptr}, e.scales(), {}});
     else add(layer.name + ".weight_scale", {{scale_shape, nullptr}, {}, layers_.size(), true});
     if (layer.format.is_nvfp4()) add(layer.name + ".weight_scale_2", {{scalar, nullptr}, {e.tensor_scale()}, {}});
+    if (form.then) add(layer.name + ".weight_scale_2", {{scalar, nullptr}, {tensor_scale(*form.then)}, {}});
+    if (form.scales_input) add_pre_quant_scale(layer, form.scales_input->pre_quant_scale(model_.device()));
     if (!layer.format.has_input_scale()) return;
-    float const amax = detail::hf::tensor_amax(model_.device(), *input);
-    if (amax == 0.0f)
+    float const scale = tensor_scale(*form.input);
+    if (scale == 0.0f)
       notes_.push_back(layer.name +
                        ": its input was always zero in calibration; loaders divide by input_scale, which is 0");
-    add(layer.name + ".input_scale", {{scalar, nullptr}, {detail::hf::tensor_scale(input->numerics(), amax)}, {}});
+    add(layer.name + ".input_scale", {{scalar, nullptr}, {scale}, {}});
+  }
+
+  float tensor_scale(tensor_quantizer<B>& q) {
+    return detail::hf::tensor_scale(q.numerics(), detail::hf::tensor_amax(model_.device(), q));
+  }
+
+  void add_pre_quant_scale(hf_layer const& layer, std::vector<float> scale) {
+    std::int64_t const columns = layer.weight.shape[layer.weight.rank - 1];
+    if (std::ssize(scale) != columns)
+      fail(error_id::tensor_shape, layer.name, ": its pre_quant_scale has ", scale.size(), " values, and its weight ",
+           columns, " inputs");
+    add(layer.name + ".pre_quant_scale", {{dense_geometry(dtype::f32, {columns}), nullptr}, std::move(scale), {}});
+  }
+
+  /// An attention without a weight: its key/value cache, or nothing.
+  void add_cache(module_ref<B> const& module, recipe_quantizers<B>& recipe) {
+    auto const form = hf_kv_form_of(module, recipe);
+    caches_.add(module.name, form ? std::optional{form->format} : std::nullopt);
+    if (!form) return;
+    auto const scalar = dense_geometry(dtype::f32, {});
+    for (auto const& [name, q] : {std::pair{".k_proj.k_scale", form->keys}, {".v_proj.v_scale", form->values}}) {
+      float const scale = hf_kv_scale(detail::hf::tensor_amax(model_.device(), *q));
+      if (scale == 0.0f)
+        notes_.push_back(q->name() +
+                         ": was always shown zeros in calibration; loaders divide by its scale, which is 0");
+      add(module.name + name, {{scalar, nullptr}, {scale}, {}});
+    }
   }
 
   void add(std::string name, item i) {
@@ -203,32 +248,21 @@ class hf_export {
     items_[std::move(name)] = std::move(i);
   }
 
-  [[noreturn]] void fail_missing(std::string const& module) const {
-    fail(error_id::file_content, source_.tensors().label(), ": has no tensor ", in_quotes(module + ".weight"),
-         " for the module ", in_quotes(module));
-  }
-
-  /// Of a tensor that is written in the source's type from the host's values.
-  void require_floats(std::string const& tensor, dtype type) const {
-    if (!is_compute(type))
-      fail(error_id::file_content, source_.tensors().label(), ": tensor ", in_quotes(tensor), " is ", name_of(type),
-           "; weights that are not quantized are float32, float16 or bfloat16");
-  }
-
-  void require_shape(std::string const& module, std::string const& tensor, const_tensor_ref const& weight) const {
-    auto const there = source_.tensors().at(tensor);
-    if (!there.same_shape(weight))
-      fail(error_id::file_content, source_.tensors().label(), ": tensor ", in_quotes(tensor), " is ", to_string(there),
-           ", but the weight of the module ", in_quotes(module), " is ", to_string(weight));
-  }
-
   /// A tied output layer that is quantized becomes a tensor of its own, and the config says so.
   void require_source(module_ref<B> const& module) {
     std::string const name = module.name + ".weight";
     bool const there = source_.tensors().contains(name), tied = tied_.is_head(source_, module);
-    if (there) require_shape(module.name, name, detail::hf::file_weight(module));
-    else if (!tied || tied_.table_of(source_, module).empty()) fail_missing(module.name);
+    if (there) source_.require_shape(module.name, name, detail::hf::file_weight(module));
+    else if (!tied || tied_.table_of(source_, module).empty()) source_.fail_missing(module.name);
     if (tied) untie(module.name);
+    else if (!source_.says_tied() && module.name.ends_with("lm_head")) say_untied(module.name);
+  }
+
+  /// Some models' configs that do not say it are read as tied, and the quantized weight would then be passed by.
+  void say_untied(std::string const& head) {
+    untied_ = true;
+    notes_.push_back(head + ": is quantized, and config.json does not say tie_word_embeddings; it now says false, " +
+                     "since loaders of some models take it as true");
   }
 
   /// Tables and matrices that the host does not walk stay unquantized, and loaders are told.
@@ -238,8 +272,9 @@ class hf_export {
   }
 
   void finish_notes() {
-    if (layers_.empty()) notes_.push_back("no module is quantized: the checkpoint is an unquantized one");
-    auto const loaders = hf_loader_notes(layers_);
+    if (layers_.empty() && !caches_.format())
+      notes_.push_back("no module is quantized: the checkpoint is an unquantized one");
+    auto const loaders = hf_loader_notes(layers_, unquantized_);
     notes_.insert(notes_.end(), loaders.begin(), loaders.end());
   }
 
@@ -252,14 +287,15 @@ class hf_export {
   json_document config_with(json_document const& quant) const {
     json_document config = source_.config();
     if (untied_) config["tie_word_embeddings"] = false;
-    if (!layers_.empty()) config["quantization_config"] = hf_quantization_config(layers_, quant);
+    if (!layers_.empty() || caches_.format()) config["quantization_config"] = hf_quantization_config(layers_, quant);
     return config;
   }
 
   /// The source's own, byte for byte, or what transformers would derive from its config.
   void write_generation_config(std::filesystem::path const& path) const {
     auto const own = source_.file("generation_config.json");
-    if (std::filesystem::exists(own)) return write_file_atomically(path, mapped_file{own}.text());
+    if (std::error_code none; std::filesystem::exists(own, none))
+      return write_file_atomically(path, mapped_file{own}.text());
     if (generates(source_.config())) write_json_file(path, generation_config_from(source_.config()), 2);
   }
 
@@ -302,6 +338,7 @@ class hf_export {
   std::vector<std::string> unquantized_, notes_;
   std::vector<hf_layer> layers_;
   std::vector<hf_encoding<B>> encodings_;  ///< of layers_
+  hf_kv_formats caches_;
   bool untied_ = false;
 };
 

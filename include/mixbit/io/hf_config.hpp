@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "mixbit/io/hf_format.hpp"
+#include "mixbit/io/hf_kv_cache.hpp"
 #include "mixbit/io/json.hpp"
 
 namespace mixbit {
@@ -22,13 +24,14 @@ struct hf_producer {
 
 namespace detail::hf {
 
-/// The fields that ModelOpt gives an algorithm, the same in both files.
-inline json_document algorithm_fields(hf_format const& f) {
-  json_document j = {{"quant_algo", name_of(f.algorithm)}};
+/// The fields that ModelOpt gives an algorithm, the same in both files. `scaled`: there are pre_quant_scales; ModelOpt
+/// says so of every W4A16_AWQ and W4A8_AWQ.
+inline json_document algorithm_fields(hf_format const& f, bool scaled) {
+  json_document j = {{"quant_algo", name_of(f.algorithm, scaled)}};
   if (f.group_size != 0) j["group_size"] = f.group_size;
-  if (f.algorithm == hf_algorithm::int4_weight_only) {
+  if (f.is_int4() || (f.is_nvfp4() && scaled)) {
     j["has_zero_point"] = false;
-    j["pre_quant_scale"] = false;
+    j["pre_quant_scale"] = scaled;
   }
   return j;
 }
@@ -38,8 +41,15 @@ inline json_document scheme(bool dynamic, int bits, char const* type) {
 }
 
 /// The entry of `config_groups` for one algorithm, without its targets.
-inline json_document group_of(hf_format const& f) {
+inline json_document group_of(hf_format const& f, bool scaled) {
   json_document j = json_document::object();
+  if (f.algorithm == hf_algorithm::int4_fp8 || (f.algorithm == hf_algorithm::nvfp4 && scaled)) {
+    for (auto const& [side, bits] : {std::pair{"input_activations", 8}, {"weights", 4}}) {  // ModelOpt's, of both
+      j[side] = scheme(false, bits, "float");
+      j[side]["group_size"] = f.group_size;
+    }
+    return j;
+  }
   switch (f.algorithm) {
     case hf_algorithm::fp8:
       j["input_activations"] = scheme(false, 8, "float");
@@ -98,27 +108,30 @@ inline std::vector<std::string> exclude_patterns(std::vector<std::string> const&
   return {patterns.begin(), patterns.end()};
 }
 
-/// True where all layers share one format: the checkpoint is then of that algorithm, else of mixed precision.
+/// True where all layers share one format, pre_quant_scale or not: the checkpoint is then of that algorithm, else of
+/// mixed precision.
 inline bool is_uniform(std::vector<hf_layer> const& layers) {
   return std::all_of(layers.begin(), layers.end(), [&](auto const& l) { return l.format == layers.front().format; });
 }
 
 /// hf_quant_config.json. Without layers its quant_algo is null.
 inline json_document hf_quant_config(std::vector<hf_layer> const& layers, std::vector<std::string> const& exclude,
-                                     hf_producer const& producer) {
+                                     std::optional<hf_kv_cache> cache, hf_producer const& producer) {
   json_document q = json_document::object();
-  if (layers.empty()) q["quant_algo"] = nullptr;
-  else if (!is_uniform(layers)) q["quant_algo"] = "MIXED_PRECISION";
-  else q["quant_algo"] = name_of(layers.front().format.algorithm);
+  q["quant_algo"] = nullptr;
+  if (!layers.empty() && !is_uniform(layers)) q["quant_algo"] = "MIXED_PRECISION";
   q["kv_cache_quant_algo"] = nullptr;
+  if (cache) q["kv_cache_quant_algo"] = name_of(*cache);
   if (layers.empty() || is_uniform(layers)) {
-    if (!layers.empty()) q.update(detail::hf::algorithm_fields(layers.front().format));
+    bool const scaled = std::any_of(layers.begin(), layers.end(), [](auto const& l) { return l.scaled; });
+    if (!layers.empty()) q.update(detail::hf::algorithm_fields(layers.front().format, scaled));
     q["exclude_modules"] = exclude;
   } else {
     // straight into the object's vector: its own lookup is linear, and there may be thousands of layers
     json_document list = json_document::object();
     auto& members = list.get_ref<json_document::object_t&>();
-    for (auto const& l : layers) members.Container::emplace_back(l.name, detail::hf::algorithm_fields(l.format));
+    for (auto const& l : layers)
+      members.Container::emplace_back(l.name, detail::hf::algorithm_fields(l.format, l.scaled));
     q["quantized_layers"] = std::move(list);
   }
   return {{"producer", {{"name", producer.name}, {"version", producer.version}}}, {"quantization", std::move(q)}};
@@ -128,16 +141,18 @@ namespace detail::hf {
 
 /// A group for each distinct format, numbered in the order of the layers; targets sorted.
 inline json_document mixed_groups(std::vector<hf_layer> const& layers) {
-  std::vector<std::pair<hf_format, std::vector<std::string>>> groups;
+  using distinct = std::pair<hf_format, bool>;
+  std::vector<std::pair<distinct, std::vector<std::string>>> groups;
   for (auto const& l : layers) {
-    auto at = std::find_if(groups.begin(), groups.end(), [&](auto const& g) { return g.first == l.format; });
-    if (at == groups.end()) at = groups.insert(at, {l.format, {}});
+    distinct const mine{l.format, l.scaled};
+    auto at = std::find_if(groups.begin(), groups.end(), [&](auto const& g) { return g.first == mine; });
+    if (at == groups.end()) at = groups.insert(at, {mine, {}});
     at->second.push_back(l.name);
   }
   json_document all = json_document::object();
   for (std::size_t i = 0; i < groups.size(); ++i) {
     std::sort(groups[i].second.begin(), groups[i].second.end());
-    auto& j = all["group_" + std::to_string(i)] = group_of(groups[i].first);
+    auto& j = all["group_" + std::to_string(i)] = group_of(groups[i].first.first, groups[i].first.second);
     j["targets"] = groups[i].second;
   }
   return all;
@@ -149,16 +164,19 @@ inline json_document mixed_groups(std::vector<hf_layer> const& layers) {
 /// config_groups for FP8, NVFP4 and mixed precision only.
 inline json_document hf_quantization_config(std::vector<hf_layer> const& layers, json_document const& quant_config) {
   auto const& q = quant_config.at("quantization");
+  auto const& algorithm = q.at("quant_algo");
   json_document j = json_document::object();
   if (!is_uniform(layers)) {
     j["config_groups"] = detail::hf::mixed_groups(layers);
     j["quantized_layers"] = q.at("quantized_layers");
-  } else if (auto const& f = layers.front().format; f.algorithm == hf_algorithm::fp8 || f.is_nvfp4()) {
-    j["config_groups"]["group_0"] = detail::hf::group_of(f);
+  } else if (algorithm == "FP8" || algorithm == "NVFP4" || algorithm == "W4A16_NVFP4") {
+    j["config_groups"]["group_0"] = detail::hf::group_of(layers.front().format, false);
     j["config_groups"]["group_0"]["targets"] = json_document::array({"Linear"});
   }
   j["ignore"] = q.contains("exclude_modules") ? q.at("exclude_modules") : json_document::array();
-  j["quant_algo"] = q.at("quant_algo");
+  if (!algorithm.is_null()) j["quant_algo"] = algorithm;
+  if (auto const& cache = q.at("kv_cache_quant_algo"); !cache.is_null())
+    j["kv_cache_scheme"] = cache == "FP8" ? detail::hf::scheme(false, 8, "float") : cache;
   j["producer"] = quant_config.at("producer");
   j["quant_method"] = "modelopt";
   return j;

@@ -6,7 +6,9 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <vector>
 
 #include "mixbit/core/backend.hpp"
@@ -71,15 +73,26 @@ inline float tensor_scale(quantizer_numerics const& n, float amax) {
 template <backend B>
 class hf_encoding {
  public:
+  /// `factors`: of the weight's quantizer, by which it scales the last axis before anything else; empty: it does not.
   /// Throws `state_not_calibrated`, `tensor_shape`, `format_amax` and what check_encodable does, naming the quantizer.
-  hf_encoding(B& device, tensor_quantizer<B>& q, const_tensor_ref const& weight, partition const& groups)
-      : weight_{weight}, groups_{groups}, numerics_{q.numerics()}, how_{detail::hf::file_format_of(numerics_)} {
+  hf_encoding(B& device, tensor_quantizer<B>& q, const_tensor_ref const& weight, partition const& groups,
+              std::vector<float> const& factors = {})
+      : weight_{weight},
+        groups_{groups},
+        numerics_{q.numerics()},
+        how_{detail::hf::file_format_of(numerics_)},
+        factors_{buffer_of(device, factors)} {
     check_encodable(how_, q.name());
+    if (!factors.empty() && std::ssize(factors) != weight.shape[weight.rank - 1])
+      fail(error_id::tensor_shape, q.name(), ": a pre_quant_scale of ", factors.size(),
+           " values for a weight of shape ", to_string(weight));
+    scaled_copy const scaled{device, *this};
+    const_tensor_ref const w = scaled.view;
     bool const from_data = numerics_.groups_from_data;
-    if (!from_data) amax_ = detail::hf::amax_of(device, q, weight, groups);
+    if (!from_data) amax_ = detail::hf::amax_of(device, q, w, groups);
     if (!is_two_level(how_.scaling)) return;
-    if (from_data) tensor_amax_ = detail::hf::amax_of(device, q, weight, per_tensor(weight)).front();
-    else if (numerics_.amax_from == amax_source::calibration) tensor_amax_ = q.tensor_amax(device, weight);
+    if (from_data) tensor_amax_ = detail::hf::amax_of(device, q, w, per_tensor(w)).front();
+    else if (numerics_.amax_from == amax_source::calibration) tensor_amax_ = q.tensor_amax(device, w);
     else tensor_amax_ = amax_.empty() ? 0.0f : *std::max_element(amax_.begin(), amax_.end());
   }
 
@@ -109,11 +122,12 @@ class hf_encoding {
   /// Both from one pass over the weight.
   parts encode(B& device) const {
     auto const size = storage_size_of(how_, weight_, groups_);
+    scaled_copy const scaled{device, *this};
     buffer<B, float> const amax = buffer_of(device, amax_), tensor_amax = buffer_of(device, tensor_amax_);
     buffer<B, float> tensor_scale{device, 1};
     buffer<B, std::uint8_t> codes{device, static_cast<std::size_t>(size.payload)};
     buffer<B, std::uint8_t> scales{device, static_cast<std::size_t>(size.scales)};
-    encode_args args{weight_, groups_, amax.data(), how_, codes.data(), scales.data()};
+    encode_args args{scaled.view, groups_, amax.data(), how_, codes.data(), scales.data()};
     args.tensor_amax = tensor_amax.data();
     args.tensor_scale = tensor_scale.data();
     if (numerics_.groups_from_data) args.use = amax_use::data;
@@ -128,6 +142,21 @@ class hf_encoding {
   std::vector<std::uint8_t> block_scales(B& device) const { return encode(device).block_scales; }
 
  private:
+  /// The weight as its quantizer scales it; the weight itself where it does not.
+  struct scaled_copy {
+    buffer<B, std::byte> memory;
+    const_tensor_ref view;
+
+    scaled_copy(B& device, hf_encoding const& e) : view{e.weight_} {
+      if (e.factors_.empty()) return;
+      geometry const dense = dense_like(e.weight_);
+      memory = buffer<B, std::byte>{device, static_cast<std::size_t>(dense.bytes())};
+      tensor_ref const to{dense, memory.data()};
+      device.scale_channels({e.weight_, to, dense.rank - 1, dense.shape[dense.rank - 1], e.factors_.data()});
+      view = to;
+    }
+  };
+
   static std::vector<std::uint8_t> on_host(B& device, buffer<B, std::uint8_t> const& from) {
     std::vector<std::uint8_t> host(from.size());
     device.copy_to_host(host.data(), from.data(), host.size());
@@ -138,6 +167,7 @@ class hf_encoding {
   partition groups_;
   quantizer_numerics numerics_;
   format how_;
+  buffer<B, float> factors_;
   std::vector<float> amax_;
   float tensor_amax_ = 0;
 };

@@ -18,16 +18,20 @@
 #include "mixbit/autoquant/apply_plan.hpp"
 #include "mixbit/autoquant/search.hpp"
 #include "mixbit/io/hf_format.hpp"
+#include "mixbit/io/hf_kv_cache.hpp"
 #include "mixbit/model/model.hpp"
 #include "mixbit/model/quantize.hpp"
 
 namespace mixbit {
 
-/// The form of one module, and the quantizers that make it; `input` is null where inputs are not quantized.
+/// The form of one module, and the quantizers that make it; `input` is null where inputs are not quantized, `then`
+/// unless the weight goes through a second quantizer.
 template <backend B>
 struct hf_module_form {
   hf_format format;
-  tensor_quantizer<B>*weight = nullptr, *input = nullptr;
+  tensor_quantizer<B>*weight = nullptr, *then = nullptr, *input = nullptr;
+  /// Those that scale their operand first, on or off; null: none does.
+  sequential_quantizer<B>*scales_weight = nullptr, *scales_input = nullptr;
 };
 
 namespace detail::hf {
@@ -38,8 +42,9 @@ void refuse_transforms(sequential_quantizer<B> const& q) {
   auto const refuse = [&](char const* what) {
     fail(error_id::format_value, q.path(), ": no Hugging Face form exists in this version for ", what);
   };
-  if (q.has_pre_quant_scale()) refuse("a pre_quant_scale");
-  if (q.transforms()) refuse("rotate");
+  if (q.has_pre_quant_scale() && q.role() != quantizer_role::input && q.role() != quantizer_role::weight)
+    refuse("a pre_quant_scale");
+  if (q.leaves_rotated()) refuse("rotate");
   if (!q.enabled()) return;
   for (auto const& m : q.members()) {
     if (m.numerics().rotate) refuse("rotate");
@@ -47,14 +52,38 @@ void refuse_transforms(sequential_quantizer<B> const& q) {
   }
 }
 
+/// `one`, `other`: those that the caller has a form for.
+template <backend B>
+void refuse_others(recipe_quantizers<B>& recipe, sequential_quantizer<B> const* one,
+                   sequential_quantizer<B> const* other) {
+  for (auto const& q : recipe.quantizers) refuse_transforms(q);
+  for (auto const& q : recipe.quantizers)
+    if (q.enabled() && &q != one && &q != other)
+      fail(error_id::format_value, q.path(), ": no Hugging Face form exists for this quantizer in this version; ",
+           "disable it to export");
+}
+
 /// Of a quantizer that is off, nothing.
 template <backend B>
-tensor_quantizer<B>* only_member(sequential_quantizer<B>* q) {
-  if (q == nullptr) return nullptr;
-  if (q->members().size() != 1)
-    fail(error_id::format_value, q->path(), ": no Hugging Face form exists in this version for a sequence of ",
-         q->members().size(), " quantizers");
-  return &q->members().front();
+hf_operand operand_of(sequential_quantizer<B> const* q) {
+  hf_operand all;
+  if (q != nullptr && q->enabled())
+    for (auto const& m : q->members()) all.push_back(m.numerics());
+  return all;
+}
+
+template <backend B>
+sequential_quantizer<B>* scaling_one(recipe_quantizers<B>& recipe, quantizer_role role) {
+  for (auto& q : recipe.quantizers)
+    if (q.role() == role && q.has_pre_quant_scale()) return &q;
+  return nullptr;
+}
+
+template <backend B>
+void require_place_for_scale(hf_module_form<B> const& form) {
+  if (form.scales_input == nullptr || takes_pre_quant_scale(form.format.algorithm)) return;
+  fail(error_id::format_value, form.scales_input->path(), ": no Hugging Face form exists for a pre_quant_scale beside ",
+       name_of(form.format.algorithm), ", which loaders take without one; fold it (fold_pre_quant_scales)");
 }
 
 }  // namespace detail::hf
@@ -64,37 +93,64 @@ template <backend B>
 hf_module_form<B> hf_form_of(module_ref<B> const& module, recipe_quantizers<B>& recipe) {
   auto* const weight = recipe.find(quantizer_role::weight);
   auto* const input = recipe.find(quantizer_role::input);
-  for (auto const& q : recipe.quantizers) detail::hf::refuse_transforms(q);
-  for (auto const& q : recipe.quantizers)
-    if (q.enabled() && (&q != weight && &q != input))
-      fail(error_id::format_value, q.path(), ": no Hugging Face form exists for this quantizer in this version; ",
-           "disable it to export");
-  hf_module_form<B> found{{}, detail::hf::only_member(weight), detail::hf::only_member(input)};
-  std::optional<quantizer_numerics> w, in;
-  if (found.weight != nullptr) w = found.weight->numerics();
-  if (found.input != nullptr) in = found.input->numerics();
+  detail::hf::refuse_others(recipe, weight, input);
+  hf_operand const w = detail::hf::operand_of(weight), in = detail::hf::operand_of(input);
   std::optional<hf_format> form;
-  if (w && module.weight.data != nullptr) form = hf_format_of(*w, in, canonical_weight(module).rank);
+  if (!w.empty() && module.weight.data != nullptr) form = hf_format_of(w, in, canonical_weight(module).rank);
   if (!form)
     fail(error_id::format_value, module.name, ": no Hugging Face form exists for weight ", detail::hf::describe(w),
          " with input ", detail::hf::describe(in), "; forms exist for FP8 per tensor, FP8 per channel and token, ",
-         "FP8 2-D blocks, INT8 per channel, INT4 in blocks of the last axis, NVFP4, MXFP8 and MXFP4");
-  found.format = *form;
+         "FP8 2-D blocks, INT8 per channel, INT4 in blocks of the last axis, such INT4 then FP8, NVFP4, MXFP8 and ",
+         "MXFP4");
+  hf_module_form<B> found{*form, &weight->members().front()};
+  if (w.size() == 2) found.then = &weight->members().back();
+  if (!in.empty()) found.input = &input->members().front();
+  found.scales_weight = detail::hf::scaling_one(recipe, quantizer_role::weight);
+  found.scales_input = detail::hf::scaling_one(recipe, quantizer_role::input);
+  detail::hf::require_place_for_scale(found);
   return found;
+}
+
+/// The form of an attention's key/value cache; nothing where both are unquantized. Throws `format_value` where one is,
+/// where both are otherwise, where caches have no name for them, and for other quantizers of the module that are on.
+template <backend B>
+std::optional<hf_kv_form<B>> hf_kv_form_of(module_ref<B> const& module, recipe_quantizers<B>& recipe) {
+  auto *const keys = detail::hf::named_quantizer(recipe, "k_bmm_quantizer"),
+             *const values = detail::hf::named_quantizer(recipe, "v_bmm_quantizer");
+  detail::hf::refuse_others(recipe, keys, values);
+  hf_operand const k = detail::hf::operand_of(keys), v = detail::hf::operand_of(values);
+  if (k.empty() && v.empty()) return std::nullopt;
+  auto const of_keys = hf_kv_cache_of(k), of_values = hf_kv_cache_of(v);
+  if (!of_keys || of_keys != of_values)
+    fail(error_id::format_value, module.name, ": no Hugging Face form exists for keys ", detail::hf::describe(k),
+         " with values ", detail::hf::describe(v), "; forms exist for both FP8 per tensor, static, and both NVFP4");
+  return hf_kv_form<B>{*of_keys, &keys->members().front(), &values->members().front()};
 }
 
 namespace detail::hf {
 
 /// `format` is named first: an error of a search is about what the user listed.
-template <backend B>
-void require_form(std::string const& format, module_ref<B> const& module, recipe_quantizers<B> recipe) {
-  if (!recipe.any_acts()) return;
+template <class Call>
+void require_named(std::string const& format, Call&& call) {
   try {
-    hf_form_of(module, recipe);
+    call();
   } catch (error const& e) {
     if (format.empty()) throw;
     fail(e.id(), format, ": ", e.message());
   }
+}
+
+template <backend B>
+void require_form(std::string const& format, module_ref<B> const& module, recipe_quantizers<B> recipe,
+                  hf_kv_formats& caches) {
+  require_named(format, [&] {
+    if (has_kv_cache(module, recipe)) {
+      auto const form = hf_kv_form_of(module, recipe);
+      caches.add(module.name, form ? std::optional{form->format} : std::nullopt);
+    } else if (recipe.any_acts()) {
+      hf_form_of(module, recipe);
+    }
+  });
 }
 
 }  // namespace detail::hf
@@ -104,31 +160,34 @@ template <backend B>
 void require_hf_forms(model<B>& m, quantize_config const& config) {
   auto const modules = m.modules();
   auto made = configure(m, modules, config);
+  hf_kv_formats caches;
   for (std::size_t i = 0; i < modules.size(); ++i)
-    detail::hf::require_form(config.name, modules[i], std::move(made.recipes[i]));
+    detail::hf::require_form(config.name, modules[i], std::move(made.recipes[i]), caches);
 }
 
 /// For every choice that the search may make: each format in each layer that is not disabled.
 template <backend B>
 void require_hf_forms(model<B>& m, search<B> const& s) {
   auto const modules = m.modules();
+  hf_kv_formats caches;  // a search leaves them alone
   for (auto const& group : s.stats())
     for (auto const& c : group.candidates) {
       if (c.recipe < 0) continue;
       auto const& format = s.formats()[static_cast<std::size_t>(c.recipe)].config;
       for (auto const& module : modules)
         if (std::find(group.modules.begin(), group.modules.end(), module.name) != group.modules.end())
-          detail::hf::require_form(format.name, module, search_recipe(m, format, module));
+          detail::hf::require_form(format.name, module, search_recipe(m, format, module), caches);
     }
 }
 
 /// For apply_plan(m, plan). A format that the plan holds and gives to no layer does not matter.
 template <backend B>
 void require_hf_forms(model<B>& m, quantization_plan const& plan) {
+  hf_kv_formats caches;
   for (auto const& module : m.modules()) {
     auto recipe = detail::planned_recipe(m, plan, module);
     std::string const label = recipe.recipe;
-    detail::hf::require_form(label, module, std::move(recipe));
+    detail::hf::require_form(label, module, std::move(recipe), caches);
   }
 }
 

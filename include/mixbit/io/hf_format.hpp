@@ -9,6 +9,8 @@
 //   W8A8_SQ_PER_CHANNEL         int8, a scale an output channel           [out], amax/127            static, one scale
 //   W4A16_AWQ                   int4 in blocks of the last axis, two      [out,in/g], amax/7         not quantized
 //                               rows of axis 0 a byte, low nibble first
+//   W4A8_AWQ                    the same; then E4M3 by weight_scale_2 =   the same                   static, one scale
+//                               amax/448 of the tensor
 // and with scales that are themselves quantized, two 4-bit codes a byte along the last axis, low nibble first:
 //   NVFP4                       E2M1 in blocks of 16, weight_scale_2 =    E4M3 [out,in/16]           NVFP4, input_scale
 //                               tensor amax/2688 (1536: four over six)                               = tensor amax/2688
@@ -16,6 +18,9 @@
 //   MXFP8                       E4M3 in blocks of 32                      E8M0 as bytes [out,in/32]  MXFP8, no scale
 //   mxfp4                       E2M1 in blocks of 32                      the same                   MXFP4 or none
 // Convolutions take the same forms with their further axes kept.
+//
+// Inputs may be multiplied by NAME.pre_quant_scale [in] before all that, of which the weight then has the inverse in it
+// (SmoothQuant, AWQ): in W8A8_SQ_PER_CHANNEL, W4A16_AWQ, W4A8_AWQ, and in NVFP4, which is NVFP4_AWQ by name then.
 #pragma once
 
 #include <algorithm>
@@ -26,7 +31,6 @@
 #include <utility>
 #include <vector>
 
-#include "mixbit/config/grouping_rule.hpp"
 #include "mixbit/quantizer/describe.hpp"
 #include "mixbit/quantizer/layout.hpp"
 #include "mixbit/quantizer/numerics.hpp"
@@ -34,16 +38,17 @@
 namespace mixbit {
 
 enum class hf_algorithm : std::uint8_t {
-  fp8, fp8_per_channel_per_token, fp8_2d_blocks, int8_weight_only, int8, int4_weight_only, nvfp4, nvfp4_weight_only,
-  mxfp8, mxfp4
+  fp8, fp8_per_channel_per_token, fp8_2d_blocks, int8_weight_only, int8, int4_weight_only, int4_fp8, nvfp4,
+  nvfp4_weight_only, mxfp8, mxfp4
 };
 
-/// `quant_algo`, spelled as ModelOpt spells it.
-constexpr std::string_view name_of(hf_algorithm a) {
+/// `quant_algo`, spelled as ModelOpt spells it; `scaled`: of layers with a pre_quant_scale.
+constexpr std::string_view name_of(hf_algorithm a, bool scaled = false) {
   constexpr std::string_view names[] = {"FP8",   "FP8_PER_CHANNEL_PER_TOKEN", "fp8_pb_wo",
                                         "W8A16", "W8A8_SQ_PER_CHANNEL",       "W4A16_AWQ",
-                                        "NVFP4", "W4A16_NVFP4",               "MXFP8",
-                                        "mxfp4"};
+                                        "W4A8_AWQ", "NVFP4",                  "W4A16_NVFP4",
+                                        "MXFP8", "mxfp4"};
+  if (a == hf_algorithm::nvfp4 && scaled) return "NVFP4_AWQ";
   return names[static_cast<int>(a)];
 }
 
@@ -54,22 +59,32 @@ struct hf_format {
   friend bool operator==(hf_format const&, hf_format const&) = default;
 
   using a = hf_algorithm;
-  bool has_input_scale() const { return algorithm == a::fp8 || algorithm == a::int8 || algorithm == a::nvfp4; }
+  bool has_input_scale() const {
+    return algorithm == a::fp8 || algorithm == a::int8 || algorithm == a::int4_fp8 || algorithm == a::nvfp4;
+  }
+  bool is_int4() const { return algorithm == a::int4_weight_only || algorithm == a::int4_fp8; }
   bool is_nvfp4() const { return algorithm == a::nvfp4 || algorithm == a::nvfp4_weight_only; }
   bool is_mx() const { return algorithm == a::mxfp8 || algorithm == a::mxfp4; }
+  bool has_tensor_scale() const { return is_nvfp4() || algorithm == a::int4_fp8; }  ///< weight_scale_2
   /// Are there two codes a byte along the last axis?
   bool is_packed() const { return is_nvfp4() || algorithm == a::mxfp4; }
 };
+
+/// What an operand is quantized by, in order; empty: it is not quantized.
+using hf_operand = std::vector<quantizer_numerics>;
 
 namespace detail::hf {
 
 using kind = grouping_scheme::kind;
 
-/// "int4 blocks -1:32, static", for messages.
-inline std::string describe(std::optional<quantizer_numerics> const& n) {
-  if (!n) return "not quantized";
-  return concat(name_of(n->how), ' ', mixbit::describe(n->grouping),
-                n->amax_from == amax_source::data ? ", dynamic" : ", static");
+/// "int4 blocks -1:32, static, then e4m3 per tensor, static", for messages.
+inline std::string describe(hf_operand const& operand) {
+  if (operand.empty()) return "not quantized";
+  std::string text;
+  for (auto const& n : operand)
+    text += concat(text.empty() ? "" : ", then ", name_of(n.how), ' ', mixbit::describe(n.grouping),
+                   n.amax_from == amax_source::data ? ", dynamic" : ", static");
+  return text;
 }
 
 inline bool is_int(quantizer_numerics const& n, int bits) {
@@ -139,12 +154,9 @@ inline std::optional<hf_format> scaled_blocks_format(quantizer_numerics const& w
   return std::nullopt;
 }
 
-}  // namespace detail::hf
-
-/// The form of a weight of rank `rank` with these quantizers (no value: not quantized), if there is one.
-inline std::optional<hf_format> hf_format_of(quantizer_numerics const& weight,
-                                             std::optional<quantizer_numerics> const& input, int rank) {
-  using namespace detail::hf;
+/// The form of a weight with one quantizer.
+inline std::optional<hf_format> single_format(quantizer_numerics const& weight,
+                                              std::optional<quantizer_numerics> const& input, int rank) {
   using a = hf_algorithm;
   if (is_e4m3(weight)) {
     bool const same = input && is_e4m3(*input);
@@ -161,12 +173,32 @@ inline std::optional<hf_format> hf_format_of(quantizer_numerics const& weight,
   return scaled_blocks_format(weight, input, rank);
 }
 
+/// The form of a weight with two, the second of which sees what the first makes of it.
+inline std::optional<hf_format> sequence_format(quantizer_numerics const& first, quantizer_numerics const& second,
+                                                std::optional<quantizer_numerics> const& input, int rank) {
+  auto const size = last_blocks(first, rank, 1);
+  bool const is_w4 = size && is_int(first, 4), is_a8 = input && is_e4m3(*input) && is_per_tensor_static(*input);
+  if (!is_w4 || !is_a8 || !is_e4m3(second) || !is_per_tensor_static(second)) return std::nullopt;
+  return hf_format{hf_algorithm::int4_fp8, *size};
+}
+
+}  // namespace detail::hf
+
+/// The form of a weight of rank `rank` with these quantizers, if there is one.
+inline std::optional<hf_format> hf_format_of(hf_operand const& weight, hf_operand const& input, int rank) {
+  if (input.size() > 1) return std::nullopt;
+  auto const of_input = input.empty() ? std::nullopt : std::optional{input.front()};
+  if (weight.size() == 1) return detail::hf::single_format(weight.front(), of_input, rank);
+  if (weight.size() == 2) return detail::hf::sequence_format(weight.front(), weight.back(), of_input, rank);
+  return std::nullopt;
+}
+
 /// The shape and type of the codes of weight `w`.
 inline geometry hf_code_shape(hf_format const& f, geometry const& w) {
   auto shape = w.shape;
   dtype type = dtype::f8_e4m3;
   if (f.algorithm == hf_algorithm::int8 || f.algorithm == hf_algorithm::int8_weight_only) type = dtype::i8;
-  if (f.algorithm == hf_algorithm::int4_weight_only) {
+  if (f.is_int4()) {
     type = dtype::u8;
     shape[0] = (shape[0] + 1) / 2;
   }
@@ -193,6 +225,7 @@ inline geometry hf_scale_shape(hf_format const& f, partition const& groups, bool
       }
       break;
     case hf_algorithm::int4_weight_only:
+    case hf_algorithm::int4_fp8:
     case hf_algorithm::nvfp4:
     case hf_algorithm::nvfp4_weight_only:
     case hf_algorithm::mxfp8:
@@ -211,85 +244,16 @@ struct hf_layer {
   geometry weight;  ///< in PyTorch's axis order
   partition groups;
   site_kind kind = site_kind::linear;
+  bool scaled = false;  ///< has a pre_quant_scale in the file, by which loaders multiply its input
 };
 
-namespace detail::hf {
+/// `quant_algo` of a layer.
+inline std::string_view algorithm_of(hf_layer const& l) { return name_of(l.format.algorithm, l.scaled); }
 
-/// Layers that loaders run as one, because they read one input: indices of q/k/v and of gate/up in the same parent.
-inline std::vector<std::vector<std::size_t>> fused_groups(std::vector<hf_layer> const& layers) {
-  std::vector<std::string> names;
-  for (auto const& l : layers) names.push_back(l.name);
-  std::vector<std::vector<std::size_t>> fused;
-  for (auto& group : group_modules(names, fused_layer_rules()))
-    if (group.members.size() > 1) fused.push_back(std::move(group.members));
-  return fused;
-}
-
-inline void note_fused(std::vector<hf_layer> const& layers, std::vector<std::string>& notes) {
-  for (auto const& group : fused_groups(layers)) {
-    hf_layer const& first = layers[group.front()];
-    for (std::size_t const i : group)
-      if (layers[i].format != first.format)
-        notes.push_back(concat(first.name, " is ", name_of(first.format.algorithm), ", ", layers[i].name, " ",
-                               name_of(layers[i].format.algorithm), ": vLLM fuses them and refuses such a mix"));
-  }
-}
-
-inline void note_shapes(hf_layer const& l, std::vector<std::string>& notes) {
-  if (l.kind != site_kind::linear)
-    notes.push_back(l.name + ": not a linear layer; loaders of this form look at linear layers alone");
-  if (l.format.group_size == 0) return;
-  std::int64_t const rows = l.weight.shape[0], columns = l.weight.shape[l.weight.rank - 1];
-  if (l.format.algorithm == hf_algorithm::int4_weight_only && rows % 2 != 0)
-    notes.push_back(concat(l.name, ": ", rows, " rows are packed in pairs, the last with zeros; loaders take even ",
-                           "numbers of rows only"));
-  if (columns % l.format.group_size != 0)
-    notes.push_back(concat(l.name, ": blocks of ", l.format.group_size, " do not divide ", columns,
-                           " inputs; loaders expect whole blocks"));
-}
-
-/// Do the blocks fit the 128x128 that loaders assume? Smaller ones only where an axis is shorter.
-inline bool has_usual_blocks(hf_layer const& l) {
-  for (int axis = l.groups.rank - 2; axis < l.groups.rank; ++axis)
-    if (l.groups.block[axis] != std::min<std::int64_t>(128, l.weight.shape[axis])) return false;
-  return true;
-}
-
-inline void note_algorithms(std::set<hf_algorithm> const& used, bool uniform, std::vector<std::string>& notes) {
-  using a = hf_algorithm;
-  for (auto const algorithm : used) {
-    bool const refused = algorithm == a::int8_weight_only || algorithm == a::int8 ||
-                         algorithm == a::int4_weight_only || algorithm == a::mxfp4;
-    bool const mixes = algorithm == a::fp8 || algorithm == a::nvfp4 || algorithm == a::nvfp4_weight_only;
-    if (refused || (!uniform && !mixes))
-      notes.push_back(concat("vLLM refuses ", name_of(algorithm), uniform ? "" : " in MIXED_PRECISION",
-                             " in a checkpoint of this form"));
-  }
-  if (used.contains(a::int8))
-    notes.push_back("W8A8_SQ_PER_CHANNEL is written without pre_quant_scale, which ModelOpt's has: no SmoothQuant ran, "
-                    "or its scales are folded");
-  if (used.contains(a::int4_weight_only))
-    notes.push_back("W4A16_AWQ is written without pre_quant_scale (\"pre_quant_scale\": false): no AWQ ran, or its "
-                    "scales are folded");
-}
-
-}  // namespace detail::hf
-
-/// What loaders are known to refuse or to misread, a line each; empty: vLLM and TensorRT-LLM take it.
-inline std::vector<std::string> hf_loader_notes(std::vector<hf_layer> const& layers) {
-  std::vector<std::string> notes;
-  std::set<hf_algorithm> used;
-  bool one_format = true;
-  for (auto const& l : layers) {
-    used.insert(l.format.algorithm);
-    one_format = one_format && l.format == layers.front().format;
-    detail::hf::note_shapes(l, notes);
-    if (l.format.algorithm == hf_algorithm::fp8_2d_blocks && !detail::hf::has_usual_blocks(l))
-      notes.push_back(l.name + ": loaders take blocks of 128x128 and are not told of others");
-  }
-  detail::hf::note_fused(layers, notes);
-  detail::hf::note_algorithms(used, one_format, notes);
-  return notes;
+/// Is there a place for a pre_quant_scale beside weights of this form? Elsewhere loaders know of none.
+constexpr bool takes_pre_quant_scale(hf_algorithm a) {
+  return a == hf_algorithm::int8 || a == hf_algorithm::int4_weight_only || a == hf_algorithm::int4_fp8 ||
+         a == hf_algorithm::nvfp4;
 }
 
 }  // namespace mixbit

@@ -8,9 +8,31 @@
 
 #include "mixbit/io/hf_encoding.hpp"
 #include "mixbit/io/hf_format.hpp"
+#include "mixbit/io/hf_loader_notes.hpp"
 #include "mixbit/model/shared_state.hpp"
 
 namespace mixbit::detail::hf {
+
+/// Throws `format_value` for fused layers that differ in their pre_quant_scale: loaders scale the input of all of them
+/// by one, so that what they compute would be wrong, not a little off. Groups of several formats are not fused.
+template <backend B>
+void require_one_pre_quant_scale(model<B>& m, std::vector<hf_layer> const& layers) {
+  std::vector<layer_group> groups;
+  for (auto const& members : fused_groups(layers)) {
+    layer_group group;
+    bool scaled = false;
+    for (std::size_t const i : members) {
+      scaled = scaled || layers[i].scaled;
+      group.push_back(layers[i].name);
+    }
+    if (scaled) groups.push_back(std::move(group));
+  }
+  for (auto const& group : unshared_groups(m, groups, {false, false, true}))
+    for (auto const& d : group.differences)
+      if (!d.is_format())
+        fail(error_id::format_value, d.text(),
+             "; loaders that fuse them take one for both, and share_state makes it one");
+}
 
 /// A line for each layer whose tensor-level scale differs from its group's first. Groups of several formats have their
 /// own (note_fused); single 2-D blocks theirs (hf_export_options::share_fused_blocks).
@@ -20,11 +42,12 @@ void note_unshared(model<B>& m, std::vector<hf_layer> const& layers, std::vector
   for (auto const& members : fused_groups(layers)) {
     layer_group group;
     auto const& first = layers[members.front()].format;
+    bool const has_whole = first.has_input_scale() || first.has_tensor_scale();
     for (std::size_t const i : members)
-      if (layers[i].format == first && (first.has_input_scale() || first.is_nvfp4())) group.push_back(layers[i].name);
+      if (layers[i].format == first && has_whole) group.push_back(layers[i].name);
     if (group.size() == members.size()) groups.push_back(std::move(group));
   }
-  for (auto const& group : unshared_groups(m, groups))
+  for (auto const& group : unshared_groups(m, groups, {true, true, false}))
     for (auto const& d : group.differences)
       notes.push_back(d.text() + "; loaders that fuse them take the larger scale for both, " +
                       (d.is_format() ? "and share_state needs one format to make it one" : "share_state makes it one"));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
 #include <utility>
 
 #include "mixbit/io/json.hpp"
@@ -23,10 +24,35 @@ class hf_source {
   std::filesystem::path const& folder() const { return folder_; }
   std::filesystem::path file(char const* name) const { return folder_ / name; }
 
-  /// Does the output layer share the embedding's weight? Then the file has it once.
+  /// Does the config say whether the output layer is tied? Models differ in what they are where it does not.
+  bool says_tied() const { return config_.contains("tie_word_embeddings"); }
+
+  /// Does the output layer share the embedding's weight? Then the file has it once. Not where the config does not say.
   bool is_tied() const {
     auto const at = config_.find("tie_word_embeddings");
     return at != config_.end() && at->is_boolean() && at->get<bool>();
+  }
+
+  [[noreturn]] void fail_missing(std::string const& module) const {
+    bool const unsaid = !says_tied() && module.ends_with("lm_head");
+    fail(error_id::file_content, tensors_.label(), ": has no tensor ", in_quotes(module + ".weight"),
+         " for the module ", in_quotes(module),
+         unsaid ? ", and config.json does not say tie_word_embeddings, which here is false unless it says true" : "");
+  }
+
+  /// Of a tensor that is written in the source's type from the host's values. Throws `file_content`.
+  void require_floats(std::string const& tensor, dtype type) const {
+    if (!is_compute(type))
+      fail(error_id::file_content, tensors_.label(), ": tensor ", in_quotes(tensor), " is ", name_of(type),
+           "; weights that are not quantized are float32, float16 or bfloat16");
+  }
+
+  /// Throws `file_content` where the tensor is not of the weight's shape, or not there.
+  void require_shape(std::string const& module, std::string const& tensor, const_tensor_ref const& weight) const {
+    auto const there = tensors_.at(tensor);
+    if (!there.same_shape(weight))
+      fail(error_id::file_content, tensors_.label(), ": tensor ", in_quotes(tensor), " is ", to_string(there),
+           ", but the weight of the module ", in_quotes(module), " is ", to_string(weight));
   }
 
  private:

@@ -16,6 +16,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
@@ -31,7 +32,8 @@ class safetensors_set {
   /// Opens the checkpoint in a folder.
   static safetensors_set open(std::filesystem::path const& folder) {
     auto const single = folder / "model.safetensors", index = folder / "model.safetensors.index.json";
-    if (std::filesystem::exists(single) || !std::filesystem::exists(index)) return of_file(single);
+    std::error_code unknown;  // of what cannot be looked at, opening says why
+    if (std::filesystem::exists(single, unknown) || !std::filesystem::exists(index, unknown)) return of_file(single);
     return of_index(index);
   }
 
@@ -111,9 +113,10 @@ class safetensors_set {
   }
 
   void add_shard(std::filesystem::path const& path, std::string const& tensor) {
-    if (!std::filesystem::exists(path))
+    std::error_code why;
+    if (!std::filesystem::exists(path, why))
       fail(error_id::file_open, label_, ": the shard ", in_quotes(path.filename().string()), " of tensor ",
-           in_quotes(tensor), " is missing");
+           in_quotes(tensor), why ? " cannot be opened: " + why.message() : std::string{" is missing"});
     add(path.filename().string(), safetensors_file::open(path));
   }
 
