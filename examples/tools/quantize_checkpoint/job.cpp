@@ -82,7 +82,7 @@ class job {
 
   void run() {
     for (auto const& note : made_.notes) std::printf("note: %s\n", note.c_str());
-    for (auto const& note : mixbit::hf_loader_notes(described())) std::printf("note: %s\n", note.c_str());
+    for (auto const& note : mixbit::hf_loader_notes(described(), unquantized())) std::printf("note: %s\n", note.c_str());
     if (options_.dry_run) return show();
     write();
     summary();
@@ -263,14 +263,20 @@ class job {
     out.commit();
   }
 
-  std::vector<std::string> exclude() const {
-    std::vector<std::string> quantized, others;
-    for (auto const& l : made_.layers) quantized.push_back(l.name);
+  /// Modules with a matrix, table or kernel that stays as it is.
+  std::vector<std::string> unquantized() const {
+    std::vector<std::string> modules;
     for (auto const& name : names_)
       if (auto const module = mixbit::detail::hf::module_of(name);
           module && source_.tensors().at(name).rank >= 2 && !layer_of_.contains(name))
-        others.push_back(*module);
-    return mixbit::exclude_patterns(others, quantized);
+        modules.push_back(*module);
+    return modules;
+  }
+
+  std::vector<std::string> exclude() const {
+    std::vector<std::string> quantized;
+    for (auto const& l : made_.layers) quantized.push_back(l.name);
+    return mixbit::exclude_patterns(unquantized(), quantized);
   }
 
   /// The tokenizer and what else lies beside the weights, in folders too.
