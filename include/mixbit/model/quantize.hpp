@@ -169,6 +169,8 @@ calibration_report max_calibrate(model<B>& m, std::vector<module_ref<B>> const& 
   auto c = detail::calibration_of(m, modules, loop);
   c.every_recipe = true;
   calibrate_max(c);
+  for (auto const& s : c.sites())
+    for (auto& recipe : s->recipes) recipe.algorithm = algorithm_step{};
   return detail::concluded(m, c);
 }
 
@@ -187,6 +189,7 @@ calibration_report run_algorithm(model<B>& m, std::vector<module_ref<B>> const& 
     else
       run(c, step);
   }
+  for (auto const& s : c.sites()) s->quantizers().algorithm = steps;
   return detail::concluded(m, c);
 }
 

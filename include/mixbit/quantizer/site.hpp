@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "mixbit/config/algorithm_config.hpp"
 #include "mixbit/quantizer/layout.hpp"
 #include "mixbit/quantizer/operation.hpp"
 #include "mixbit/quantizer/sequential_quantizer.hpp"
@@ -34,6 +35,7 @@ struct recipe_quantizers {
   /// The weight quantizer's pre_quant_scale that `weight` was made under and has in it; the input's is still in use.
   std::vector<float> absorbed_scale = {};
   std::optional<low_rank_branch<B>> branch = {};
+  std::optional<algorithm_config> algorithm = {};  ///< that has calibrated it
   std::optional<std::uint64_t> tokens = {};  ///< rows of input that its calibration was shown; none: it ran no loop
 
   /// The enabled quantizer in that role, or null.

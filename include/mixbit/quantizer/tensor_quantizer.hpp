@@ -197,6 +197,9 @@ class tensor_quantizer {
     hold_file_amax(device, values);
   }
   partition const& groups() const { return groups_; }
+  /// The type of the tensors that it was calibrated on: some policies round its scales to that.
+  dtype seen_type() const { return seen_type_; }
+  void set_seen_type(dtype type) { seen_type_ = type; }
   float const* device_amax() const { return amax_.data(); }
 
   /// The amax that each group of x is cast with, on the host: double quantization casts with what its file holds.
