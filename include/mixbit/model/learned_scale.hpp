@@ -98,6 +98,7 @@ void require_learnable(matched_quantizer<B> const& q) {
   if (q.quantizer->role() != quantizer_role::weight) refuse(error_id::config_conflict, "only weights' are");
   q.refuse_folded();
   auto const& s = q.where();
+  s.refuse_packed("so that its scales cannot be learned");
   if (s.rewritten(s.active)) refuse(error_id::state_folded, "calibration has rewritten this weight (as GPTQ does)");
   if (q.quantizer->members().size() != 1) refuse(error_id::config_conflict, "it is a sequence of quantizers");
   auto const& member = q.quantizer->members().front();
