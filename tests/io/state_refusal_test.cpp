@@ -6,6 +6,7 @@
 #include <functional>
 
 #include "mixbit/calib/max_algorithm.hpp"
+#include "mixbit/model/compress.hpp"
 #include "support/chain.hpp"
 #include "support/error_text.hpp"
 #include "support/temporary_folder.hpp"
@@ -163,4 +164,23 @@ TEST_CASE("state: tied weights are saved once, and modules without weights with 
   CHECK(file.contains("embed.weight"));
   CHECK(file.contains("attention.k_bmm_quantizer.0.amax"));
   CHECK_FALSE(file.contains("head.weight"));
+}
+
+TEST_CASE("state: codes that tied weights share are shared again") {
+  struct host {
+    plain_tensor w = waves({8, 8}, 0.4f);
+    quantizer_slots<cpu_backend> a, b;
+    void walk(module_visitor<cpu_backend> const& visit) {
+      visit(linear("a", a, w));
+      visit(linear("b", b, w));
+    }
+  } net, fresh;
+  temporary_folder const folder;
+  model<cpu_backend> m{net}, other{fresh};
+  quantize(m, preset("INT8_WEIGHT_ONLY_CFG"));
+  compress(m);
+  save_state(folder.path(), m);
+  restore_state(folder.path(), other);
+  REQUIRE(fresh.a.packed() != nullptr);
+  CHECK(fresh.a.packed() == fresh.b.packed());
 }

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <utility>
 
+#include "mixbit/model/compress.hpp"
 #include "mixbit/model/control.hpp"
 #include "support/error_text.hpp"
 #include "support/plain_linalg.hpp"
@@ -155,4 +156,39 @@ TEST_CASE("state: folded weights have to be the host's, or come with the state")
   auto const notes = restore_state(folder / "before", other).notes;
   CHECK(mentions(notes, "first", "other values"));
   CHECK(notes.size() == 2);
+}
+
+TEST_CASE("state: compressed weights are restored without the host's own, and are shared again where they are tied") {
+  matrix const x = outliers(40, 32);
+  block_config const scaled{.axes = {{-1, 8}}, .scale_bits = bit_spec{8}, .scale_block_sizes = {{-1, 4}}};
+  auto nf4 = preset("INT4_BLOCKWISE_WEIGHT_ONLY_CFG");
+  quantizer_attribute_config const table{.num_bits = 4, .block_sizes = scaled};
+  nf4.entries.push_back({.quantizer_name = "*weight_quantizer", .cfg = std::vector{table}});
+  algorithm_step const svdquant{"svdquant", {{"lowrank", std::int64_t{4}}}};
+  for (auto const& config : {preset("INT8_SMOOTHQUANT_CFG"), preset("W4A8_AWQ_BETA_CFG"), preset("MXFP4_DEFAULT_CFG"),
+                             calibrated_by("NVFP4_DEFAULT_CFG", svdquant), nf4}) {
+    CAPTURE(config.name);
+    temporary_folder const folder;
+    small_network net, fresh{77};
+    model<cpu_backend> m{net, with_linalg()}, other{fresh, with_linalg()};
+    quantize(m, config, [&] { net.forward(x); });
+    compress(m);
+    matrix const expected = net.forward(x);
+    net.first.weight = {};
+    save_state(folder / "a", m, {.weights = true});
+    CHECK(restore_state(folder / "a", other).notes.empty());
+    CHECK(same_bits(fresh.forward(x), expected));
+    fresh.second.weight = {};
+    CHECK(same_bits(fresh.forward(x), expected));
+    save_state(folder / "b", other);
+    for (auto const& file : listing(folder / "a"))
+      CHECK(read_text(folder / "b" / file) == read_text(folder / "a" / file));
+    CHECK(restore_state(folder / "a", m).notes.empty());  // over a weight that was given up
+    CHECK(same_bits(net.forward(x), expected));
+    small_network plain;
+    model<cpu_backend> uncompressed{plain, with_linalg()};
+    save_state(folder / "c", uncompressed);
+    CHECK(says(error_text(error_id::file_content, [&] { restore_state(folder / "c", m); }), "'first'", "given up"));
+    CHECK(same_bits(net.forward(x), expected));
+  }
 }

@@ -176,6 +176,33 @@ TEST_CASE("compress: the memory that is left is what was accounted, measured; am
   }
 }
 
+TEST_CASE("compress: scales that are quantized themselves and decode to less than 0 are 0") {
+  auto double_quantized = blocks(4);
+  double_quantized.scale_bits = bit_spec{8};
+  double_quantized.scale_block_sizes = {{-1, 8}};
+  quantizer_attribute_config const nf4{.num_bits = 4, .block_sizes = double_quantized};
+  cpu_backend device;
+  arena scratch;
+  int below = 0;
+  for (unsigned seed = 0; seed < 40; ++seed) {
+    matrix w = random_matrix(6, 20, seed), y = w, decoded = w;
+    w.block(1, 4, 2, 8).setZero();  // groups of zeros, whose codes are those of 0
+    tensor_quantizer<cpu_backend> q{"fc.weight_quantizer", nf4, {}};
+    q.observe(device, scratch, read_view(w));
+    q.finish(device);
+    q.quantize(device, scratch, read_view(w), write_view(y));
+    packed_weight<cpu_backend> const packed{device, scratch, q, read_view(w)};
+    packed.decode(device, scratch, write_view(decoded));
+    CHECK(same_bits(decoded, y));
+    auto const a = packed.arrays(device);
+    for (std::size_t g = 0; g < a.scales.size(); ++g) {
+      auto const code = static_cast<float>(static_cast<std::int8_t>(a.scales[g]));
+      below += code * a.block_scales[g / 8] + a.tensor_scale[0] < 0;
+    }
+  }
+  CHECK(below > 0);
+}
+
 TEST_CASE("compress: a host's own kernel has codes, scales and their descriptor") {
   small_network net;
   model<cpu_backend> m{net};

@@ -10,6 +10,9 @@
 //   rewritten_weight                 in PyTorch's axis order
 //   absorbed_scale                   float32 [in]
 //   branch.down, .up, .negative      [rank, in], [out, rank], [out, in]
+//   packed.codes, .scales            of a compressed weight: bytes; one a group, in the type in which a file has them
+//   packed.block_scales              float32, of double quantization
+//   packed.tensor_scale              float32 [1], where the format has one
 #pragma once
 
 #include <array>
@@ -17,7 +20,7 @@
 #include <cstdint>
 #include <cstring>
 #include <deque>
-#include <optional>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -95,6 +98,19 @@ void add_member(file_tensors& tensors, std::string const& name, tensor_quantizer
   if (member.holds_tensor_amax()) tensors.add(name + ".tensor_amax", {member.tensor_amax(device, {})});
 }
 
+template <backend B>
+void add_packed(file_tensors& tensors, std::string const& name, packed_weight<B> const& packed, B& device) {
+  auto const arrays = packed.arrays(device);
+  auto const add_bytes = [&](char const* what, dtype type, std::vector<std::uint8_t> const& bytes) {
+    auto const count = static_cast<std::int64_t>(bytes.size() / size_of(type));
+    tensors.add(name + what, dense_geometry(type, {count}), bytes.data());
+  };
+  add_bytes(".codes", dtype::u8, arrays.codes);
+  add_bytes(".scales", packed.how().scale_block > 0 ? dtype::i8 : packed.how().scale_type, arrays.scales);
+  if (!arrays.block_scales.empty()) tensors.add(name + ".block_scales", arrays.block_scales);
+  if (!arrays.tensor_scale.empty()) tensors.add(name + ".tensor_scale", arrays.tensor_scale);
+}
+
 /// What calibration has left of a recipe.
 template <backend B>
 void add_recipe(file_tensors& tensors, std::string const& prefix, recipe_quantizers<B> const& recipe, B& device) {
@@ -105,6 +121,7 @@ void add_recipe(file_tensors& tensors, std::string const& prefix, recipe_quantiz
   }
   if (recipe.weight) tensors.add_held(prefix + "rewritten_weight", device, recipe.weight->view());
   if (!recipe.absorbed_scale.empty()) tensors.add(prefix + "absorbed_scale", recipe.absorbed_scale);
+  if (recipe.packed) add_packed(tensors, prefix + "packed", *recipe.packed, device);
   if (!recipe.branch) return;
   tensors.add_held(prefix + "branch.down", device, recipe.branch->down.view());
   tensors.add_held(prefix + "branch.up", device, recipe.branch->up.view());
@@ -195,6 +212,26 @@ low_rank_branch<B> read_branch(safetensors_file const& file, std::string const& 
           read_like(file, name + ".negative", device, weight)};
 }
 
+template <backend B>
+std::shared_ptr<packed_weight<B> const> read_packed(safetensors_file const& file, std::string const& name,
+                                                    recipe_quantizers<B>& recipe, geometry const& weight, B& device) {
+  auto* const q = recipe.find(quantizer_role::weight);
+  if (q == nullptr) refuse_tensor(file, name + ".codes", "is of a weight whose quantizer is off");
+  auto const bytes = [&](char const* what) {
+    auto const b = file.bytes(name + what);
+    auto const* const first = reinterpret_cast<std::uint8_t const*>(b.data());
+    return std::vector<std::uint8_t>(first, first + b.size());
+  };
+  auto const floats = [&](char const* what) {
+    return file.contains(name + what) ? file.read_as_float(name + what) : std::vector<float>{};
+  };
+  packed_arrays const arrays{bytes(".codes"), bytes(".scales"), floats(".block_scales"), floats(".tensor_scale")};
+  auto& first = q->members().front();
+  auto made = std::make_shared<packed_weight<B>>(device, first, weight, arrays);
+  first.release_amax();
+  return made;
+}
+
 /// Takes up what the file holds under this prefix, for a layer with this weight in PyTorch's order. What it does not
 /// hold the recipe does not have afterwards. Throws `file_content` and what is wrong with the values.
 template <backend B>
@@ -208,11 +245,14 @@ void take_recipe(safetensors_file const& file, std::string const& prefix, recipe
   }
   recipe.weight.reset();
   recipe.branch.reset();
+  recipe.packed.reset();
   recipe.absorbed_scale.clear();
   if (file.contains(prefix + "rewritten_weight"))
     recipe.weight.emplace(read_like(file, prefix + "rewritten_weight", device, weight));
   if (file.contains(prefix + "absorbed_scale"))
     recipe.absorbed_scale = file.read_as_float(prefix + "absorbed_scale");
+  if (file.contains(prefix + "packed.codes"))
+    recipe.packed = read_packed(file, prefix + "packed", recipe, weight, device);
   if (file.contains(prefix + "branch.down"))
     recipe.branch.emplace(read_branch(file, prefix + "branch", device, weight));
 }

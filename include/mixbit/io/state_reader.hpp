@@ -1,8 +1,11 @@
 // Reading a quantized model's state; io/state.hpp says what of it and how the files look.
 #pragma once
 
+#include <algorithm>
 #include <deque>
 #include <filesystem>
+#include <map>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string>
@@ -111,6 +114,7 @@ class state_restoration {
       found[at->second] = true;
       restored_[at->second] = read(modules_[at->second], layer);
     }
+    share_packed();
     for (std::size_t i = 0; i < modules_.size(); ++i)
       if (!found[i]) refuse(modules_[i].name, "is extra: the model has it, and the state knows no such layer");
   }
@@ -162,18 +166,25 @@ class state_restoration {
         made.scales_folded_into.insert(read_string(name, files_.where() + ": scales_folded_into"));
     require_weight(module, files_.at(layer, "weight"));
     if (layer.contains("quantizers")) made.recipe.emplace(read_recipe(module, layer));
+    bool const packed = made.recipe && made.recipe->packed;
+    if (has_weight(module) && module.weight.data == nullptr && !packed)
+      refuse(module.name, "is not compressed in the state, and the host has given up its weight");
     take_weight(module, files_.at(layer, "weight"), made);
     return made;
   }
 
+  /// One that is compressed may be given up already.
+  static bool has_weight(module_ref<B> const& module) {
+    return module.weight.data != nullptr || module.slots->packed() != nullptr;
+  }
   static std::string text_of(module_ref<B> const& module) {
-    if (module.weight.data == nullptr) return "none";
+    if (!has_weight(module)) return "none";
     geometry const w = canonical_weight(module);
     return concat(name_of(w.type), ' ', to_string(w));
   }
 
   void require_weight(module_ref<B> const& module, json_document const& saved) const {
-    bool const has = module.weight.data != nullptr;
+    bool const has = has_weight(module);
     if (saved.is_null() && !has) return;
     if (!saved.is_null() && has) {
       geometry const w = canonical_weight(module);
@@ -203,7 +214,7 @@ class state_restoration {
       recipe.algorithm = algorithm_from_json(a, where + ".algorithm");
     if (layer.contains("tokens")) recipe.tokens = files_.count(layer, "tokens");
     for (auto const& q : quantizers) recipe.quantizers.push_back(read_quantizer(module, q, where));
-    geometry const weight = module.weight.data ? geometry{canonical_weight(module)} : geometry{};
+    geometry const weight = has_weight(module) ? geometry{canonical_weight(module)} : geometry{};
     take_recipe(files_.tensors(), module.name + ".", recipe, weight, model_.device());
     return recipe;
   }
@@ -235,13 +246,27 @@ class state_restoration {
       if (w.size() != 0) weights_.push_back({w, weight_of_file(files_.text(saved, "stored_as"), w)});
       return;
     }
-    if (files_.text(saved, "digest") == weight_digest(model_.device(), w)) return;
+    if (!saved.contains("digest")) return;  // compressed: it is not read
+    if (w.data != nullptr && files_.text(saved, "digest") == weight_digest(model_.device(), w)) return;
     bool const written = made.folded || !made.scales_folded_into.empty();
     if (written)
       refuse(module.name, "has other weights than when this state was saved, and those had been written by " +
                               std::string{made.folded ? "fold_weight" : "fold_pre_quant_scales"} +
                               "; load them first, or save them with the state");
     notes_.push_back(module.name + ": its weight has other values than when this state was saved");
+  }
+  /// Tied weights that are compressed alike share their codes, as compress makes them.
+  void share_packed() {
+    std::multimap<void const*, std::shared_ptr<packed_weight<B> const>> users;
+    for (std::size_t i = 0; i < modules_.size(); ++i) {
+      if (!restored_[i].recipe || !restored_[i].recipe->packed || modules_[i].weight.data == nullptr) continue;
+      auto& packed = restored_[i].recipe->packed;
+      auto const tied = users.equal_range(modules_[i].weight.data);
+      auto const same = std::find_if(tied.first, tied.second,
+                                     [&](auto const& u) { return u.second->same_as(*packed, model_.device()); });
+      if (same != tied.second) packed = same->second;
+      else users.emplace(modules_[i].weight.data, packed);
+    }
   }
   const_tensor_ref weight_of_file(std::string const& name, geometry const& like) {
     auto const t = files_.tensors().at(name);

@@ -103,9 +103,11 @@ class state_writer {
   }
 
   json_document weight(module_ref<B> const& module, bool stored) {
-    if (module.weight.data == nullptr) return nullptr;
+    bool const packed = module.slots->packed() != nullptr;  // the host's is not read any more, and may be gone
+    if (module.weight.data == nullptr && !packed) return nullptr;
     const_tensor_ref const w = canonical_weight(module);
     json_document j{{"dtype", name_of(w.type)}, {"shape", shape_json(w)}};
+    if (packed) return j;
     j["digest"] = weight_digest(model_.device(), w);
     if (!stored) return j;
     auto const [user, is_first] = users_.try_emplace(w.data, module.name + ".weight", w);

@@ -87,7 +87,7 @@ class weight_packing {
     auto const tied = users_.equal_range(q.owner.weight.data);
     std::shared_ptr<packed_weight<B> const> shared;
     for (auto at = tied.first; at != tied.second && !shared; ++at)
-      if (same_codes(*at->second, *made)) shared = at->second;
+      if (at->second->same_as(*made, model_.device())) shared = at->second;
     if (shared) layer.size = {};
     else users_.emplace(q.owner.weight.data, made);
     for (std::size_t i = 1; i < q.quantizer->members().size(); ++i) {  // of a sequence: their amaxes are scales as well
@@ -127,11 +127,6 @@ class weight_packing {
     sequential_quantizer<B>* quantizer;
     std::shared_ptr<packed_weight<B> const> packed;
   };
-
-  bool same_codes(packed_weight<B> const& a, packed_weight<B> const& b) {
-    if (a.how() != b.how() || a.groups() != b.groups() || !same_view(a.shape(), b.shape())) return false;
-    return a.arrays(model_.device()) == b.arrays(model_.device());
-  }
 
   model<B>& model_;
   std::multimap<void const*, std::shared_ptr<packed_weight<B> const>> users_;  ///< by the host's weight

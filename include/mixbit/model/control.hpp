@@ -68,7 +68,7 @@ void refresh_sites(std::vector<matched_quantizer<B>> const& changed) {
 
 }  // namespace detail
 
-/// Turns the matching quantizers off; their amaxes are kept. Returns how many matched. Throws `state_folded` for that of
+/// Turns the matching quantizers off; their amaxes are kept. Returns how many matched. Throws `state_folded` for one of
 /// a compressed weight; then none is turned off.
 template <backend B>
 int disable_quantizer(model<B>& m, pattern const& which) {

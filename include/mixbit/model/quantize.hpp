@@ -68,7 +68,7 @@ template <backend B>
 void refuse_given_up(std::vector<module_ref<B>> const& modules) {
   for (auto const& m : modules)
     if (m.weight.data == nullptr)
-      m.slots->shared_site()->refuse_packed("and the host shows it no more, so it can be neither quantized nor calibrated");
+      m.slots->shared_site()->refuse_packed("and the host shows it no more, so that nothing can be calibrated on it");
 }
 
 /// Throws `state_folded` for a folded weight that has a scale or a rotation in it which its input quantizer undoes:
@@ -199,7 +199,8 @@ calibration_report run_algorithm(model<B>& m, std::vector<module_ref<B>> const& 
     else
       run(c, step);
   }
-  for (auto const& s : c.sites()) s->quantizers().algorithm = steps;
+  auto const ran = steps.size() == 1 ? algorithm_config{steps.front()} : algorithm_config{steps};
+  for (auto const& s : c.sites()) s->quantizers().algorithm = ran;
   return detail::concluded(m, c);
 }
 

@@ -241,7 +241,7 @@ void refuse_training_folded(quantizer_slots<B> const& slots) {
 }
 }  // namespace detail
 
-/// The same for the weight. Throws `state_folded` once fold_weight has replaced the weight's values, or it is compressed.
+/// The same for the weight. Throws `state_folded` once fold_weight has replaced its values, or compress stands for it.
 template <backend B, host_tensor W, writable_host_tensor G>
 void weight_backward(workspace<B>& ws, quantizer_slots<B> const& slots, W const& w, G& grad_w) {
   detail::refuse_training_folded(slots);

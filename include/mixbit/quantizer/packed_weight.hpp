@@ -82,6 +82,11 @@ class packed_weight {
     device.decode({codes_.data(), used, groups_, how_, y, two_level ? tensor_scale_.data() : nullptr});
   }
 
+  /// Do both hold the same codes and scales of one format?
+  bool same_as(packed_weight const& other, B& device) const {
+    return how_ == other.how_ && groups_ == other.groups_ && same_view(shape_, other.shape_) &&
+           arrays(device) == other.arrays(device);
+  }
   packed_arrays arrays(B& device) const {
     return {fetch(device, codes_), fetch(device, scales_), fetch(device, block_scales_), fetch(device, tensor_scale_)};
   }
