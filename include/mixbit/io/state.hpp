@@ -35,9 +35,9 @@ struct state_options {
 };
 
 struct restored_state {
-  std::optional<quantization_plan> plan;  ///< without its achieved figures, as plan_from_json reads it
+  std::optional<quantization_plan> plan;         ///< without its achieved figures, as plan_from_json reads it
   std::optional<scale_training_state> training;  ///< until it goes on, casts are with what it last learned
-  std::vector<std::string> notes;         ///< a line for each layer whose weight has other values than it had
+  std::vector<std::string> notes;                ///< a line for each layer whose weight has other values than it had
 };
 
 /// Into an output that the caller commits, in a folder `inside` of it. Throws `state_nested` inside a pass and while

@@ -128,22 +128,17 @@ class packed_weight {
   }
 
   /// double_scale_rule's value of each code by kernels, so that no call goes through the host: code · s as an int8 with
-  /// a scale a block, plus the mean, and what is below 0 becomes 0 as the largest of it and 0.
+  /// a scale a block, plus the mean. What is below 0 would be 0, but then all codes of its group are those of 0, which
+  /// decode to +0 whatever the scale.
   float const* expanded_scales(B& device, arena& scratch) const {
     std::int64_t const count = groups_.group_count();
     geometry const line = dense_geometry(dtype::f32, std::span{&count, 1});
-    auto const take = [&] { return static_cast<float*>(scratch.allocate(static_cast<std::size_t>(line.bytes()))); };
     axis_block const block{-1, how_.scale_block};
-    tensor_ref const sum{line, take()};
+    tensor_ref const scales{line, scratch.allocate(static_cast<std::size_t>(line.bytes()))};
     device.decode({scales_.data(), block_scales_.data(), blocks_of(line, std::span{&block, 1}),
-                   format{integer_element(8)}, sum, nullptr});
-    device.shift({sum, sum, per_tensor(line), tensor_scale_.data(), false});
-    float *const low = take(), *const high = take();
-    device.zero(low, static_cast<std::size_t>(line.bytes()));
-    device.zero(high, static_cast<std::size_t>(line.bytes()));
-    int const each = 0;
-    device.extremes({sum, per_axes(line, std::span{&each, 1}), low, high, nullptr});
-    return high;
+                   format{integer_element(8)}, scales, nullptr});
+    device.shift({scales, scales, per_tensor(line), tensor_scale_.data(), false});
+    return scales.as<float>();
   }
 
   template <class T>
