@@ -4,6 +4,7 @@
 #include <set>
 #include <string>
 
+#include "mixbit/model/compress.hpp"
 #include "mixbit/model/scale_training.hpp"
 #include "support/error_text.hpp"
 #include "support/export_bench.hpp"
@@ -29,6 +30,13 @@ void one_int8_layer(export_bench& b) {
 }
 
 }  // namespace
+
+TEST_CASE("a compressed weight is refused by name, since its codes are not those of a checkpoint yet") {
+  export_bench b;
+  one_int8_layer(b);
+  compress(*b.m);
+  CHECK(says(refusal(b, error_id::state_folded), "mlp.fc", "compressed", "export before compressing"));
+}
 
 TEST_CASE("quantizers without a Hugging Face form are refused by name") {
   struct {

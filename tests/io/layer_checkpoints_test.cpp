@@ -189,3 +189,16 @@ TEST_CASE("layer checkpoints: of other weights, other scales or another policy t
   net.second.weight.row(1).swap(net.second.weight.row(2));
   CHECK(says(error_text(error_id::file_content, [&] { quantize(m, config, run); }), "second", "weight"));
 }
+
+TEST_CASE("layer checkpoints: a low-rank branch is kept beside the weight that it is taken off") {
+  temporary_folder const folder;
+  auto config = preset("INT8_DEFAULT_CFG");
+  config.algorithm = algorithm_step{"svdquant",
+                                    {{"lowrank", std::int64_t{4}},
+                                     {"layerwise", true},
+                                     {"layerwise_checkpoint_dir", folder.path().string()}}};
+  same_when_taken_up(config, for_gptq(), [](linear_layer& whole, linear_layer& again) {
+    CHECK(site_of(whole).quantizers().branch.has_value());
+    CHECK(site_of(again).quantizers().branch.has_value());
+  });
+}

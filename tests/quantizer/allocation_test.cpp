@@ -9,6 +9,7 @@
 #include "mixbit/adapters/eigen.hpp"
 #include "mixbit/config/presets.hpp"
 #include "mixbit/core/executor.hpp"
+#include "mixbit/model/compress.hpp"
 #include "mixbit/model/quantize.hpp"
 #include "mixbit/reference/scalar.hpp"
 #include "support/error_text.hpp"
@@ -101,6 +102,25 @@ TEST_CASE("allocation: none with quantizers on: static, dynamic, in blocks, in s
     });
     check_calls(l, x);
     l.slots.cache_weight(true);
+    check_calls(l, x);
+  }
+}
+
+TEST_CASE("allocation: none with compressed weights that the host has given up") {
+  matrix const x = matrix::Random(32, 32);
+  auto nf4 = preset("INT4_BLOCKWISE_WEIGHT_ONLY_CFG");
+  block_config const blocks{.axes = {{-1, 8}}, .scale_bits = bit_spec{8}, .scale_block_sizes = {{-1, 4}}};
+  nf4.entries.push_back({.quantizer_name = "*weight_quantizer",
+                         .cfg = std::vector{quantizer_attribute_config{.num_bits = 4, .block_sizes = blocks}}});
+  for (auto const& config : {preset("INT8_DEFAULT_CFG"), preset("NVFP4_DEFAULT_CFG"), nf4}) {
+    CAPTURE(config.name);
+    layer l;
+    model<cpu> m{l};
+    quantize(m, config, [&] {
+      apply(l.slots, x, l.weight, [](auto const& a, auto const& b) -> matrix { return a * b.transpose(); });
+    });
+    compress(m);
+    l.weight = {};
     check_calls(l, x);
   }
 }

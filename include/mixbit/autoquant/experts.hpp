@@ -98,6 +98,7 @@ template <backend B>
 void share_weight(B& device, site<B>& s, std::vector<std::shared_ptr<site<B>>> const& family,
                   expert_changes<B>& changes) {
   if (s.folded) fail(error_id::state_folded, s.name, ": fold_weight has fixed this weight under its own amax");
+  s.refuse_packed("under its own amax");
   auto* const q = s.quantizers().find(quantizer_role::weight);
   if (q == nullptr || !q->needs_calibration()) return;
   q->refuse_learning("complete_experts");

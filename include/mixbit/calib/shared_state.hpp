@@ -84,6 +84,7 @@ void require_alike(sharing_group<B> const& group, bool input_may_wait) {
     if (l.layer.where->folded)
       fail(error_id::state_folded, l.name(), ": fold_weight has replaced this weight by its quantized values, so its ",
            "scales cannot be shared any more");
+    l.layer.where->refuse_packed("so its scales cannot be shared any more");
     require_ready(l, input_may_wait);
     if (l.input == nullptr || !l.input->enabled()) continue;
     for (auto const& m : l.input->members())

@@ -109,6 +109,7 @@ class hf_export {
     if (s.folded)
       fail(error_id::state_folded, module.name, ": fold_weight has replaced this weight by its quantized values; ",
            "export before folding");
+    s.refuse_packed("of which no checkpoint is made; export before compressing");
     auto* const recipe = s.recipes.empty() ? nullptr : &s.quantizers();
     if (recipe != nullptr && detail::hf::has_kv_cache(module, *recipe)) return add_cache(module, *recipe);
     if (recipe != nullptr && recipe->any_acts()) return add_quantized(module, *recipe);

@@ -36,6 +36,10 @@ struct matched_quantizer {
       fail(error_id::state_folded, quantizer->path(),
            ": fold_weight has already replaced this weight by its quantized values");
   }
+  void refuse_packed() const {
+    if (quantizer->role() == quantizer_role::weight)
+      where().refuse_packed("so that its quantizer stays as it is");
+  }
 };
 
 template <backend B>
@@ -64,10 +68,12 @@ void refresh_sites(std::vector<matched_quantizer<B>> const& changed) {
 
 }  // namespace detail
 
-/// Turns the matching quantizers off; their amaxes are kept. Returns how many matched.
+/// Turns the matching quantizers off; their amaxes are kept. Returns how many matched. Throws `state_folded` for one of
+/// a compressed weight; then none is turned off.
 template <backend B>
 int disable_quantizer(model<B>& m, pattern const& which) {
   auto const all = detail::match_quantizers(m, which);
+  for (auto const& q : all) q.refuse_packed();
   for (auto const& q : all) q.quantizer->enable(false, m.options().numerics);
   detail::refresh_sites(all);
   return static_cast<int>(all.size());
@@ -99,6 +105,7 @@ int set_quantizer_attributes(model<B>& m, pattern const& which,
   auto const all = detail::match_quantizers(m, which);
   std::vector<sequential_quantizer<B>> next;
   for (auto const& q : all) {
+    q.refuse_packed();
     for (auto const& a : attributes) a.validate(q.quantizer->path());
     bool const any = std::any_of(attributes.begin(), attributes.end(), [](auto const& a) { return a.enable; });
     bool const on = any && !q.locked_off(m.options().classes);
@@ -153,6 +160,7 @@ std::vector<matched_quantizer<B>> weights_to_fold(model<B>& m) {
   for (auto const& module : m.modules()) {
     auto& s = *module.slots->shared_site();
     refuse_inside_pass(s, "fold_weight");
+    s.refuse_packed("of which fold_weight could not make the host's");
     if (s.recipes.empty() || module.weight.data == nullptr) continue;
     auto* const q = s.quantizers().find(quantizer_role::weight);
     auto const [first, is_first] = users.try_emplace(module.weight.data, matched_quantizer<B>{module, q});

@@ -162,6 +162,7 @@ class scale_folding {
     if (l.where->folded)
       fail(error_id::state_folded, op, ": fold_weight has replaced the weight of ", l.name(), " by its quantized ",
            "values; fold scales before");
+    detail::named(op, [&] { l.where->refuse_packed("under its scales; fold them before"); });
     if (l.where->recipes.size() > 1)
       fail(error_id::config_conflict, op, ": ", l.name(), " holds ", l.where->recipes.size(), " recipes of a search, ",
            "which are calibrated for its weight as it is; quantize or apply a plan before");

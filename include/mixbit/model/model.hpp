@@ -82,6 +82,10 @@ class model {
     s->name = m.name;
     s->class_name = m.class_name;
     s->home = workspace_;
+    if (s->packed() && m.weight.size() == 0) {  // given up: its geometry is left
+      m.weight = {s->weight, nullptr};
+      return;
+    }
     if (s->layout == m.layout && same_view(s->weight, m.weight)) return;
     s->layout = m.layout;
     s->weight = m.weight;

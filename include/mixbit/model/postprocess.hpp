@@ -54,6 +54,7 @@ int postprocess_amax(model<B>& m, pattern const& which, amax_function const& f) 
     for (auto& member : q.quantizer->members()) {
       if (!member.has_amax()) continue;
       q.refuse_folded();
+      q.refuse_packed();
       q.quantizer->refuse_learning("postprocess_amax");
       auto values = member.amax(m.device());
       for (float& v : values) v = f(v);

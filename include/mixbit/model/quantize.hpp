@@ -62,10 +62,20 @@ void refuse_folded(module_ref<B> const& m) {
     fail(error_id::state_folded, m.name, ": fold_weight has replaced this weight by its quantized values");
 }
 
+/// Throws `state_folded` for a compressed weight that the host has given up: nothing is left to calibrate. One that the
+/// host still shows is its own again afterwards.
+template <backend B>
+void refuse_given_up(std::vector<module_ref<B>> const& modules) {
+  for (auto const& m : modules)
+    if (m.weight.data == nullptr)
+      m.slots->shared_site()->refuse_packed("and the host shows it no more, so that nothing can be calibrated on it");
+}
+
 /// Throws `state_folded` for a folded weight that has a scale or a rotation in it which its input quantizer undoes:
 /// with other recipes that would be lost. set_quantizer_attributes and calibrate keep the scale.
 template <backend B>
 void refuse_losing_scales(std::vector<module_ref<B>> const& modules) {
+  refuse_given_up(modules);
   for (auto const& m : modules) {
     auto& s = *m.slots->shared_site();
     if (!s.folded || s.recipes.empty()) continue;
@@ -169,6 +179,8 @@ calibration_report max_calibrate(model<B>& m, std::vector<module_ref<B>> const& 
   auto c = detail::calibration_of(m, modules, loop);
   c.every_recipe = true;
   calibrate_max(c);
+  for (auto const& s : c.sites())
+    for (auto& recipe : s->recipes) recipe.algorithm = algorithm_step{};
   return detail::concluded(m, c);
 }
 
@@ -187,6 +199,8 @@ calibration_report run_algorithm(model<B>& m, std::vector<module_ref<B>> const& 
     else
       run(c, step);
   }
+  auto const ran = steps.size() == 1 ? algorithm_config{steps.front()} : algorithm_config{steps};
+  for (auto const& s : c.sites()) s->quantizers().algorithm = ran;
   return detail::concluded(m, c);
 }
 
@@ -280,6 +294,7 @@ template <backend B>
 calibration_report calibrate(model<B>& m, algorithm_config const& algorithm, forward_loop const& loop = {}) {
   algorithm.validate("calibrate");
   auto const modules = m.modules();
+  refuse_given_up(modules);
   detail::require_known_algorithm(m, algorithm, "calibrate");
   auto const sites = sites_of(modules);
   std::vector<int> active;

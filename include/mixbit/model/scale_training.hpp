@@ -15,119 +15,29 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
-#include <cstdint>
 #include <memory>
-#include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
 
-#include "mixbit/calib/host_floats.hpp"
-#include "mixbit/calib/scale_gradient.hpp"
-#include "mixbit/formats/check.hpp"
-#include "mixbit/formats/storage.hpp"
-#include "mixbit/model/control.hpp"
+#include "mixbit/model/learned_scale.hpp"
 
 namespace mixbit {
 
-enum class learned_scales : std::uint8_t {
-  one,        ///< LSQ: a scale finds the codes and is what they stand for
-  both,       ///< Dual-LSQ: two scales, each learned
-  after_only  ///< Dual-LSQ with the codes' scale as it was: ModelOpt's default
-};
-
-/// The amaxes of one weight quantizer, and the gradient of the loss by them. Where one scale is both they are `after`.
-struct scale_parameter {
-  std::string name;                     ///< of the quantizer
-  std::vector<float> before, after;     ///< amaxes, one a group: of the scales that find the codes, and that they mean
-  std::vector<double> before_gradient, after_gradient;  ///< summed over the backwards since the last update
-  double factor = 1;                    ///< what step() multiplies gradients by
-};
-
-namespace detail {
-
-template <backend B>
-class learned_scale final : public scale_learner<B> {
- public:
-  learned_scale(B& device, tensor_quantizer<B>& q, geometry const& weight, learned_scales what)
-      : what_{what}, how_{q.numerics().how}, groups_{q.grouping(weight)}, range_{code_range_of(how_)} {
-    parameter.name = q.name();
-    parameter.after = q.amax(device);
-    auto const count = parameter.after.size();
-    if (is_dual()) parameter.before = parameter.after;
-    parameter.after_gradient.resize(count);
-    if (what == learned_scales::both) parameter.before_gradient.resize(count);
-    parameter.factor = lsq_step_factor(static_cast<double>(weight.size()) / static_cast<double>(count), range_.bound);
-    hold(device);
-  }
-
-  bool is_dual() const { return what_ != learned_scales::one; }
-  code_range const& range() const { return range_; }
-  std::vector<float> const& before() const { return is_dual() ? parameter.before : parameter.after; }
-  /// Takes up what the parameter says.
-  void hold(B& device) { after_ = buffer_of(device, parameter.after); }
-
-  /// The codes are those of `before`, and stand for what a file's would with the scales of `after`.
-  bool quantize(B& device, arena& scratch, fake_quantize_args const& a) override {
-    if (!is_dual()) return false;
-    storage_size const size = storage_size_of(how_, a.x, a.groups);
-    auto const take = [&](std::int64_t bytes) { return scratch.allocate(static_cast<std::size_t>(bytes)); };
-    auto* const codes = static_cast<std::uint8_t*>(take(size.payload));
-    auto* const others = static_cast<std::uint8_t*>(take(size.payload));
-    void* const scales = take(size.scales);
-    auto* const whole = static_cast<float*>(take(sizeof(float)));
-    device.encode({a.x, a.groups, a.amax, how_, codes, scales, a.flags, a.tensor_amax, whole});
-    device.encode({a.x, a.groups, after_.data(), how_, others, scales, nullptr, a.tensor_amax, whole});
-    device.decode({codes, scales, a.groups, how_, a.y, is_two_level(how_.scaling) ? whole : nullptr});
-    return true;
-  }
-
-  void backward(B& device, const_tensor_ref x, const_tensor_ref y, const_tensor_ref grad_y) override {
-    auto const given = fetch_floats(device, x), cast = fetch_floats(device, y), grad = fetch_floats(device, grad_y);
-    std::lock_guard const adding{mutex_};
-    std::vector<double> unused;
-    auto& before_gradient = what_ == learned_scales::one ? parameter.after_gradient : parameter.before_gradient;
-    if (what_ == learned_scales::after_only) unused.resize(parameter.after.size());
-    add_scale_gradient(x, groups_, range_, {before(), parameter.after}, {given, cast, grad},
-                       unused.empty() ? before_gradient : unused, parameter.after_gradient);
-  }
-
-  scale_parameter parameter;
-
- private:
-  learned_scales what_;
-  format how_;
-  partition groups_;
-  code_range range_;
-  buffer<B, float> after_;
-  std::mutex mutex_;
-};
-
-/// Throws `config_conflict` or `state_*`, naming the quantizer, where the scales of a weight cannot be learned.
-template <backend B>
-void require_learnable(matched_quantizer<B> const& q) {
-  auto const refuse = [&](error_id id, auto const&... why) {
-    fail(id, q.quantizer->path(), ": its scales cannot be learned: ", why...);
+/// What a training has learned so far and what its quantizers had before it: enough to go on with it elsewhere, once
+/// the quantizers are restored (io/state.hpp). Between two backwards of a step gradients are part of it.
+struct scale_training_state {
+  struct scale {
+    scale_parameter parameter;
+    std::vector<float> amax;       ///< from before the training
+    bool held_tensor_amax = false;  ///< was the tensor's own amax fixed already?
   };
-  if (q.quantizer->role() != quantizer_role::weight) refuse(error_id::config_conflict, "only weights' are");
-  q.refuse_folded();
-  auto const& s = q.where();
-  if (s.rewritten(s.active)) refuse(error_id::state_folded, "calibration has rewritten this weight (as GPTQ does)");
-  if (q.quantizer->members().size() != 1) refuse(error_id::config_conflict, "it is a sequence of quantizers");
-  auto const& member = q.quantizer->members().front();
-  auto const& n = member.numerics();
-  if (n.amax_from != amax_source::calibration || n.groups_from_data)
-    refuse(error_id::config_conflict, "they are not calibrated but follow from each call's data or from a constant");
-  if (n.bias || n.rotate) refuse(error_id::config_conflict, "it has a bias or a rotation");
-  if (n.how.scale_block > 0) refuse(error_id::config_conflict, "they are quantized themselves (double quantization)");
-  if (!member.has_amax()) refuse(error_id::state_not_calibrated, "it is not calibrated");
-  if (member.learns()) refuse(error_id::state_nested, "another scale_training is at it");
-}
-
-}  // namespace detail
+  learned_scales what = learned_scales::one;
+  std::vector<scale> scales = {};
+};
 
 /// Learns the scales of the matching weight quantizers, from when it is made to when it ends. Backwards that go through
 /// weight_backward (or a tape's link) add to the gradients; they may come from several threads, whose order then shows
@@ -139,7 +49,7 @@ class scale_training {
   /// wrong with one of them, naming it; nothing is changed then.
   explicit scale_training(model<B>& m, learned_scales what = learned_scales::one,
                           pattern const& which = "*weight_quantizer")
-      : model_{m} {
+      : model_{m}, what_{what} {
     for (auto const& q : detail::match_quantizers(m, which)) {
       if (!q.quantizer->enabled()) continue;
       detail::require_learnable(q);
@@ -162,6 +72,25 @@ class scale_training {
       if (l.whole) l.member().hold_tensor_amax(m.device(), *l.whole);
     for (auto const& l : learned_) l.member().learn(l.scale);
   }
+  /// Goes on with a training whose `state()` was saved with its model, in that model or one that was restored. Throws
+  /// what the other constructor throws, `config_no_match` for a quantizer that the model does not have on,
+  /// `tensor_shape` for one of another number of scales, and `format_amax`.
+  scale_training(model<B>& m, scale_training_state const& from) : scale_training{m, from.what, names_of(from)} {
+    if (learned_.size() != from.scales.size())
+      fail(error_id::config_no_match, "a training of ", from.scales.size(), " scale(s) was saved, and the model has ",
+           learned_.size(), " of these quantizers on");
+    std::vector<scale_training_state::scale const*> saved;
+    for (auto const& l : learned_) saved.push_back(find_fitting(l, from));
+    for (std::size_t i = 0; i < learned_.size(); ++i) {
+      auto& l = learned_[i];
+      l.scale->parameter = saved[i]->parameter;
+      l.amax = saved[i]->amax;
+      l.held_whole = saved[i]->held_tensor_amax;
+      l.member().set_amax(m.device(), partition{l.member().groups()}, l.scale->before());
+      l.scale->hold(m.device());
+      l.where->cache.valid = false;
+    }
+  }
   scale_training(scale_training const&) = delete;
   scale_training& operator=(scale_training const&) = delete;
   ~scale_training() {
@@ -175,6 +104,12 @@ class scale_training {
     std::vector<scale_parameter*> all;
     for (auto const& l : learned_) all.push_back(&l.scale->parameter);
     return all;
+  }
+
+  scale_training_state state() const {
+    scale_training_state now{what_};
+    for (auto const& l : learned_) now.scales.push_back({l.scale->parameter, l.amax, l.held_whole});
+    return now;
   }
 
   /// A step down the gradient, as LSQ scales it: step sizes move by rate · gradient / √(elements · bound). Throws what
@@ -273,6 +208,25 @@ class scale_training {
     }
   };
 
+  static pattern names_of(scale_training_state const& from) {
+    std::set<std::string, std::less<>> names;
+    for (auto const& s : from.scales) names.insert(s.parameter.name);
+    return {[names](std::string_view name) { return names.contains(name); }, "those of a saved training"};
+  }
+
+  static scale_training_state::scale const* find_fitting(learned const& l, scale_training_state const& from) {
+    auto const& p = l.scale->parameter;
+    auto const at = std::ranges::find_if(from.scales, [&](auto const& s) { return s.parameter.name == p.name; });
+    auto const size = p.after.size();
+    auto const& saved = at->parameter;
+    if (saved.after.size() != size || saved.before.size() != p.before.size() || at->amax.size() != size ||
+        saved.after_gradient.size() != size || saved.before_gradient.size() != p.before_gradient.size())
+      fail(error_id::tensor_shape, p.name, ": a training of ", saved.after.size(), " scales was saved, and this ",
+           "quantizer has ", size);
+    for (auto const* const amax : {&saved.after, &saved.before, &at->amax}) l.member().require_amax(*amax);
+    return &*at;
+  }
+
   static void check(learned const& l, std::vector<float>& amax) {
     float const least = 1e-8f * l.scale->range().bound;
     for (float& a : amax)
@@ -294,6 +248,7 @@ class scale_training {
   }
 
   model<B>& model_;
+  learned_scales what_;
   std::vector<learned> learned_;
   bool finished_ = false;
 };

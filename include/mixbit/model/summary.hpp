@@ -16,6 +16,7 @@ template <backend B>
 std::string describe_amax(tensor_quantizer<B> const& q, B& device) {
   if (q.numerics().amax_from == amax_source::data) return "dynamic";
   if (q.numerics().amax_from == amax_source::constant) return "amax " + concat(q.numerics().constant_amax);
+  if (q.has_released_amax()) return "amax in the scales of the compressed weight";
   auto const values = q.amax(device);
   if (values.empty()) return "not calibrated";
   auto const [low, high] = std::minmax_element(values.begin(), values.end());

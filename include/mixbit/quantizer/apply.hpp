@@ -56,7 +56,7 @@ void run_site(site<B>& s, workspace<B>& ws, operands o, erased_op& op, pending<B
     return;
   }
   tensor_ref const y = s.run(ws, o, op, s.active, pass::result);
-  if (!s.probed) probe_layout(s, ws, o, op, {});
+  if (!s.probed && !s.packed()) probe_layout(s, ws, o, op, {});  // which needs the host's weight
   s.quantize_output(ws, y, s.active);
 }
 
@@ -234,13 +234,14 @@ void refuse_training_folded(quantizer_slots<B> const& slots) {
   if (s && s->folded)
     fail(error_id::state_folded, s->name, ": fold_weight has replaced this weight by its quantized values; it can no ",
          "longer be trained");
+  if (s) s->refuse_packed("so that training the host's would change nothing");
   if (s && s->rewritten(s->active))
     fail(error_id::state_folded, s->name, ": calibration has rewritten this weight for its recipe (as GPTQ does); ",
          "training the host's would change nothing");
 }
 }  // namespace detail
 
-/// The same for the weight. Throws `state_folded` once fold_weight has replaced the weight's values.
+/// The same for the weight. Throws `state_folded` once fold_weight has replaced its values, or compress stands for it.
 template <backend B, host_tensor W, writable_host_tensor G>
 void weight_backward(workspace<B>& ws, quantizer_slots<B> const& slots, W const& w, G& grad_w) {
   detail::refuse_training_folded(slots);

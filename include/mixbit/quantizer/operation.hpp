@@ -45,7 +45,10 @@ class erased_op {
   /// A writable tensor of that operand's geometry, for one quantized copy; new memory at each call. For a wrapping host
   /// it lives as long as the arena's scope; for an owning one until the next `scratch` or `cached` of that role.
   virtual tensor_ref scratch(operand_role role, arena& a) = 0;
-  /// The same, kept by the caller between calls (the weight cache).
+  /// `scratch` for a weight of this geometry, which the host's own need not show any more (compressed weights). Throws
+  /// `tensor_shape` and `tensor_dtype` for a host's that contradicts it, or that has to be there to make one.
+  virtual tensor_ref weight_scratch(geometry const& g, arena& a) = 0;
+  /// The same as `scratch`, kept by the caller between calls (the weight cache).
   virtual tensor_ref cached(operand_role role, std::shared_ptr<void>& holder, memory_source from) = 0;
   /// Tells types of the host's weight apart: what `cached` made for one is nothing to another.
   virtual void const* weight_type() const = 0;
@@ -95,6 +98,19 @@ class bound_operand {
     }
   }
 
+  tensor_ref scratch_like(geometry const& g, arena& a) {
+    geometry const own = view();
+    if (own.type != g.type)
+      fail(error_id::tensor_dtype, "its compressed weight is ", name_of(g.type), ", and the host's tensor ",
+           name_of(own.type));
+    bool const given_up = wrapping_host<H> && own.size() == 0;
+    if (!given_up && !own.same_shape(g))
+      fail(error_id::tensor_shape, "its compressed weight is ", to_string(g), ", and the host's tensor ",
+           to_string(own), wrapping_host<H> ? "" : "; a host whose operands own their memory keeps one of that shape");
+    if constexpr (wrapping_host<H>) return allocate_like(g, a);
+    else return scratch(a);
+  }
+
   tensor_ref cached(std::shared_ptr<void>& holder, memory_source from) {
     geometry const g = dense_like(view());
     if constexpr (wrapping_host<H>) {
@@ -138,6 +154,7 @@ class bound_op final : public erased_op {
   tensor_ref scratch(operand_role role, arena& a) override {
     return role == operand_role::input ? x_.scratch(a) : w_.scratch(a);
   }
+  tensor_ref weight_scratch(geometry const& g, arena& a) override { return w_.scratch_like(g, a); }
   tensor_ref cached(operand_role role, std::shared_ptr<void>& holder, memory_source from) override {
     return role == operand_role::input ? x_.cached(holder, from) : w_.cached(holder, from);
   }
@@ -172,6 +189,7 @@ class bound_loan final : public erased_op {
   tensor_ref scratch(operand_role role, arena& a) override {
     return role == operand_role::input ? x_.scratch(a) : w_.scratch(a);
   }
+  tensor_ref weight_scratch(geometry const& g, arena& a) override { return w_.scratch_like(g, a); }
   tensor_ref cached(operand_role role, std::shared_ptr<void>& holder, memory_source from) override {
     return role == operand_role::input ? x_.cached(holder, from) : w_.cached(holder, from);
   }
@@ -195,6 +213,7 @@ class bound_lookup final : public erased_op {
   bound_lookup(W const& w, function_ref<signature> op) : w_{w}, op_{op} {}
 
   tensor_ref scratch(operand_role, arena& a) override { return w_.scratch(a); }
+  tensor_ref weight_scratch(geometry const& g, arena& a) override { return w_.scratch_like(g, a); }
   tensor_ref cached(operand_role, std::shared_ptr<void>& holder, memory_source from) override {
     return w_.cached(holder, from);
   }
@@ -227,6 +246,7 @@ class bound_op_into final : public erased_op {
   tensor_ref scratch(operand_role role, arena& a) override {
     return role == operand_role::input ? x_.scratch(a) : w_.scratch(a);
   }
+  tensor_ref weight_scratch(geometry const& g, arena& a) override { return w_.scratch_like(g, a); }
   tensor_ref cached(operand_role role, std::shared_ptr<void>& holder, memory_source from) override {
     return role == operand_role::input ? x_.cached(holder, from) : w_.cached(holder, from);
   }

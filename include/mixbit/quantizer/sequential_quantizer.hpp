@@ -38,6 +38,7 @@ class sequential_quantizer {
   std::vector<quantizer_attribute_config> const& configured() const {
     return configured_.empty() ? attributes_ : configured_;
   }
+  void set_configured(std::vector<quantizer_attribute_config> attributes) { configured_ = std::move(attributes); }
 
   /// The members that cannot quantize yet are made anew, of what change(attributes) makes of theirs. Throws what
   /// interpreting those throws; nothing is changed then.

@@ -10,8 +10,10 @@
 #include <string>
 #include <vector>
 
+#include "mixbit/config/algorithm_config.hpp"
 #include "mixbit/quantizer/layout.hpp"
 #include "mixbit/quantizer/operation.hpp"
+#include "mixbit/quantizer/packed_weight.hpp"
 #include "mixbit/quantizer/sequential_quantizer.hpp"
 
 namespace mixbit {
@@ -34,6 +36,10 @@ struct recipe_quantizers {
   /// The weight quantizer's pre_quant_scale that `weight` was made under and has in it; the input's is still in use.
   std::vector<float> absorbed_scale = {};
   std::optional<low_rank_branch<B>> branch = {};
+  /// Stands for the weight and the cast of its first quantizer, once compressed; may be shared by tied weights. Further
+  /// members of a sequence cast what it decodes to.
+  std::shared_ptr<packed_weight<B> const> packed = {};
+  std::optional<algorithm_config> algorithm = {};  ///< that has calibrated it
   std::optional<std::uint64_t> tokens = {};  ///< rows of input that its calibration was shown; none: it ran no loop
 
   /// The enabled quantizer in that role, or null.
@@ -56,7 +62,7 @@ struct recipe_quantizers {
     q.set_pre_quant_scale(device, {});
   }
   bool any_acts() const {
-    if (weight || branch) return true;
+    if (weight || branch || packed) return true;
     for (auto const& q : quantizers)
       if (q.acts()) return true;
     return false;
@@ -126,6 +132,16 @@ struct site : std::enable_shared_from_this<site<B>> {
   std::mutex cache_mutex;  ///< held while the cache is looked at or filled
 
   recipe_quantizers<B>& quantizers() { return recipes[static_cast<std::size_t>(active)]; }
+
+  /// The active recipe's compressed weight, or null.
+  packed_weight<B> const* packed() const {
+    auto const at = static_cast<std::size_t>(active);
+    return at < recipes.size() ? recipes[at].packed.get() : nullptr;
+  }
+  /// Throws `state_folded` for a compressed weight: `so` says what cannot be done with it.
+  void refuse_packed(std::string_view so) const {
+    if (packed()) fail(error_id::state_folded, name, ": its weight is compressed, ", so);
+  }
 
   /// To be called after recipes, active or hook changed.
   void refresh() { live = hook != nullptr || (!recipes.empty() && quantizers().any_acts()); }
@@ -309,7 +325,7 @@ struct site : std::enable_shared_from_this<site<B>> {
       return copy;
     };
     if (p == pass::trial) y = copy_of(y);
-    tensor_ref const x = op.scratch(operand_role::input, ws.scratch), w = op.scratch(operand_role::weight, ws.scratch);
+    tensor_ref const x = op.scratch(operand_role::input, ws.scratch), w = weight_scratch(ws, op, q);
     const_tensor_ref const given = canonical(operand_role::input, o.x);
     auto const& input = *q.find(quantizer_role::input);
     copy_elements(ws.device, ws.scratch, input.scaled(ws.device, ws.scratch, given), canonical(operand_role::input, x));
@@ -323,6 +339,7 @@ struct site : std::enable_shared_from_this<site<B>> {
 
   const_tensor_ref quantized_weight(workspace<B>& ws, erased_op& op, const_tensor_ref w, int index, pass p) {
     auto& recipe = recipes[static_cast<std::size_t>(index)];
+    if (recipe.packed) return unpacked_weight(ws, op, recipe);
     auto* const q = acting_on_weight(recipe);
     auto const* const held = rewritten(index);
     if (q == nullptr && held == nullptr) return w;
@@ -356,6 +373,22 @@ struct site : std::enable_shared_from_this<site<B>> {
       cache.made_for = op.weight_type();
     }
     return kept;
+  }
+
+  /// The host may not show a compressed weight any more.
+  tensor_ref weight_scratch(workspace<B>& ws, erased_op& op, recipe_quantizers<B> const& recipe) {
+    if (!recipe.packed) return op.scratch(operand_role::weight, ws.scratch);
+    return detail::named(name, [&] { return op.weight_scratch(weight, ws.scratch); });
+  }
+  /// Decoded anew at each call: a cache would hold it whole. No gradient flows to the host's weight.
+  const_tensor_ref unpacked_weight(workspace<B>& ws, erased_op& op, recipe_quantizers<B>& recipe) {
+    tensor_ref const copy = weight_scratch(ws, op, recipe);
+    tensor_ref const y = canonical(operand_role::weight, copy);
+    recipe.packed->decode(ws.device, ws.scratch, y);
+    if (auto* const q = recipe.find(quantizer_role::weight))
+      for (std::size_t i = 1; i < q->members().size(); ++i) q->members()[i].quantize(ws.device, ws.scratch, y, y);
+    if (joins_weight(recipe)) join(ws, copy, *recipe.branch);
+    return copy;
   }
 
   // Tapes: the copy's gradient becomes the host's by the mask alone. The tape keeps the host's operand alive.

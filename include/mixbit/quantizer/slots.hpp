@@ -33,6 +33,9 @@ class quantizer_slots {
     if (site_) site_->cache.valid = false;
   }
 
+  /// The compressed weight, for a kernel of the host's own; null where there is none. It stays until the next phase.
+  packed_weight<B> const* packed() const { return site_ ? site_->packed() : nullptr; }
+
   std::shared_ptr<site<B>> const& shared_site() const { return site_; }
   void attach(std::shared_ptr<site<B>> s) { site_ = std::move(s); }
 

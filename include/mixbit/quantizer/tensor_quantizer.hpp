@@ -42,7 +42,7 @@ class tensor_quantizer {
   bool has_amax() const { return !amax_.empty(); }
   /// True once it may quantize.
   bool ready() const {
-    return (!calibrates_amax() || has_amax()) && finished() &&
+    return (!calibrates_amax() || has_amax() || released_) && finished() &&
            (!bias_ || !bias_->is_static() || bias_->has_value());
   }
 
@@ -79,6 +79,7 @@ class tensor_quantizer {
     tensor_amax_ = {};
     count_anew();
     shown_ = false;
+    released_ = false;
     if (bias_) bias_->forget();
   }
 
@@ -110,6 +111,7 @@ class tensor_quantizer {
     if (!other.flags_.empty()) hold_flags(device);
     data_flags const seen = other.flags(device);
     if (!flags_.empty()) device.copy_from_host(flags_.data(), &seen, sizeof seen);
+    released_ = other.released_;
     if (!other.has_amax()) return;
     std::vector<float> const values = other.amax(device);
     seen_type_ = other.seen_type_;
@@ -131,9 +133,7 @@ class tensor_quantizer {
       rotate(device, x, y);
       args.x = y;
     }
-    if (is_two_level(numerics_.how.scaling)) args.tensor_amax = tensor_amax_of(device, scratch, args.x);
-    if (numerics_.groups_from_data) args.use = amax_use::data;
-    else args.amax = double_quantized() ? file_amax_.data() : calibrated_amax(device, scratch, args.x);
+    give_amax(device, scratch, args);
     float const* const bias = bias_ ? bias_->of(device, scratch, args.x) : nullptr;
     partition const offsets = bias_ ? bias_->grouping(x) : partition{};
     if (bias) {
@@ -146,6 +146,26 @@ class tensor_quantizer {
     if (bias) device.shift({y, y, offsets, bias, false});
     if (numerics_.rotate && numerics_.rotate->back) rotate(device, y, y);
   }
+
+  /// What encodes x as `quantize` casts it under policy `stored`, but for where codes and scales go; lent from
+  /// `scratch`. Not for a bias or a rotation that goes back, which codes do not hold. Throws what `quantize` throws.
+  encode_args encoding(B& device, arena& scratch, const_tensor_ref x) {
+    require_state_for(x);
+    encode_args args{rotated(device, scratch, x), grouping(x), nullptr, numerics_.how};
+    args.how.numerics = policy::stored;
+    give_amax(device, scratch, args);
+    if (args.how.element.is_unsigned)
+      require_positive(device, scratch,
+                       {args.x, {}, args.groups, args.amax, args.how, nullptr, args.tensor_amax, args.use});
+    return args;
+  }
+
+  /// Gives up its amaxes: the scales of a compressed weight stand for them.
+  void release_amax() {
+    forget();
+    released_ = true;
+  }
+  bool has_released_amax() const { return released_; }
 
   /// Does its backward zero gradients? MX never does: its scales cover what they see.
   bool clips() const { return !attributes_.pass_through_bwd && !is_mx(numerics_.how.scaling); }
@@ -197,6 +217,9 @@ class tensor_quantizer {
     hold_file_amax(device, values);
   }
   partition const& groups() const { return groups_; }
+  /// The type of the tensors that it was calibrated on: some policies round its scales to that.
+  dtype seen_type() const { return seen_type_; }
+  void set_seen_type(dtype type) { seen_type_ = type; }
   float const* device_amax() const { return amax_.data(); }
 
   /// The amax that each group of x is cast with, on the host: double quantization casts with what its file holds.
@@ -251,7 +274,15 @@ class tensor_quantizer {
     auto const values = scale_values(quantize_scales(amax, how, dtype::f32), how, dtype::f32, amax.size());
     file_amax_ = buffer_of(device, values);
   }
-  bool finished() const { return !double_quantized() || !file_amax_.empty(); }
+  bool finished() const { return !double_quantized() || !file_amax_.empty() || released_; }
+
+  /// Where a kernel finds the amaxes for what it casts.
+  template <class Args>
+  void give_amax(B& device, arena& scratch, Args& args) {
+    if (is_two_level(numerics_.how.scaling)) args.tensor_amax = tensor_amax_of(device, scratch, args.x);
+    if (numerics_.groups_from_data) args.use = amax_use::data;
+    else args.amax = double_quantized() ? file_amax_.data() : calibrated_amax(device, scratch, args.x);
+  }
 
   /// Throws, before anything is written, what x would make the steps of `quantize` throw.
   void require_state_for(const_tensor_ref x) const {
@@ -398,6 +429,7 @@ class tensor_quantizer {
   buffer<B, data_flags> flags_;
   std::shared_ptr<scale_learner<B>> learner_;  ///< while its scale is learned
   partition groups_;
+  bool released_ = false;         ///< are its amaxes in the scales of a compressed weight?
   bool shown_ = false;            ///< has a calibrator been shown anything for it?
   dtype seen_type_ = dtype::f32;  ///< of the tensors that it was calibrated on
 };
