@@ -1,5 +1,5 @@
-// The bytes of GGUF's blocks from the codes and scales that an export has of a weight (io/hf_encoding.hpp). Codes are
-// ours: int8; int4 as nibbles of pairs of rows; E2M1 as nibbles along a row. ggml's (ggml-common.h):
+// The bytes of GGUF's blocks from the codes and scales that an export has of a weight (io/hf_encoding.hpp). Blocks are
+// ggml's (ggml-common.h):
 //
 //   block_q8_0   f16 d; int8 qs[32]
 //   block_q4_0   f16 d; u8 qs[16]: low nibbles elements 0 to 15, high nibbles 16 to 31; two's complement plus 8
@@ -12,35 +12,10 @@
 #include <span>
 #include <vector>
 
-#include "mixbit/formats/packing.hpp"
+#include "mixbit/io/code_view.hpp"
 #include "mixbit/io/gguf_format.hpp"
 
 namespace mixbit::detail::gguf {
-
-/// A matrix of codes as an encoding gives them.
-class code_view {
- public:
-  code_view(element_type const& e, geometry const& weight, std::span<std::uint8_t const> codes)
-      : layout_{formats::storage_packing(e)},
-        bits_{e.bits},
-        matrix_{formats::code_matrix_of(packing::bytes, weight)},
-        placed_{formats::code_matrix_of(layout_, weight)},
-        codes_{codes} {}
-
-  std::int64_t rows() const { return matrix_.rows; }
-  std::int64_t columns() const { return matrix_.columns; }
-  std::uint8_t operator()(std::int64_t row, std::int64_t column) const {
-    auto const place = formats::place_of(layout_, bits_, placed_, row, column);
-    unsigned const byte = codes_[static_cast<std::size_t>(place.byte)];
-    return static_cast<std::uint8_t>((byte >> place.shift) & ((1u << bits_) - 1u));
-  }
-
- private:
-  packing layout_;
-  int bits_;
-  formats::code_matrix matrix_, placed_;
-  std::span<std::uint8_t const> codes_;
-};
 
 inline void put_half(std::vector<std::byte>& out, float scale) {
   half const h = from_float<half>(scale);

@@ -240,7 +240,7 @@ class gguf_export {
   std::vector<std::byte> bytes_of(item const& i) {
     if (!i.encoding) return plain_bytes(i);
     auto const codes = i.encoding->codes(model_.device());
-    detail::gguf::code_view const view{i.element, i.shape, codes};
+    detail::code_view const view{i.element, i.shape, codes};
     if (has_half_scales(i.type)) return detail::gguf::blocks_of_rows(i.type, view, i.encoding->scales(), i.place.heads);
     auto const scales = i.encoding->block_scales(model_.device());
     return detail::gguf::blocks_of_rows(i.type, view, scales, i.place.heads);

@@ -62,8 +62,8 @@ recipe_quantizers<B>* acting_recipe(module_ref<B> const& module) {
 }  // namespace detail::gguf
 
 /// Moves the calibrated amaxes of weights that Q8_0 or Q4_0 would hold to the nearest whose scale is a float16, so that
-/// the model simulates what the file will hold. Returns how many quantizers that are. Throws `state_nested` for one whose
-/// scale is being learned; nothing is changed then.
+/// the model simulates what the file will hold. Returns how many quantizers that are. Throws `state_nested` for one
+/// whose scale is being learned; nothing is changed then.
 template <backend B>
 int round_gguf_scales(model<B>& m) {
   int count = 0;
