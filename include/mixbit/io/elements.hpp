@@ -9,7 +9,6 @@
 
 #include "mixbit/core/dtype.hpp"
 #include "mixbit/core/tensor_view.hpp"
-#include "mixbit/io/atomic_file.hpp"
 
 namespace mixbit::detail {
 
@@ -26,8 +25,9 @@ inline std::optional<std::uint64_t> checked_bytes(dtype type, std::span<std::int
   return empty ? 0 : bytes;
 }
 
-/// Appends the elements in row-major order, in runs as long as the memory allows.
-inline void write_elements(atomic_file& out, const_tensor_ref const& t) {
+/// Appends the elements in row-major order, in runs as long as the memory allows; `out` takes spans of bytes.
+template <class Out>
+void write_elements(Out& out, const_tensor_ref const& t) {
   if (t.size() == 0) return;
   auto const element = static_cast<std::int64_t>(size_of(t.type));
   int outer = t.rank;  // axes from here on are one run
@@ -47,3 +47,12 @@ inline void write_elements(atomic_file& out, const_tensor_ref const& t) {
 }
 
 }  // namespace mixbit::detail
+
+namespace mixbit {
+
+/// Whether the data may be read through a pointer to its element type.
+inline bool is_aligned(const_tensor_ref const& tensor) {
+  return reinterpret_cast<std::uintptr_t>(tensor.data) % size_of(tensor.type) == 0;
+}
+
+}  // namespace mixbit

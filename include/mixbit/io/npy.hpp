@@ -229,27 +229,36 @@ class npy_file {
   const_tensor_ref tensor_;
 };
 
-/// Writes an array in row-major order, byte for byte as numpy.save does (version 1.0), whole or not at all. Throws
-/// `file_content` for a type that npy has no name for.
-inline void write_npy(std::filesystem::path const& path, const_tensor_ref const& t) {
+namespace detail {
+
+/// Everything before the elements, as numpy.save writes it (version 1.0). Throws what write_npy does.
+inline std::string npy_header_of(const_tensor_ref const& t, std::string_view label) {
   std::string_view type;
-  for (auto const& known : detail::npy_types)
+  for (auto const& known : npy_types)
     if (known.type == t.type) type = known.name;
-  if (type.empty()) fail(error_id::file_content, "cannot write ", in_quotes(path), ": npy has no ", name_of(t.type));
+  if (type.empty()) fail(error_id::file_content, "cannot write ", label, ": npy has no ", name_of(t.type));
   if (t.where != device::cpu)
-    fail(error_id::tensor_layout, "cannot write ", in_quotes(path), ": the tensor is in device memory");
-  std::string header = "{'descr': '";
-  header.append(size_of(t.type) == 1 ? "|" : "<").append(type).append("', 'fortran_order': False, 'shape': (");
+    fail(error_id::tensor_layout, "cannot write ", label, ": the tensor is in device memory");
+  std::string header{"\x93NUMPY\x01\x00..", 10};
+  header.append("{'descr': '").append(size_of(t.type) == 1 ? "|" : "<").append(type);
+  header.append("', 'fortran_order': False, 'shape': (");
   for (int a = 0; a < t.rank; ++a) header.append(a ? ", " : "").append(std::to_string(t.shape[a]));
   header.append(t.rank == 1 ? ",), }" : "), }");
   if (t.rank > 0 && t.shape[0] >= 0)  // numpy leaves room for the first size to grow to 21 digits
     header.append(21 - std::to_string(t.shape[0]).size(), ' ');
-  std::size_t const fixed = 10, whole = (fixed + header.size() + 1 + 63) / 64 * 64;
-  header.append(whole - fixed - header.size() - 1, ' ').push_back('\n');
-  auto const length = static_cast<std::uint16_t>(header.size());
+  header.append(63 - header.size() % 64, ' ').push_back('\n');
+  auto const length = static_cast<std::uint16_t>(header.size() - 10);
+  std::memcpy(header.data() + 8, &length, sizeof length);
+  return header;
+}
+
+}  // namespace detail
+
+/// Writes an array in row-major order, byte for byte as numpy.save does (version 1.0), whole or not at all. Throws
+/// `file_content` for a type that npy has no name for, `tensor_layout` for memory that is not the CPU's.
+inline void write_npy(std::filesystem::path const& path, const_tensor_ref const& t) {
+  std::string const header = detail::npy_header_of(t, in_quotes(path));
   atomic_file file{path};
-  file.write(std::string_view{"\x93NUMPY\x01\x00", 8});
-  file.write(std::as_bytes(std::span{&length, 1}));
   file.write(header);
   detail::write_elements(file, t);
   file.commit();

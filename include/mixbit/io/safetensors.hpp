@@ -255,9 +255,4 @@ class safetensors_file {
   safetensors_metadata metadata_;
 };
 
-/// Whether the data may be read through a pointer to its element type.
-inline bool is_aligned(const_tensor_ref const& tensor) {
-  return reinterpret_cast<std::uintptr_t>(tensor.data) % size_of(tensor.type) == 0;
-}
-
 }  // namespace mixbit

@@ -18,15 +18,10 @@
 
 #include "mixbit/io/atomic_file.hpp"
 #include "mixbit/io/elements.hpp"
+#include "mixbit/io/named_tensor.hpp"
 #include "mixbit/io/safetensors_head.hpp"
 
 namespace mixbit {
-
-/// A tensor to write; any strides, written in the order of its axes.
-struct named_tensor {
-  std::string name;
-  const_tensor_ref tensor;
-};
 
 /// Writes a file tensor by tensor, for callers that make each one only when it is due.
 class safetensors_writer {

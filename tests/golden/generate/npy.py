@@ -1,7 +1,9 @@
-"""npy files as NumPy writes them:  python npy.py OUT  (needs numpy only)"""
+"""npy and npz files as NumPy writes them:  python npy.py OUT  (needs numpy only)"""
 
+import io
 import pathlib
 import sys
+import zipfile
 
 import numpy as np
 
@@ -32,6 +34,23 @@ def main(out):
         np.lib.format.write_array(f, np.arange(5, dtype=np.float32), version=(2, 0))
     with open(out / "version3.npy", "wb") as f:
         np.lib.format.write_array(f, np.arange(5, dtype=np.float32), version=(3, 0))
+    archives(out)
+
+
+def archives(out):
+    batch = np.arange(4000, dtype=np.float32).reshape(40, 100) % 37 / 4  # repeats: distances, codes of their own
+    few = {"x": np.arange(6, dtype=np.int64).reshape(2, 3), "scalar": np.array(1.5, np.float32)}
+    np.savez(out / "stored.npz", **few, empty=np.zeros((0, 4), np.float32), batch=batch[:3])
+    np.savez_compressed(out / "deflated.npz", **few, batch=batch)
+    np.savez(out / "none.npz")
+    content = io.BytesIO()
+    np.save(content, batch[:3])
+    with zipfile.ZipFile(out / "blocks.npz", "w") as z:  # deflate's uncompressed blocks, and a member of another kind
+        z.comment = b"a comment"
+        z.writestr(zipfile.ZipInfo("uncompressed.npy"), content.getvalue(), zipfile.ZIP_DEFLATED, 0)
+        z.writestr(zipfile.ZipInfo("notes.txt"), "no array")
+    with zipfile.ZipFile(out / "refused_bzip2.npz", "w", zipfile.ZIP_BZIP2) as z:
+        z.writestr(zipfile.ZipInfo("x.npy"), content.getvalue(), zipfile.ZIP_BZIP2)
 
 
 main(pathlib.Path(sys.argv[1]))

@@ -1,0 +1,133 @@
+// What a GGUF file calls the tensors of a Hugging Face checkpoint, and the metadata that llama.cpp reads a model's
+// shape from. Both are the model family's: a table for Llama is here, other families are given by the user.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "mixbit/io/gguf_writer.hpp"
+#include "mixbit/io/json.hpp"
+
+namespace mixbit {
+
+/// Where a tensor of the checkpoint goes.
+struct gguf_place {
+  std::string name;        ///< empty: it is left out of the file
+  std::int64_t heads = 0;  ///< not 0: the rows of each head are rearranged as llama.cpp's rotary embedding takes them
+};
+
+/// The place of the tensor "model.layers.0.mlp.up_proj.weight", if the family has one.
+using gguf_naming = std::function<std::optional<gguf_place>(std::string const& tensor)>;
+
+namespace detail::gguf {
+
+using name_pair = std::pair<std::string_view, std::string_view>;
+
+/// gguf-py's tensor_mapping.py has the same names.
+inline constexpr std::array<name_pair, 3> llama_outer{
+    {{"model.embed_tokens", "token_embd"}, {"model.norm", "output_norm"}, {"lm_head", "output"}}};
+inline constexpr std::array<name_pair, 9> llama_inner{{{"input_layernorm", "attn_norm"},
+                                                       {"self_attn.q_proj", "attn_q"},
+                                                       {"self_attn.k_proj", "attn_k"},
+                                                       {"self_attn.v_proj", "attn_v"},
+                                                       {"self_attn.o_proj", "attn_output"},
+                                                       {"post_attention_layernorm", "ffn_norm"},
+                                                       {"mlp.gate_proj", "ffn_gate"},
+                                                       {"mlp.up_proj", "ffn_up"},
+                                                       {"mlp.down_proj", "ffn_down"}}};
+
+template <std::size_t N>
+std::optional<std::string> renamed(std::array<name_pair, N> const& table, std::string_view module) {
+  for (auto const& [from, to] : table)
+    if (from == module) return std::string{to};
+  return std::nullopt;
+}
+
+/// A positive whole number of a config.json. Throws `file_content`.
+inline std::int64_t config_number(json_document const& config, char const* key) {
+  auto const at = config.find(key);
+  if (at == config.end() || !at->is_number_integer() || at->get<std::int64_t>() <= 0)
+    fail(error_id::file_content, "config.json: ", key, " is ", at == config.end() ? "missing" : at->dump(),
+         "; the metadata of llama need a positive whole number");
+  return at->get<std::int64_t>();
+}
+
+/// The same, or what stands for it where it is missing or null.
+inline std::int64_t config_number(json_document const& config, char const* key, std::int64_t otherwise) {
+  return config.contains(key) && !config[key].is_null() ? config_number(config, key) : otherwise;
+}
+
+inline float config_float(json_document const& config, char const* key, float otherwise) {
+  return config.contains(key) && config[key].is_number() ? config[key].get<float>() : otherwise;
+}
+
+}  // namespace detail::gguf
+
+/// Is this config.json that of a model that llama.cpp calls "llama"?
+inline bool is_llama(json_document const& config) {
+  auto const at = config.find("architectures");
+  return at != config.end() && at->is_array() && !at->empty() && at->front() == "LlamaForCausalLM";
+}
+
+/// Llama's names, with the rows of q_proj and k_proj rearranged. Throws `file_content` for a config that lacks the
+/// numbers of heads.
+inline gguf_naming gguf_llama_names(json_document const& config) {
+  std::int64_t const heads = detail::gguf::config_number(config, "num_attention_heads");
+  std::int64_t const kv_heads = detail::gguf::config_number(config, "num_key_value_heads", heads);
+  return [heads, kv_heads](std::string const& tensor) -> std::optional<gguf_place> {
+    auto const dot = tensor.rfind('.');
+    if (tensor.ends_with(".rotary_emb.inv_freq")) return gguf_place{};  // llama.cpp computes them
+    std::string_view module = std::string_view{tensor}.substr(0, dot == tensor.npos ? 0 : dot);
+    std::string const leaf = dot == tensor.npos ? "" : tensor.substr(dot);
+    if (leaf != ".weight" && leaf != ".bias") return std::nullopt;
+    if (auto const outer = detail::gguf::renamed(detail::gguf::llama_outer, module)) return gguf_place{*outer + leaf};
+    constexpr std::string_view layers = "model.layers.";
+    if (!module.starts_with(layers)) return std::nullopt;
+    module.remove_prefix(layers.size());
+    std::string_view const number = module.substr(0, module.find_first_not_of("0123456789"));
+    if (number.empty() || !module.substr(number.size()).starts_with('.')) return std::nullopt;
+    auto const inner = detail::gguf::renamed(detail::gguf::llama_inner, module.substr(number.size() + 1));
+    if (!inner) return std::nullopt;
+    std::int64_t const rotated = *inner == "attn_q" ? heads : *inner == "attn_k" ? kv_heads : 0;
+    return gguf_place{"blk." + std::string{number} + "." + *inner + leaf, rotated};
+  };
+}
+
+/// general.architecture and the llama.* keys from a config.json. Throws `file_content` for what is missing, and for a
+/// scaled rotary embedding, which needs a tensor of its own (rope_freqs). The tokenizer's keys are not among them.
+inline gguf_metadata gguf_llama_metadata(json_document const& config) {
+  using namespace detail::gguf;
+  auto const number = [&](char const* key) { return static_cast<std::uint32_t>(config_number(config, key)); };
+  json_document const& rope = config.contains("rope_parameters") && config["rope_parameters"].is_object()
+                                  ? config["rope_parameters"] : config;
+  auto const scaling = config.find("rope_scaling");
+  bool const scaled = scaling != config.end() && scaling->is_object() && !scaling->empty();
+  if (scaled || (rope.contains("rope_type") && rope["rope_type"] != "default"))
+    fail(error_id::file_content, "config.json: its rotary embedding is scaled (", (scaled ? *scaling : rope).dump(),
+         "), for which this version has no metadata; give gguf_export_options::metadata and names");
+  std::uint32_t const heads = number("num_attention_heads"), width = number("hidden_size");
+  auto const head_size = static_cast<std::uint32_t>(config_number(config, "head_dim", width / heads));
+  gguf_metadata m{{"general.architecture", std::string{"llama"}}};
+  auto const put = [&](char const* key, gguf_value value) { m.push_back({key, std::move(value)}); };
+  put("llama.block_count", number("num_hidden_layers"));
+  put("llama.context_length", number("max_position_embeddings"));
+  put("llama.embedding_length", width);
+  put("llama.feed_forward_length", number("intermediate_size"));
+  put("llama.attention.head_count", heads);
+  put("llama.attention.head_count_kv", static_cast<std::uint32_t>(config_number(config, "num_key_value_heads", heads)));
+  put("llama.attention.key_length", head_size);
+  put("llama.attention.value_length", head_size);
+  put("llama.attention.layer_norm_rms_epsilon", config_float(config, "rms_norm_eps", 1e-6f));
+  put("llama.rope.freq_base", config_float(rope, "rope_theta", 10000.0f));
+  put("llama.rope.dimension_count", head_size);
+  put("llama.vocab_size", number("vocab_size"));
+  return m;
+}
+
+}  // namespace mixbit
