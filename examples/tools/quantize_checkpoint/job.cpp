@@ -82,7 +82,8 @@ class job {
 
   void run() {
     for (auto const& note : made_.notes) std::printf("note: %s\n", note.c_str());
-    for (auto const& note : mixbit::hf_loader_notes(described(), unquantized())) std::printf("note: %s\n", note.c_str());
+    for (auto const& note : mixbit::hf_loader_notes(described(), unquantized()))
+      std::printf("note: %s\n", note.c_str());
     if (options_.dry_run) return show();
     write();
     summary();
