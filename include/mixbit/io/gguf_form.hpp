@@ -33,8 +33,8 @@ struct module_form {
     }
     if (!form)
       fail(error_id::format_value, module.name, ": no type of GGUF holds weight ",
-           weight == nullptr ? "quantizers in sequence" : hf::describe(weight->numerics()), " exactly; Q8_0 and Q4_0 ",
-           "hold int8 and int4 in static blocks of 32 of the last axis, MXFP4 E2M1 in MX blocks of 32, NVFP4 E2M1 in ",
+           weight == nullptr ? "quantizers in sequence" : hf::describe({weight->numerics()}), " exactly; Q8_0 and Q4_0",
+           " hold int8 and int4 in static blocks of 32 of the last axis, MXFP4 E2M1 in MX blocks of 32, NVFP4 E2M1 in ",
            "blocks of 16 with E4M3 scales");
     type = *form;
   }
