@@ -8,6 +8,7 @@
 
 #include "mixbit/autoquant/apply_plan.hpp"
 #include "mixbit/autoquant/experts.hpp"
+#include "mixbit/autoquant/plan_config.hpp"
 #include "mixbit/autoquant/search.hpp"
 #include "mixbit/config/presets.hpp"
 #include "mixbit/model/control.hpp"

@@ -128,6 +128,9 @@ TEST_CASE("cost model: fractions whose common denominator or product overflows a
 TEST_CASE("statistics: a score that is not a number ranks last, and the order is one") {
   candidate_stats stats;
   for (double const s : {1.0, std::nan(""), 3.0, std::nan(""), 2.0})
-    stats.push_back({"g", {"g"}, "", "", 1, {{"a", 0, s, {}, 4}}});
+    stats.push_back({"g", {"g"}, "", "", 1, {{"a", 0, s, {}, 4}, {none_label, -1, 0, {}, 16}}});
   CHECK(ranked(stats) == std::vector<std::size_t>{2, 4, 0, 1, 3});
+  stats[2].candidates.pop_back();  // without a choice it was not scored
+  CHECK(ranked(stats) == std::vector<std::size_t>{4, 0, 1, 3, 2});
+  CHECK(std::isnan(sensitivity(stats[2])));
 }

@@ -66,6 +66,58 @@ TEST_CASE("plan: a module that is planned twice is refused") {
   CHECK(says(error_text(error_id::search_plan, [&] { apply_plan(m, plan, {}); }), "'first' twice"));
 }
 
+TEST_CASE("plan: a format that quantizes no weight is refused as a search refuses it, and nothing is changed") {
+  small_network net;
+  model<cpu_backend> m{net};
+  auto j = plan_of_three();
+  j["formats"]["A"]["config"]["quant_cfg"].push_back({{"quantizer_name", "*weight_quantizer"}, {"enable", false}});
+  j["recipe"].erase("third.quant_recipe");
+  j["modules"].erase("third");
+  auto const plan = plan_from_json(j, "plan.json");
+  matrix const x = random_matrix(6, 32, 7), before = net.forward(x);
+  auto const text =
+      error_text(error_id::config_no_match, [&] { apply_plan(m, plan, {.calibration = 1, .calibrate = [&](int) {
+                                                                 net.forward(x);
+                                                               }}); });
+  CHECK(says(text, "quantizes no weight of first"));
+  CHECK(same_bits(before, net.forward(x)));
+}
+
+TEST_CASE("plan: method, candidates and a preset that was changed under its name survive the file") {
+  small_network net;
+  model<cpu_backend> m{net};
+  auto changed = preset("INT8_DEFAULT_CFG");
+  changed.entries.push_back({.quantizer_name = "*input_quantizer", .enable = false});
+  search<cpu_backend> s{m, {.formats = {changed, preset("FP8_DEFAULT_CFG")},
+                            .target = 16.0,
+                            .method = score_method::degradation}};
+  s.run({.calibration = 1,
+         .scoring = 1,
+         .calibrate = [&](int) { net.forward(random_matrix(6, 32, 7)); },
+         .metric = [](int) { return 1.0; }});
+  auto const written = s.plan(s.choose(9.0));
+  auto const read = plan_from_json(to_json(written), "plan.json");
+  CHECK(read.method == "degradation");
+  REQUIRE(read.modules.size() == 2);
+  for (std::size_t i = 0; i < 2; ++i) CHECK(read.modules[i].candidates == written.modules[i].candidates);
+  CHECK(read.modules[1].candidates.size() == 2);
+  CHECK(read.formats[0].config.name == "INT8_DEFAULT_CFG");
+  CHECK(same_content(read.formats[0].config, changed));
+  CHECK(to_json(read)["formats"] == to_json(written)["formats"]);
+  CHECK(read.formats[1].config.entries.front().origin == preset("FP8_DEFAULT_CFG").entries.front().origin);
+  auto wrong = to_json(written);
+  wrong["candidates"]["first.quant_recipe"] = {"INT9"};
+  CHECK(says(refusal(wrong), "candidates.first.quant_recipe is 'INT9'"));
+}
+
+TEST_CASE("search: a format may not be called what \"do not quantize\" is called") {
+  small_network net;
+  model<cpu_backend> m{net};
+  auto none = int8_with({});
+  none.name = "NONE";
+  CHECK(says(error_text(error_id::config_value, [&] { search<cpu_backend>{m, {.formats = {none}}}; }), "NONE"));
+}
+
 TEST_CASE("search: a user's entry that matches nothing is refused as quantize refuses it") {
   small_network net;
   model<cpu_backend> m{net};

@@ -118,21 +118,37 @@ TEST_CASE("recipe calibration: while a recipe calibrates, layers without it are 
   CHECK(chosen.optimal);
 }
 
-TEST_CASE("recipe calibration: a plan applies each format by its own algorithm") {
+TEST_CASE("recipe calibration: a plan makes what the search did, of each format on its part of the steps") {
+  auto const awq = format_of("INT4_BLOCKWISE_WEIGHT_ONLY_CFG", "awq_lite"),
+             gptq = format_of("INT8_DEFAULT_CFG", "gptq"),
+             svd = format_of("INT4_BLOCKWISE_WEIGHT_ONLY_CFG", "svdquant");
   small_network net;
-  model<cpu_backend> m{net};
-  auto const awq = format_of("INT4_BLOCKWISE_WEIGHT_ONLY_CFG", "awq_lite");
-  search<cpu_backend> s{m, {.formats = {awq, preset("FP8_DEFAULT_CFG")}, .target = 16.0}};
-  auto steps = steps_of(net, 1);
-  s.run(steps);
-  for (allocation const& mix : {allocation{{0, 1}}, allocation{{1, 0}}, allocation{{0, 0}}}) {
-    s.apply(mix);
-    auto const plan = plan_from_json(to_json(s.plan(mix)), "plan.json");
-    small_network other;
-    model<cpu_backend> m2{other};
-    apply_plan(m2, plan, [&] { other.forward(batch_of(0)); });
-    CHECK(same_bits(net.forward(batch_of(9)), other.forward(batch_of(9))));
-    CHECK(site_of(other.first).recipes.size() == 1);
+  model<cpu_backend> m{net, with_linalg()};
+  search<cpu_backend> s{m, {.formats = {awq, preset("FP8_DEFAULT_CFG"), gptq, svd}, .target = 16.0}};
+  s.run(steps_of(net, 8));
+  for (int first = 0; first < 5; ++first)
+    for (int second = 0; second < 5; ++second) {
+      allocation const mix{{first, second}};
+      s.apply(mix);
+      auto const plan = plan_from_json(to_json(s.plan(mix)), "plan.json");
+      small_network other;
+      model<cpu_backend> m2{other, with_linalg()};
+      auto const report = apply_plan(m2, plan, steps_of(other, 8));
+      CHECK_MESSAGE(same_bits(net.forward(batch_of(9)), other.forward(batch_of(9))), first, ' ', second);
+      CHECK(site_of(other.first).recipes.size() == 1);
+      if (first != 0 || second != 0) continue;
+      REQUIRE(report.tokens.layers.size() == 2);
+      for (auto const& layer : report.tokens.layers) CHECK(layer.tokens == 2 * 24);  // AWQ's quarter
+    }
+}
+
+TEST_CASE("recipe calibration: without steps, what needs data is refused by the name of what is 0") {
+  for (auto const& format : {preset("INT8_DEFAULT_CFG"), format_of("INT8_DEFAULT_CFG", "smoothquant")}) {
+    small_network net;
+    model<cpu_backend> m{net};
+    search<cpu_backend> s{m, {.formats = {format}, .target = 16.0}};
+    auto const text = error_text(error_id::state_not_calibrated, [&] { s.run(steps_of(net, 0)); });
+    CHECK(says(text, "search_steps.calibration is 0", "give a forward_loop"));
   }
 }
 

@@ -126,6 +126,9 @@ TEST_CASE("findings: of scores alone") {
   CHECK(mentions(lines({1, inf}), "scores inf (step 1)", "overflows"));
   CHECK(mentions(lines({nan, 2, nan, nan, nan}), "scores NaN (steps 0, 2, 3 and 1 other)", "NaN"));
   CHECK(mentions(lines({nan, inf}), "scores NaN (step 0)", "NaN"));
+  CHECK(mentions(score_findings(stats_with({nan, 1}), "kl_div", always), "scores NaN (step 0)", "logits are NaN"));
+  CHECK(mentions(score_findings(stats_with({inf, 1}), "kl_div", always), "scores inf (step 0)", "logits overflow"));
+  CHECK(mentions(score_findings(stats_with({inf, 1}), "degradation", always), "scores inf", "the metric overflows"));
   auto unseen = stats_with({0, 0});
   unseen[0].candidates.pop_back();
   unseen[0].candidates.push_back({none_label, -1, 0, {0, 0}, 16});

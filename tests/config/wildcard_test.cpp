@@ -81,6 +81,16 @@ TEST_CASE("it is a constant expression") {
   static_assert(!wildcard_match("*[kv]_bmm_quantizer", "attn.q_bmm_quantizer"));
 }
 
+TEST_CASE("an exact wildcard matches its text and no other") {
+  for (char const* text : {"plain", "a*b", "a?b", "[ab]", "[!a]", "[]]", "]", "", "a[b", "*?[", "a-b", "!"}) {
+    auto const wildcard = exact_wildcard(text);
+    for (char const* other : {"plain", "a*b", "a?b", "[ab]", "[!a]", "[]]", "]", "", "a[b", "*?[", "a-b", "!", "axb",
+                              "a", "b", "ab", "*", "x?["})
+      CHECK_MESSAGE(wildcard_match(wildcard, other) == (std::string_view{text} == other), wildcard, ' ', other);
+  }
+  CHECK(exact_wildcard("blk[0]*") == "blk[[]0][*]");
+}
+
 TEST_CASE("a pattern is a wildcard or a callable") {
   pattern const wildcard = "*fc1*";
   CHECK(wildcard.matches("mlp.fc1.weight_quantizer"));

@@ -21,8 +21,8 @@ search=("${model[@]}" "${quick[@]}" --formats "FP8_DEFAULT_CFG,INT8_DEFAULT_CFG,
 
 "$bin" "${search[@]}" --out "$work/a" --effective-bits 6.0 >"$work/log" 2>&1
 check "a search succeeds" test $? -eq 0
-for file in candidate_stats.json manifest.json plan.json layer-sensitivity-report.md report.html quantizers.json \
-  evaluation.json checkpoint/model.safetensors checkpoint/config.json checkpoint/hf_quant_config.json; do
+for file in candidate_stats.json manifest.json plan.json quant_config.json layer-sensitivity-report.md report.html \
+  quantizers.json evaluation.json checkpoint/model.safetensors checkpoint/config.json checkpoint/hf_quant_config.json; do
   check "writes $file" test -s "$work/a/$file"
 done
 check "prints the losses" grep -q '^validation loss' "$work/log"
@@ -31,6 +31,10 @@ check "one thread writes the same bytes" diff -r "$work/a" "$work/b"
 "$bin" "${model[@]}" --calib-steps 1 --plan "$work/a/plan.json" --out "$work/c" >/dev/null 2>&1
 check "a plan gives the same loss" cmp "$work/a/evaluation.json" "$work/c/evaluation.json"
 check "a plan gives the same checkpoint" diff -r "$work/a/checkpoint" "$work/c/checkpoint"
+"$bin" "${model[@]}" --calib-steps 1 --calib-from score --preset "$work/a/quant_config.json" --out "$work/c" >/dev/null 2>&1
+check "a plan's config gives the same loss" cmp "$work/a/evaluation.json" "$work/c/evaluation.json"
+check "a plan's config gives the same checkpoint" diff -r "$work/a/checkpoint" "$work/c/checkpoint"
+check "a plan's config gives the same quantizers" cmp "$work/a/quantizers.json" "$work/c/quantizers.json"
 "$bin" "${model[@]}" --calib-steps 1 --preset FP8_DEFAULT_CFG --out "$work/d" >/dev/null 2>&1
 check "a preset writes a checkpoint" test -s "$work/d/checkpoint/model.safetensors"
 cp -r "$work/a" "$work/stale"
@@ -79,10 +83,13 @@ check "--dry-run needs no --out, and counts kl_div's forwards" \
   grep -q '^forwards: 1 to calibrate, 52 to score by kl_div$' "$work/log"
 "$bin" "${search[@]}" --effective-bits 6.0 --method kl_div --out "$work/kl" >/dev/null 2>&1
 check "kl_div searches too" grep -q '"method": "kl_div"' "$work/kl/manifest.json"
+"$bin" "${model[@]}" "${quick[@]}" --effective-bits 9 --formats all-layers:FP8_DEFAULT_CFG,all-layers:INT8_DEFAULT_CFG \
+  --dry-run >"$work/log" 2>&1
+check "all-layers: makes formats of their own" grep -q "format 'CUSTOM_1(effective-bits: 8.0)'" "$work/log"
 "$bin" --help >"$work/help"
 check "--help succeeds" test $? -eq 0
 for option in model out text windows formats effective-bits preset plan method disabled-layers calib-steps score-steps \
-  calib-from numerics cost threads algorithm dry-run; do
+  calib-from numerics cost threads algorithm dry-run checkpoint; do
   check "--help names --$option" grep -q -- "--$option " "$work/help"
 done
 

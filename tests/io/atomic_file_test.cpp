@@ -10,6 +10,7 @@
 
 #include "mixbit/io/atomic_file.hpp"
 #include "support/error_text.hpp"
+#include "support/file_size_limit.hpp"
 #include "support/temporary_folder.hpp"
 
 namespace {
@@ -19,24 +20,6 @@ using mixbit::durability;
 using mixbit::error_id;
 using namespace mixbit::test;
 using names = std::set<std::string>;
-
-/// While it lives, no file can grow beyond `bytes`; keep checks, which may print, outside.
-class file_size_limit {
- public:
-  explicit file_size_limit(rlim_t bytes) : handler_{::signal(SIGXFSZ, SIG_IGN)} {
-    ::getrlimit(RLIMIT_FSIZE, &before_);
-    rlimit const limited{bytes, before_.rlim_max};
-    ::setrlimit(RLIMIT_FSIZE, &limited);
-  }
-  ~file_size_limit() {
-    ::setrlimit(RLIMIT_FSIZE, &before_);
-    ::signal(SIGXFSZ, handler_);
-  }
-
- private:
-  void (*handler_)(int);
-  rlimit before_{};
-};
 
 TEST_CASE("atomic_file: nothing is visible before commit, everything after it") {
   temporary_folder const folder;

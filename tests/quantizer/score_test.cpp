@@ -235,7 +235,6 @@ TEST_CASE("score: a second thread in one step is refused by name, since sums wou
   run_first();
   run_first();  // this thread's order is one order
   double const sum = pass.score(site_of(s.net.first), 0, 0);
-  site_of(s.net.first).scoring->on_host.clear();
   CHECK(says(elsewhere(run_first), "first", "step 0", "two threads"));
   CHECK(pass.score(site_of(s.net.first), 0, 0) == sum);
   CHECK(elsewhere(run_second) == "(no error)");  // another site

@@ -49,6 +49,17 @@ TEST_CASE("report: ranks groups and says what was chosen") {
   CHECK(report.find("| 2 | first | " + stats[0].candidates[0].format + " | 9.000 | 5.000e-01") != std::string::npos);
 }
 
+TEST_CASE("report: a bar in a name does not end its cell, and a group without a choice has no rank") {
+  auto stats = two_groups();
+  stats[0].name = "a|b.quant_recipe";
+  stats[0].modules = {"a|b"};
+  stats[1].candidates.pop_back();
+  auto const text = sensitivity_report(stats, planned(stats));
+  CHECK(text.find("| 1 | a\\|b | ") != text.npos);
+  CHECK(text.find("| a\\|b | INT8_DEFAULT_CFG(effective-bits: 8.0) | ") != text.npos);
+  CHECK(text.find("| - | second | INT8_DEFAULT_CFG(effective-bits: 8.0) | 9.000 | - |") != text.npos);
+}
+
 TEST_CASE("report: a plan without its choice, as JSON gives it, is refused") {
   auto const stats = two_groups();
   auto plan = planned(stats);

@@ -9,8 +9,11 @@
 #include "checkpoint.hpp"
 #include "inputs.hpp"
 #include "mixbit/autoquant/json.hpp"
+#include "mixbit/autoquant/plan_config.hpp"
+#include "mixbit/config/all_layers.hpp"
 #include "mixbit/io/folders.hpp"
 #include "mixbit/io/hf_checkpoint.hpp"
+#include "mixbit/io/search_folder.hpp"
 #include "mixbit/model/json.hpp"
 #include "mixbit/report/html.hpp"
 #include "outputs.hpp"
@@ -46,6 +49,18 @@ mixbit::quantize_config read_combined(std::vector<std::string> const& formats) {
   return config;
 }
 
+std::vector<mixbit::quantize_config> read_formats(std::vector<std::string> const& names) {
+  constexpr std::string_view prefix = "all-layers:";
+  std::vector<mixbit::quantize_config> formats;
+  int custom = 0;
+  for (auto const& name : names)
+    if (name.starts_with(prefix))
+      formats.push_back(mixbit::all_layers(read_format(name.substr(prefix.size())),
+                                           "CUSTOM_" + std::to_string(custom++)));
+    else formats.push_back(read_format(name));
+  return formats;
+}
+
 mixbit::algorithm_config algorithm_of(std::string const& text) {
   bool const is_json = text.front() == '{' || text.front() == '[';
   auto const algorithm =
@@ -60,10 +75,46 @@ mixbit::quantization_plan read_plan(std::string const& path) {
   return mixbit::plan_from_json(mixbit::read_json_file(path), path);
 }
 
-void check_folders(std::string const& model_folder, std::string const& out) {
+namespace {
+
+/// A search's calibration and scores follow from both lists' bytes, in their steps.
+std::string digest_of(std::vector<byte_windows> const& steps) {
+  mixbit::digest made;
+  for (auto const& step : steps) {
+    made.add(std::to_string(step.length));
+    made.add(std::string_view{reinterpret_cast<char const*>(step.bytes.data()), step.bytes.size()});
+  }
+  return made.text();
+}
+
+}  // namespace
+
+std::shared_ptr<mixbit::search_checkpoint> search_checkpoint(options const& o, language_model& model,
+                                                             std::vector<byte_windows> const& calibration,
+                                                             std::vector<byte_windows> const& score) {
+  if (o.checkpoint.empty()) return nullptr;
+  mixbit::digest shapes;
+  shapes.add(mixbit::mapped_file{std::filesystem::path{o.model} / "config.json"}.text());
+  std::vector<std::pair<std::string, std::string>> host{{"calibration windows", digest_of(calibration)},
+                                                        {"score windows", digest_of(score)},
+                                                        {"config.json", shapes.text()}};
+  model.for_each_parameter([&](std::string const& name, parameter& p) {
+    mixbit::digest made;
+    made.add(std::span{p.value.data(), static_cast<std::size_t>(p.value.size())});
+    host.emplace_back(name, made.text());
+  });
+  return std::make_shared<mixbit::search_folder>(o.checkpoint, std::move(host));
+}
+
+void check_folders(std::string const& model_folder, std::string const& out, std::string const& search_checkpoint) {
   if (mixbit::lie_in_one_another(model_folder, out))
     mixbit::fail(mixbit::error_id::usage, "--out ", mixbit::in_quotes(out), " and --model ",
                  mixbit::in_quotes(model_folder), " lie in one another; results go to a folder apart from the model's");
+  if (!search_checkpoint.empty())
+    for (auto const& [option, other] : {std::pair{"--model", model_folder}, std::pair{"--out", out}})
+      if (mixbit::lie_in_one_another(search_checkpoint, other))
+        mixbit::fail(mixbit::error_id::usage, "--checkpoint ", mixbit::in_quotes(search_checkpoint), " and ", option,
+                     " ", mixbit::in_quotes(other), " lie in one another; a search is kept in a folder of its own");
   mixbit::hf_source const source{model_folder};
   mixbit::staged_output const writable{out};  // not committed: it removes what it made
 }
@@ -84,12 +135,25 @@ std::optional<mixbit::hf_export<backend>> planned(mixbit::model<backend>& model,
   }
 }
 
+/// quant_config.json: the plan for --preset. Where it cannot be one config, or is not quite the plan, a line says why.
+void write_config(mixbit::model<backend>& model, mixbit::quantization_plan const& plan, mixbit::staged_output& out) {
+  try {
+    auto const made = mixbit::plan_config(model, plan);
+    for (auto const& note : made.notes) std::fprintf(stderr, "quant_config.json: %s\n", note.c_str());
+    mixbit::write_file_atomically(out.path("quant_config.json"), mixbit::config_to_text(made.config));
+  } catch (mixbit::error const& e) {
+    if (e.id() != mixbit::error_id::config_conflict) throw;
+    std::fprintf(stderr, "quant_config.json: not written: %s\n", std::string{e.message()}.c_str());
+    out.remove_stale("quant_config.json");
+  }
+}
+
 }  // namespace
 
 void write_results(mixbit::model<backend>& model, results const& r) {
   mixbit::staged_output out{r.out};
-  for (char const* of_a_search : {"candidate_stats.json", "manifest.json", "plan.json", "layer-sensitivity-report.md",
-                                  "report.html"})
+  for (char const* of_a_search : {"candidate_stats.json", "manifest.json", "plan.json", "quant_config.json",
+                                  "layer-sensitivity-report.md", "report.html"})
     if (std::error_code none; !std::filesystem::equivalent(out.folder() / of_a_search, r.plan_file, none))
       out.remove_stale(of_a_search);
   std::string why = r.no_checkpoint;
@@ -105,6 +169,7 @@ void write_results(mixbit::model<backend>& model, results const& r) {
     mixbit::write_json_file(out.path("candidate_stats.json"), mixbit::to_json(*r.stats));
     mixbit::write_json_file(out.path("manifest.json"), mixbit::manifest_json(*r.stats, r.plan));
     mixbit::write_json_file(out.path("plan.json"), mixbit::to_json(r.plan));
+    write_config(model, r.plan, out);
     mixbit::write_file_atomically(out.path("layer-sensitivity-report.md"),
                                   mixbit::sensitivity_report(*r.stats, r.plan, r.loss));
     auto const frontier = mixbit::pareto_points(*r.stats);

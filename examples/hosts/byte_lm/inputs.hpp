@@ -1,10 +1,12 @@
 // What a run reads: the model, the windows of a text, formats, a plan.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "mixbit/autoquant/plan.hpp"
+#include "mixbit/autoquant/search_checkpoint.hpp"
 #include "mixbit/config/quantize_config.hpp"
 #include "model.hpp"
 #include "options.hpp"
@@ -30,9 +32,17 @@ mixbit::quantize_config read_format(std::string const& preset_or_file);
 /// The first, followed by the entries of the others.
 mixbit::quantize_config read_combined(std::vector<std::string> const& formats);
 
+/// Those of --formats: the same, or "all-layers:" and one of them, which is then named CUSTOM_0, CUSTOM_1, ...
+std::vector<mixbit::quantize_config> read_formats(std::vector<std::string> const& names);
+
 /// --algorithm: a name, or JSON. Throws config_* errors that name the option.
 mixbit::algorithm_config algorithm_of(std::string const& text);
 
 mixbit::quantization_plan read_plan(std::string const& path);
+
+/// --checkpoint: a folder that knows these windows and all of this model. Null where the option is not given.
+std::shared_ptr<mixbit::search_checkpoint> search_checkpoint(options const& o, language_model& model,
+                                                             std::vector<byte_windows> const& calibration,
+                                                             std::vector<byte_windows> const& score);
 
 }  // namespace byte_lm

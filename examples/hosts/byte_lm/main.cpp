@@ -14,7 +14,7 @@ int main(int argc, char** argv) {
       std::fputs(byte_lm::usage_text, stdout);
       return 0;
     }
-    if (!options.dry_run) byte_lm::check_folders(options.model, options.out);
+    if (!options.dry_run) byte_lm::check_folders(options.model, options.out, options.checkpoint);
     mixbit::thread_pool pool{options.threads.value_or(static_cast<int>(std::thread::hardware_concurrency()))};
     byte_lm::job{options, pool}.run();
     return 0;

@@ -27,7 +27,8 @@ inline constexpr char const* usage_text =
   --text FILE            text to read; default: Debian's /usr/share/common-licenses, put together
   --windows FILE         JSON with window, calibration_windows, score_windows, validation_windows (byte offsets, one
                          inner list a step); default: windows taken evenly from the text, of up to 512 tokens
-  --formats A,B,..       recipes of the search: preset names (FP8_DEFAULT_CFG) or JSON files
+  --formats A,B,..       recipes of the search: preset names (FP8_DEFAULT_CFG) or JSON files; all-layers:A is A without
+                         the rules by which it leaves layers out, and is named CUSTOM_0, the next CUSTOM_1
   --effective-bits X     budget: bits a weight on average, a decimal above 0 and at most 16
   --preset NAME[,KV]     a preset's name or a JSON file: quantize() with it instead of searching; with the entries of
                          others behind a comma, as FP8_DEFAULT_CFG,FP8_KV_CFG
@@ -38,6 +39,8 @@ inline constexpr char const* usage_text =
                          forward for each format of each group, and no backward
   --dry-run              print what a search would do - rules, groups, costs, range, forwards, memory - and end without
                          a forward or a file; --out is not needed
+  --checkpoint DIR       where the search keeps what is done, after each recipe and each step: killed, it goes on there,
+                         to the same results. A folder apart from --model and --out; of another search it is refused
   --disabled-layers P,.. layers the search leaves alone; wildcards * ? [..] [!..]
   --calib-steps N        calibration steps to use; default: all in the windows
   --score-steps N        scoring steps to use; default: all in the windows
@@ -47,17 +50,18 @@ inline constexpr char const* usage_text =
   --threads N            threads; default: all cores. Results do not depend on it
   --help                 this text; alone
 
-Writes candidate_stats.json, manifest.json, layer-sensitivity-report.md, report.html and plan.json (search),
-quantizers.json, evaluation.json and checkpoint/ (always). Layers that read one input get one scale of smoothquant's or
-awq's, and with --preset awq's go into the norms before, as in ModelOpt's checkpoints; the loss is of that. There is no
-checkpoint of a low-rank branch, or of what has no form in one: such a run is measured, and a line says why.
+Writes candidate_stats.json, manifest.json, layer-sensitivity-report.md, report.html, plan.json and quant_config.json,
+the same mix for --preset (search), quantizers.json, evaluation.json and checkpoint/ (always). Layers that read one
+input get one scale of smoothquant's or awq's, and with --preset awq's go into the norms before, as in ModelOpt's
+checkpoints; the loss is of that. There is no checkpoint of a low-rank branch, or of what has no form in one: such a run
+is measured, and a line says why.
 Without a search, an earlier search's files in DIR are removed, but for the plan that --plan names. Exit status: 0, or 2
 with one line on what is wrong.
 )";
 
 struct options {
   bool help = false, dry_run = false;
-  std::string model, out, text, windows, algorithm, plan;
+  std::string model, out, text, windows, algorithm, plan, checkpoint;
   std::vector<std::string> formats, disabled_layers, preset;
   std::optional<std::string> effective_bits;
   std::string method = "gradient", numerics = "stored", cost = "exact", calib_from;
@@ -113,7 +117,8 @@ inline void check_together(options const& o, std::map<std::string, bool> const& 
     return;
   }
   for (char const* option :
-       {"--formats", "--effective-bits", "--disabled-layers", "--score-steps", "--method", "--cost", "--dry-run"})
+       {"--formats", "--effective-bits", "--checkpoint", "--disabled-layers", "--score-steps", "--method", "--cost",
+        "--dry-run"})
     if (given.contains(option)) refuse(std::string{option} + " belongs to a search and contradicts " + instead);
 }
 
@@ -144,6 +149,7 @@ inline options parse_options(int count, char const* const* arguments) {
       {"--preset", list(o.preset)},
       {"--algorithm", text(o.algorithm)},
       {"--plan", text(o.plan)},
+      {"--checkpoint", text(o.checkpoint)},
       {"--method", choice(o.method, {"gradient", "kl_div"})},
       {"--disabled-layers", list(o.disabled_layers)},
       {"--calib-steps", number(o.calib_steps, 1'000'000)},

@@ -78,7 +78,10 @@ class job {
     }
     auto const plan = read_plan(options_.plan);
     mixbit::require_hf_forms(quantized_, plan);
-    return [this, plan] { print_notes(mixbit::apply_plan(quantized_, plan, [&] { calibrate_all(); }).notes); };
+    return [this, plan] {
+      auto const steps = search_steps(model_, calibration_, calib_steps_, data_.score, score_steps_);
+      print_notes(mixbit::apply_plan(quantized_, plan, steps).notes);
+    };
   }
 
   static bool uses_awq(mixbit::algorithm_config const& algorithm) {
@@ -123,13 +126,14 @@ class job {
     return {};
   }
 
-  mixbit::search_options search_options() const {
+  mixbit::search_options search_options() {
     mixbit::search_options s;
-    for (auto const& f : options_.formats) s.formats.push_back(read_format(f));
+    s.formats = read_formats(options_.formats);
     s.target = mixbit::effective_bits{std::string_view{*options_.effective_bits}};
     for (auto const& p : options_.disabled_layers) s.disabled_layers.emplace_back(p);
     s.cost = options_.cost == "exact" ? mixbit::cost_model::exact : mixbit::cost_model::modelopt;
     s.method = options_.method == "kl_div" ? mixbit::score_method::kl_div : mixbit::score_method::gradient;
+    s.checkpoint = search_checkpoint(options_, model_, calibration_, data_.score);
     return s;
   }
 

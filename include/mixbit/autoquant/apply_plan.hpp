@@ -1,124 +1,138 @@
-// Applying a plan to a model: each module gets its planned recipe and is calibrated; nothing is searched.
+// Applying a plan to a model: each module gets its planned recipe and is calibrated as the search calibrated it;
+// nothing is searched.
+//
+//   auto const report = mixbit::apply_plan(m, plan, {.calibration = 512, .calibrate = forward});
 #pragma once
 
 #include <algorithm>
+#include <map>
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "mixbit/autoquant/plan.hpp"
+#include "mixbit/autoquant/recipe_calibration.hpp"
 #include "mixbit/model/quantize.hpp"
 
 namespace mixbit {
 
 namespace detail {
 
-template <backend B>
-recipe_quantizers<B> planned_recipe(model<B>& m, quantization_plan const& plan, module_ref<B> const& module) {
-  auto const at = std::find_if(plan.modules.begin(), plan.modules.end(),
-                               [&](planned_module const& p) { return p.name == module.name; });
-  if (at == plan.modules.end()) return unquantized_recipe(m, module);
-  refuse_folded(module);  // nor is a folded weight what "do not quantize" stands for
-  if (at->recipe == none_label) return unquantized_recipe(m, module);
-  auto const* const format = plan.format(at->recipe);
-  if (format == nullptr)
-    fail(error_id::search_plan, module.name, ": the plan has no format '", at->recipe, "'");
-  auto recipe = search_recipe(m, format->config, module);
-  recipe.recipe = at->recipe;
-  return recipe;
-}
-
-/// Calibrates as a search does: what goes by max in one pass, each other format by its own algorithm while all else is
-/// unquantized.
-template <backend B>
-class planned_calibration_of {
+/// The modules of a plan by name. Throws `search_plan` for one that is planned twice.
+class planned_modules {
  public:
-  /// Throws what planned_recipe throws; changes nothing.
-  planned_calibration_of(model<B>& m, quantization_plan const& plan, std::vector<module_ref<B>> const& modules)
-      : model_{m}, modules_{modules} {
-    for (auto const& module : modules) {
-      next_.push_back(planned_recipe(m, plan, module));
-      auto const* const format = plan.format(next_.back().recipe);
-      bool const own = format != nullptr && !is_max(format->config.algorithm);
-      if (own) require_known_algorithm(m, format->config.algorithm, format->config.name);
-      formats_.push_back(own ? format : nullptr);
-    }
+  explicit planned_modules(quantization_plan const& plan) {
+    for (auto const& p : plan.modules)
+      if (!by_name_.emplace(p.name, &p).second) fail(error_id::search_plan, "the plan names '", p.name, "' twice");
   }
-
-  calibration_report run(forward_loop const& loop) {
-    for (std::size_t i = 0; i < modules_.size(); ++i) formats_[i] ? put_none(i) : put(i);
-    auto report = max_calibrate(model_, modules_, loop);
-    for (std::size_t i = 0; i < modules_.size(); ++i) {
-      if (formats_[i] == nullptr) take(i);
-      put_none(i);
-    }
-    std::set<search_format const*> done{nullptr};
-    for (auto const* const format : formats_)
-      if (done.insert(format).second) run_own(*format, loop, report);
-    for (std::size_t i = 0; i < modules_.size(); ++i) put(i);
-    return report;
+  /// Null for a module that is not planned.
+  planned_module const* find(std::string_view name) const {
+    auto const at = by_name_.find(name);
+    return at == by_name_.end() ? nullptr : at->second;
   }
 
  private:
-  site<B>& at(std::size_t i) const { return *modules_[i].slots->shared_site(); }
-  void put(std::size_t i, recipe_quantizers<B>&& recipe) {
-    at(i).recipes.clear();
-    at(i).recipes.push_back(std::move(recipe));
-    at(i).refresh();
-  }
-  void put(std::size_t i) { put(i, std::move(next_[i])); }
-  void put_none(std::size_t i) { put(i, unquantized_recipe(model_, modules_[i])); }
-  void take(std::size_t i) { next_[i] = std::move(at(i).recipes.front()); }
-
-  void run_own(search_format const& format, forward_loop const& loop, calibration_report& report) {
-    std::vector<module_ref<B>> its;
-    for (std::size_t i = 0; i < modules_.size(); ++i)
-      if (formats_[i] == &format) {
-        put(i);
-        its.push_back(modules_[i]);
-      }
-    auto const own = run_algorithm(model_, its, format.config.algorithm, loop);
-    report.notes.insert(report.notes.end(), own.notes.begin(), own.notes.end());
-    for (std::size_t i = 0; i < modules_.size(); ++i)
-      if (formats_[i] == &format) {
-        take(i);
-        put_none(i);
-      }
-  }
-
-  model<B>& model_;
-  std::vector<module_ref<B>> const& modules_;
-  std::vector<recipe_quantizers<B>> next_;
-  std::vector<search_format const*> formats_;  ///< of modules whose format has its own algorithm; else null
+  std::map<std::string_view, planned_module const*> by_name_;
 };
+
+/// Throws where the plan is not of this model.
+template <backend B>
+void require_planned(model<B>& m, quantization_plan const& plan, planned_modules const& planned,
+                     std::vector<module_ref<B>> const& modules) {
+  std::set<std::string_view> there;
+  for (auto const& module : modules) there.insert(module.name);
+  for (auto const& p : plan.modules)
+    if (!there.contains(p.name))
+      fail(error_id::search_plan, "the plan names '", p.name, "', which the model does not have");
+  for (auto const& module : modules)
+    if (is_searchable(m, module) && planned.find(module.name) == nullptr)
+      fail(error_id::search_plan, "the model's layer '", module.name, "' is not in the plan");
+}
+
+template <backend B>
+recipe_quantizers<B> planned_recipe(model<B>& m, quantization_plan const& plan, planned_module const* planned,
+                                    module_ref<B> const& module) {
+  if (planned == nullptr) return unquantized_recipe(m, module);
+  refuse_folded(module);  // nor is a folded weight what "do not quantize" stands for
+  if (planned->recipe == none_label) return unquantized_recipe(m, module);
+  auto const* const format = plan.format(planned->recipe);
+  if (format == nullptr)
+    fail(error_id::search_plan, module.name, ": the plan has no format '", planned->recipe, "'");
+  auto recipe = candidate_recipe(m, format->config, module);
+  recipe.recipe = planned->recipe;
+  return recipe;
+}
+
+/// The search that a plan came from, as far as its calibration goes: each module alone, with its recipe and what else
+/// the search calibrated there that this one may depend on.
+template <backend B>
+search_plan calibration_of(model<B>& m, quantization_plan const& plan, planned_modules const& planned,
+                           std::vector<module_ref<B>> const& searched) {
+  search_plan made;
+  made.formats = plan.formats;
+  std::set<std::string_view> chosen;
+  for (auto const& p : plan.modules) chosen.insert(p.recipe);
+  bool const by_siblings = m.options().unseen.what() == unseen_quantizers::become::siblings;
+  for (std::size_t i = 0; i < searched.size(); ++i) {
+    auto const& p = *planned.find(searched[i].name);
+    auto const is_needed = [&](search_format const& f) {
+      if (f.label == p.recipe) return true;
+      if (std::find(p.candidates.begin(), p.candidates.end(), f.label) == p.candidates.end()) return false;
+      return chosen.contains(f.label) && (by_siblings || !is_max(f.config.algorithm));
+    };
+    made.modules.push_back(p.name);
+    auto& g = made.stats.emplace_back();
+    g.name = p.name;
+    g.modules = {p.name};
+    for (std::size_t f = 0; f < made.formats.size(); ++f)
+      if (is_needed(made.formats[f])) g.candidates.push_back({made.formats[f].label, static_cast<int>(f), 0, {}, 0});
+    g.candidates.push_back({none_label, -1, 0, {}, 0});
+    made.groups.emplace_back().members = {i};
+  }
+  return made;
+}
+
+/// Of a site's recipes the one that is planned, alone.
+template <backend B>
+void keep_planned(site<B>& s, planned_module const* planned) {
+  auto at = s.recipes.end() - 1;
+  if (planned != nullptr && planned->recipe != none_label)
+    at = std::find_if(s.recipes.begin(), s.recipes.end(), [&](auto const& r) { return r.recipe == planned->recipe; });
+  auto kept = std::move(*at);
+  s.recipes.clear();
+  s.recipes.push_back(std::move(kept));
+  s.active = 0;
+  s.refresh();
+}
 
 }  // namespace detail
 
-/// Each module gets the recipe of the plan, calibrated on the loop's data. Where formats have algorithms that depend on
-/// what other layers compute (gptq, layerwise), a search has calibrated them in more layers, and bits may differ.
+/// Each module gets the recipe of the plan, calibrated on the steps' data as a search calibrates it: what goes by max
+/// in one pass, each other format by its own algorithm on its part of the steps (calibration_steps), in all layers
+/// where the search had it as a candidate. With the search's steps the model is what search::apply made of it, bit for
+/// bit.
 ///
 /// Throws `search_plan` for a planned module that the model lacks or that is planned twice, and for a layer of the
-/// model that the plan does not name, `state_folded` for a planned module whose weight is folded, then what quantize()
-/// throws. The model is then as it was. Returns what calibration saw.
+/// model that the plan does not name, `config_no_match` for a format that quantizes no weight of a module that it is
+/// planned for, `state_folded` for a planned module whose weight is folded, then what quantize() throws. The model is
+/// then as it was. Returns what calibration saw.
 template <backend B>
-calibration_report apply_plan(model<B>& m, quantization_plan const& plan, forward_loop const& loop) {
+calibration_report apply_plan(model<B>& m, quantization_plan const& plan, search_steps const& steps) {
+  require_calibration_steps(steps);
   auto const modules = m.modules();
-  auto const named = [](auto const& all, std::string const& name) {
-    return std::any_of(all.begin(), all.end(), [&](auto const& x) { return x.name == name; });
-  };
-  std::set<std::string> planned;
-  for (auto const& p : plan.modules) {
-    if (!planned.insert(p.name).second) fail(error_id::search_plan, "the plan names '", p.name, "' twice");
-    if (!named(modules, p.name))
-      fail(error_id::search_plan, "the plan names '", p.name, "', which the model does not have");
-  }
+  detail::planned_modules const planned{plan};
+  detail::require_planned(m, plan, planned, modules);
+  std::vector<module_ref<B>> searched;
   for (auto const& module : modules)
-    if (is_searchable(m, module) && !named(plan.modules, module.name))
-      fail(error_id::search_plan, "the model's layer '", module.name, "' is not in the plan");
+    if (planned.find(module.name) != nullptr) searched.push_back(module);
+  for (auto const& module : searched) (void)detail::planned_recipe(m, plan, planned.find(module.name), module);
+  for (auto const& f : plan.formats) detail::require_known_algorithm(m, f.config.algorithm, f.config.name);
   refuse_losing_scales(modules);
-  detail::planned_calibration_of<B> pass{m, plan, modules};
+  auto const calibration = detail::calibration_of(m, plan, planned, searched);
   recipe_transaction<B> change{sites_of(modules)};
-  auto report = pass.run(loop);
+  auto report = recipe_calibration<B>{m, calibration, modules, searched, steps}.run();
+  for (auto const& module : modules) detail::keep_planned(*module.slots->shared_site(), planned.find(module.name));
   change.commit();
   return report;
 }

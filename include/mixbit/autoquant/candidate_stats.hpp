@@ -113,15 +113,18 @@ inline std::int64_t weighted_elements(candidate_stats const& stats) {
 }
 
 /// The sensitivity of a group, which reports rank by: the score of its first candidate, that of the fewest nominal
-/// bits. It need not be the one that costs least: scales are charged too.
-inline double sensitivity(group_stats const& g) { return g.candidates.empty() ? 0.0 : g.candidates.front().score; }
+/// bits. It need not be the one that costs least: scales are charged too. NaN for a group without a choice: it was not
+/// scored.
+inline double sensitivity(group_stats const& g) { return g.is_open() ? g.candidates.front().score : std::nan(""); }
 
-/// Groups from the most to the least sensitive, NaN last; equal ones in their own order.
+/// Groups from the most to the least sensitive, then those whose score is NaN, last those without a choice; equal ones
+/// in their own order.
 inline std::vector<std::size_t> ranked(candidate_stats const& stats) {
   std::vector<std::size_t> order(stats.size());
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
   std::stable_sort(order.begin(), order.end(),
                    [&](std::size_t a, std::size_t b) {
+                     if (stats[a].is_open() != stats[b].is_open()) return stats[a].is_open();
                      double const left = sensitivity(stats[a]), right = sensitivity(stats[b]);
                      return std::isnan(right) ? !std::isnan(left) : left > right;
                    });

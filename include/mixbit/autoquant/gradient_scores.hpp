@@ -2,11 +2,11 @@
 // scored at its own output, or where a score rule says: there the host calls mixbit::score with search::regions.
 #pragma once
 
-#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "mixbit/autoquant/score_table.hpp"
 #include "mixbit/autoquant/search_plan.hpp"
 #include "mixbit/autoquant/sensitivity.hpp"
 
@@ -19,19 +19,20 @@ class gradient_scores {
       : model_{m}, plan_{plan}, searched_{searched} {}
 
   /// Writes the scores of groups with a choice to `stats`, which are the plan's. Throws `search_no_data` where the
-  /// steps scored nothing of a group, and what the callback throws.
-  void run(search_steps const& steps, candidate_stats& stats) {
+  /// steps scored nothing of a group, and what the callback and the checkpoint throw.
+  void run(search_steps const& steps, search_checkpoint* checkpoint, candidate_stats& stats) {
+    score_table table{stats, steps.scoring, checkpoint};
     scoring_pass<B> pass{open_sites(), model_.device(), steps.scoring};
     for (std::size_t i = 0; i < searched_.size(); ++i)
       if (auto& s = site_of(i); s.scoring) s.scoring->at_region = !plan_.score_points[i].empty();
-    for (int i = 0; i < steps.scoring; ++i) {
+    for (int i = table.next(); i < steps.scoring; ++i) {
       pass.begin(i);
       steps.score(i);
+      collect(pass, static_cast<std::size_t>(i), table);
       if (steps.progress) steps.progress("score", i + 1, steps.scoring);
     }
-    require_scored();
-    for (std::size_t g = 0; g < stats.size(); ++g)
-      if (stats[g].is_open()) collect(pass, g, stats[g]);
+    require_scored(table);
+    table.write(stats);
   }
 
  private:
@@ -46,14 +47,12 @@ class gradient_scores {
   }
 
   /// Throws where no member of a group was scored: zeros would give it the format of the fewest bits.
-  void require_scored() const {
+  void require_scored(score_table& table) const {
     std::string missed, point;
     int count = 0;
     for (std::size_t g = 0; g < plan_.groups.size(); ++g) {
-      auto const& members = plan_.groups[g].members;
-      auto const scored = [&](std::size_t i) { return site_of(i).scoring->calls > 0; };
-      if (!plan_.stats[g].is_open() || std::any_of(members.begin(), members.end(), scored)) continue;
-      if (point.empty()) point = plan_.score_points[members.front()];
+      if (!plan_.stats[g].is_open() || table.count(g) > 0) continue;
+      if (point.empty()) point = plan_.score_points[plan_.groups[g].members.front()];
       for (auto const& name : plan_.stats[g].modules)
         if (++count <= 5) missed += (missed.empty() ? "" : ", ") + name;
     }
@@ -65,17 +64,18 @@ class gradient_scores {
                              "\") in its backward");
   }
 
-  void collect(scoring_pass<B>& pass, std::size_t g, group_stats& group) const {
-    for (std::size_t k = 0; k < group.candidates.size(); ++k) {
-      auto& c = group.candidates[k];
-      c.score = 0;
-      c.by_step.assign(static_cast<std::size_t>(pass.steps()), 0.0);
-      if (c.recipe < 0) continue;
-      for (std::size_t step = 0; step < c.by_step.size(); ++step) {
-        for (std::size_t const i : plan_.groups[g].members) c.by_step[step] += pass.score(site_of(i), step, k);
-        c.score += c.by_step[step];
+  /// The sums of a step that has run, each over a group's members in their order.
+  void collect(scoring_pass<B>& pass, std::size_t step, score_table& table) const {
+    table.begin();
+    for (std::size_t g = 0; g < plan_.groups.size(); ++g) {
+      if (!plan_.stats[g].is_open()) continue;
+      for (std::size_t const i : plan_.groups[g].members) {
+        auto const sums = pass.scores(site_of(i), step);
+        for (std::size_t k = 0; k < sums.size(); ++k) table.at(g, k) += sums[k];
+        table.count(g) += pass.calls(site_of(i));
       }
     }
+    table.commit();
   }
 
   model<B>& model_;

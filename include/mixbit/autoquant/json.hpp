@@ -5,6 +5,7 @@
 #include <cmath>
 #include <map>
 #include <string>
+#include <string_view>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -47,14 +48,26 @@ inline nlohmann::ordered_json finite_or_null(double value) {
 
 inline double score_of(candidate_stat const& c) { return c.score; }
 
+/// An object as it grows: ordered_json's own insertion looks through all keys each time. Keys are not checked.
+class json_members {
+ public:
+  void add(std::string const& key, nlohmann::ordered_json value) {
+    all_.nlohmann::ordered_json::object_t::Container::emplace_back(key, std::move(value));
+  }
+  nlohmann::ordered_json take() { return std::move(all_); }
+
+ private:
+  nlohmann::ordered_json::object_t all_;
+};
+
 }  // namespace detail
 
 /// name -> formats, scores, raw_scores, costs, module_names, uncompressed_cost. `scores` equal `raw_scores`: nothing
 /// is rewritten. A standard error that needs more than one step is null.
 inline nlohmann::ordered_json to_json(candidate_stats const& stats) {
-  nlohmann::ordered_json all = nlohmann::ordered_json::object();
+  detail::json_members all;
   for (auto const& g : stats) {
-    auto& j = all[g.name];
+    nlohmann::ordered_json j;
     j["formats"] = detail::formats_of(g);
     j["scores"] = detail::column(g, detail::score_of);
     j["raw_scores"] = j["scores"];
@@ -67,35 +80,38 @@ inline nlohmann::ordered_json to_json(candidate_stats const& stats) {
     j["allow_no_quant"] = g.candidates.back().recipe < 0;
     j["is_fixed"] = g.fixed;
     j["uncompressed_cost"] = static_cast<double>(g.elements) * weight;
+    all.add(g.name, std::move(j));
   }
-  return all;
+  return all.take();
 }
 
 /// layer_sensitivity, sensitivity_ranking (most sensitive first) and autoquant_state.
 inline nlohmann::ordered_json manifest_json(candidate_stats const& stats, quantization_plan const& plan) {
   nlohmann::ordered_json j;
   j["version"] = 1;
-  auto& layers = j["layer_sensitivity"] = nlohmann::ordered_json::object();
-  for (auto const& g : stats)
-    layers[g.name] = {{"formats", detail::formats_of(g)},
-                      {"scores", detail::column(g, detail::score_of)},
-                      {"costs", detail::column(g, [&](auto const& c) {
-                     return detail::cost_in_elements(c.bits, g.weight.value());
-                   })}};
+  detail::json_members layers;
+  for (auto const& g : stats) {
+    auto const cost = [&](auto const& c) { return detail::cost_in_elements(c.bits, g.weight.value()); };
+    layers.add(g.name, {{"formats", detail::formats_of(g)},
+                        {"scores", detail::column(g, detail::score_of)},
+                        {"costs", detail::column(g, cost)}});
+  }
+  j["layer_sensitivity"] = layers.take();
   auto& ranking = j["sensitivity_ranking"] = nlohmann::ordered_json::array();
   for (auto const& r : rank_stability(stats))
-    ranking.push_back({{"name", stats[r.group].name},
-                       {"score", r.score},
-                       {"standard_error", detail::finite_or_null(r.standard_error)},
-                       {"swaps_with_next", detail::finite_or_null(r.swaps_with_next)}});
+    if (stats[r.group].is_open())
+      ranking.push_back({{"name", stats[r.group].name},
+                         {"score", r.score},
+                         {"standard_error", detail::finite_or_null(r.standard_error)},
+                         {"swaps_with_next", detail::finite_or_null(r.swaps_with_next)}});
   auto const& a = plan.achieved;
-  nlohmann::ordered_json recipe = nlohmann::ordered_json::object();
-  for (auto const& [group, label] : plan.recipe) recipe[group] = label;
+  detail::json_members recipe;
+  for (auto const& [group, label] : plan.recipe) recipe.add(group, label);
   j["autoquant_state"] = {{"method", plan.method},
                           {"cost_model", plan.cost_model},
                           {"constraints", {{"effective_bits", plan.achieved.target_bits}}},
                           {"best",
-                           {{"recipe", recipe},
+                           {{"recipe", recipe.take()},
                             {"constraints", {{"effective_bits", a.bits_per_element}}},
                             {"score", a.score},
                             {"is_satisfied", a.bits <= a.budget}}},
@@ -110,10 +126,18 @@ inline nlohmann::ordered_json manifest_json(candidate_stats const& stats, quanti
 inline nlohmann::ordered_json to_json(quantization_plan const& plan) {
   nlohmann::ordered_json j;
   j["version"] = 1;
-  auto& recipe = j["recipe"] = nlohmann::ordered_json::object();
-  for (auto const& [group, label] : plan.recipe) recipe[group] = label;
-  auto& modules = j["modules"] = nlohmann::ordered_json::object();
-  for (auto const& m : plan.modules) modules[m.name] = {{"recipe", m.recipe}, {"rule", m.rule}};
+  j["method"] = plan.method;
+  detail::json_members recipe, candidates, modules;
+  for (auto const& [group, label] : plan.recipe) recipe.add(group, label);
+  std::map<std::string_view, planned_module const*> first;
+  for (auto const& m : plan.modules) first.emplace(m.name, &m);
+  for (auto const& [group, label] : plan.recipe)
+    if (auto const at = first.find(without_recipe_suffix(group)); at != first.end() && !at->second->candidates.empty())
+      candidates.add(group, at->second->candidates);
+  for (auto const& m : plan.modules) modules.add(m.name, {{"recipe", m.recipe}, {"rule", m.rule}});
+  j["recipe"] = recipe.take();
+  j["candidates"] = candidates.take();
+  j["modules"] = modules.take();
   auto const& a = plan.achieved;
   j["achieved"] = {{"effective_bits", a.bits_per_element},
                    {"bits", detail::cost_in_bits(a.bits, a.unit)},
@@ -152,8 +176,9 @@ class plan_reader {
       plan.recipe.emplace_back(group, label(plan, recipe, "recipe." + group));
     for (auto const& [name, m] : object(member(j_, "", "modules"), "modules").items())
       plan.modules.push_back(module(plan, name, m));
-    if (j_.contains("notes")) plan.notes = notes(j_["notes"]);
-    require_agreement(plan);
+    if (j_.contains("method")) plan.method = text(j_["method"], "method");
+    if (j_.contains("notes")) plan.notes = texts(j_["notes"], "notes");
+    settle_groups(plan);
     return plan;
   }
 
@@ -181,8 +206,17 @@ class plan_reader {
     std::string const path = "formats." + label;
     auto const& bits = member(j, path, "nominal_bits");
     if (!bits.is_number() || bits.get<double>() <= 0) refuse(path + ".nominal_bits", "a number above 0", bits);
-    return {label, config_from_json(object(member(j, path, "config"), path + ".config").dump(), label),
-            bits.get<double>()};
+    return {label, config(object(member(j, path, "config"), path + ".config"), label), bits.get<double>()};
+  }
+  /// What is written is what it is: a preset that a user has changed may have kept its name.
+  static quantize_config config(json written, std::string const& label) {
+    std::string const name = written.contains("name") && written["name"].is_string() ? written["name"] : json(label);
+    written.erase("name");
+    auto read = config_from_json(written.dump(), label);
+    read.name = name;
+    if (preset_full_name(name).empty()) return read;
+    auto known = preset(preset_full_name(name));
+    return same_content(known, read) ? known : read;
   }
   /// A format's label, or that of "do not quantize".
   std::string label(quantization_plan const& plan, json const& j, std::string const& path) const {
@@ -197,11 +231,12 @@ class plan_reader {
     return {name, std::move(recipe), j.contains("rule") ? text(j["rule"], path + ".rule") : ""};
   }
   /// `recipe` says by group what `modules` says by module: a group is named after its first module, and its others
-  /// follow that one.
-  void require_agreement(quantization_plan const& plan) const {
+  /// follow that one. They get their group's candidates.
+  void settle_groups(quantization_plan& plan) const {
+    auto const tried = candidates(plan);
     std::map<std::string, std::string> open{plan.recipe.begin(), plan.recipe.end()};
     std::string group, recipe;
-    for (auto const& m : plan.modules) {
+    for (auto& m : plan.modules) {
       if (auto const at = open.find(with_recipe_suffix(m.name)); at != open.end()) {
         std::tie(group, recipe) = *at;
         open.erase(at);
@@ -212,14 +247,25 @@ class plan_reader {
       if (m.recipe != recipe)
         fail(error_id::search_plan, where_, ": modules.", m.name, ".recipe is '", m.recipe, "', but recipe.", group,
              " is '", recipe, "'");
+      if (auto const at = tried.find(group); at != tried.end()) m.candidates = at->second;
     }
     if (!open.empty())
       fail(error_id::search_plan, where_, ": recipe.", open.begin()->first, " is a group that 'modules' does not hold");
   }
-  std::vector<std::string> notes(json const& j) const {
-    if (!j.is_array()) refuse("notes", "a list of texts", j);
+  std::vector<std::string> texts(json const& j, std::string const& path) const {
+    if (!j.is_array()) refuse(path, "a list of texts", j);
     std::vector<std::string> all;
-    for (auto const& note : j) all.push_back(text(note, "notes[" + std::to_string(all.size()) + "]"));
+    for (auto const& item : j) all.push_back(text(item, path + "[" + std::to_string(all.size()) + "]"));
+    return all;
+  }
+  /// By group; a plan that a search has not made may have none.
+  std::map<std::string, std::vector<std::string>> candidates(quantization_plan const& plan) const {
+    std::map<std::string, std::vector<std::string>> all;
+    if (!j_.contains("candidates")) return all;
+    for (auto const& [group, labels] : object(j_["candidates"], "candidates").items()) {
+      all[group] = texts(labels, "candidates." + group);
+      for (auto const& l : all[group]) label(plan, l, "candidates." + group);
+    }
     return all;
   }
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "mixbit/autoquant/kl_divergence.hpp"
+#include "mixbit/autoquant/score_table.hpp"
 #include "mixbit/autoquant/search_plan.hpp"
 #include "mixbit/calib/host_floats.hpp"
 
@@ -31,22 +32,18 @@ class one_group_scores {
 
   /// Writes the scores of groups with a choice to `stats`, which are the plan's. Throws `search_no_data` for logits
   /// that are not handed over once, `tensor_shape` for ones of another shape than the unquantized, and what the
-  /// callbacks throw.
-  void run(score_method method, search_steps const& steps, candidate_stats& stats) {
+  /// callbacks and the checkpoint throw.
+  void run(score_method method, search_steps const& steps, search_checkpoint* checkpoint, candidate_stats& stats) {
+    score_table table{stats, steps.scoring, checkpoint};
     total_ = steps.scoring * forwards_a_step(stats);
-    for (auto& g : stats)
-      if (g.is_open())
-        for (auto& c : g.candidates) c.by_step.assign(static_cast<std::size_t>(steps.scoring), 0.0);
-    for (int i = 0; i < steps.scoring; ++i) {
-      if (method == score_method::kl_div) kl_step(steps, i, stats);
-      else metric_step(steps, i, stats);
+    done_ = table.next() * forwards_a_step(stats);
+    for (int i = table.next(); i < steps.scoring; ++i) {
+      table.begin();
+      if (method == score_method::kl_div) kl_step(steps, i, table);
+      else metric_step(steps, i, table);
+      table.commit();
     }
-    for (auto& g : stats)
-      if (g.is_open())
-        for (auto& c : g.candidates) {
-          c.score = 0;
-          for (double const s : c.by_step) c.score += s;
-        }
+    table.write(stats);
   }
 
  private:
@@ -75,25 +72,27 @@ class one_group_scores {
 
   /// Calls measure(first module of the group) for each candidate of each group with a choice.
   template <class F>
-  void for_each_candidate(search_steps const& steps, int step, candidate_stats& stats, F&& measure) {
+  void for_each_candidate(search_steps const& steps, score_table& table, F&& measure) {
     tell(steps);
-    for (std::size_t g = 0; g < stats.size(); ++g)
-      for (std::size_t k = 0; stats[g].is_open() && k < stats[g].candidates.size(); ++k) {
-        auto& c = stats[g].candidates[k];
-        if (c.recipe < 0) continue;
+    for (std::size_t g = 0; g < plan_.stats.size(); ++g) {
+      auto const& group = plan_.stats[g];
+      for (std::size_t k = 0; group.is_open() && k < group.candidates.size(); ++k) {
+        if (group.candidates[k].recipe < 0) continue;
         switched const quantized{*this, g, k};
-        c.by_step[static_cast<std::size_t>(step)] = measure(stats[g].modules.front());
+        table.at(g, k) = measure(group.modules.front());
+        ++table.count(g);
         tell(steps);
       }
+    }
   }
   void tell(search_steps const& steps) {
     ++done_;
     if (steps.progress) steps.progress("score", static_cast<int>(done_), static_cast<int>(total_));
   }
 
-  void kl_step(search_steps const& steps, int i, candidate_stats& stats) {
+  void kl_step(search_steps const& steps, int i, score_table& table) {
     auto const reference = taken([&](logits_sink const& sink) { steps.logits(i, sink); });
-    for_each_candidate(steps, i, stats, [&](std::string_view first) {
+    for_each_candidate(steps, table, [&](std::string_view first) {
       auto const quantized = taken([&](logits_sink const& sink) {
         if (steps.logits_from) steps.logits_from(i, first, sink);
         else steps.logits(i, sink);
@@ -104,9 +103,9 @@ class one_group_scores {
       return kl_divergence(reference, quantized);
     });
   }
-  void metric_step(search_steps const& steps, int i, candidate_stats& stats) {
+  void metric_step(search_steps const& steps, int i, score_table& table) {
     double const unquantized = steps.metric(i);
-    for_each_candidate(steps, i, stats, [&](std::string_view) { return steps.metric(i) - unquantized; });
+    for_each_candidate(steps, table, [&](std::string_view) { return steps.metric(i) - unquantized; });
   }
 
   /// The logits that one call of the host hands over.

@@ -25,6 +25,7 @@ struct planned_module {
   std::string name;
   std::string recipe;  ///< a format's label, or none_label
   std::string rule;    ///< what put it there: the group and its grouping rule, or the pattern that disabled it
+  std::vector<std::string> candidates = {};  ///< labels of all formats that the search calibrated there
 };
 
 struct quantization_plan {
@@ -76,7 +77,10 @@ inline quantization_plan make_plan(candidate_stats const& stats, std::vector<sea
     std::string const& label = group.candidates[static_cast<std::size_t>(chosen.choice[g])].format;
     plan.recipe.emplace_back(group.name, label);
     std::string const rule = detail::rule_of(group);
-    for (auto const& m : group.modules) plan.modules.push_back({m, label, rule});
+    std::vector<std::string> candidates;
+    for (auto const& c : group.candidates)
+      if (c.recipe >= 0) candidates.push_back(c.format);
+    for (auto const& m : group.modules) plan.modules.push_back({m, label, rule, candidates});
   }
   plan.achieved = std::move(chosen);
   return plan;

@@ -36,15 +36,16 @@ struct ranked_group {
   double swaps_with_next = 0; ///< chance that the next group in rank belongs before it; NaN for the last
 };
 
-/// Groups from the most to the least sensitive, with what is known of each place.
+/// Groups from the most to the least sensitive, with what is known of each place. Those without a choice come last and
+/// have no rank: nothing is known of them.
 inline std::vector<ranked_group> rank_stability(candidate_stats const& stats) {
   std::vector<ranked_group> all;
   auto const order = ranked(stats);
   for (std::size_t r = 0; r < order.size(); ++r) {
     auto const& g = stats[order[r]];
     ranked_group row{order[r], sensitivity(g), std::nan(""), std::nan("")};
-    if (!g.candidates.empty()) row.standard_error = g.candidates.front().standard_error();
-    if (r + 1 < order.size() && !g.candidates.empty() && !stats[order[r + 1]].candidates.empty())
+    if (g.is_open()) row.standard_error = g.candidates.front().standard_error();
+    if (r + 1 < order.size() && stats[order[r + 1]].is_open())
       row.swaps_with_next = swap_chance(g.candidates.front(), stats[order[r + 1]].candidates.front());
     all.push_back(row);
   }

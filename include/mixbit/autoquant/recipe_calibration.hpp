@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "mixbit/autoquant/search_checkpoint.hpp"
 #include "mixbit/autoquant/search_plan.hpp"
 
 namespace mixbit {
@@ -24,22 +25,42 @@ inline int calibration_steps(quantize_config const& format, int steps) {
   return awq && steps > 0 ? std::max(1, steps / 4) : steps;
 }
 
+/// Throws `search_no_data` for a number of calibration steps below 0, or above it without a function to run.
+inline void require_calibration_steps(search_steps const& steps) {
+  if (steps.calibration < 0)
+    fail(error_id::search_no_data, "search_steps.calibration is ", steps.calibration, "; it is 0 or more");
+  if (steps.calibration > 0 && !steps.calibrate)
+    fail(error_id::search_no_data, "a search with calibration steps needs a calibrate function");
+}
+
 /// Of one run. `searched` are the modules that the plan names, in its order, and `all` those of the walk; their sites
 /// hold no recipes.
 template <backend B>
 class recipe_calibration {
  public:
   recipe_calibration(model<B>& m, search_plan const& plan, std::vector<module_ref<B>> const& all,
-                     std::vector<module_ref<B>> const& searched, search_steps const& steps)
-      : model_{m}, plan_{plan}, all_{all}, searched_{searched}, steps_{steps} {}
+                     std::vector<module_ref<B>> const& searched, search_steps const& steps,
+                     search_checkpoint* checkpoint = nullptr)
+      : model_{m}, plan_{plan}, all_{all}, searched_{searched}, steps_{steps}, checkpoint_{checkpoint} {}
 
-  /// Afterwards groups with a choice run unquantized, and the others their only candidate. Throws what the algorithms
-  /// and the callback throw.
+  /// Afterwards groups with a choice run unquantized, and the others their only candidate. What the checkpoint holds
+  /// is taken up, and what it does not is given to it. Throws what the algorithms, the callback and it throw.
   calibration_report run() {
     bool const any = install_max();
     for (auto& m : all_) add_unquantized(*m.slots->shared_site(), m);
+    try {
+      return calibrate(any);
+    } catch (error const& e) {
+      if (steps_.calibration != 0 || e.id() != error_id::state_not_calibrated) throw;
+      fail(e.id(), "search_steps.calibration is 0: ", e.message());
+    }
+  }
+
+ private:
+  calibration_report calibrate(bool any) {
     calibration_report report;
-    if (any) add(report, max_calibrate(model_, searched_, loop("calibrate", steps_.calibration)));
+    auto const by_max = [&] { return max_calibrate(model_, searched_, loop("calibrate", steps_.calibration)); };
+    if (any) add(report, kept_or("max", [](auto const& r) { return r.recipe != "NONE"; }, searched_, by_max));
     for (std::size_t f = 0; f < plan_.formats.size(); ++f)
       if (!detail::is_max(plan_.formats[f].config.algorithm)) add(report, calibrate_own(f));
     for_each_candidate([&](std::size_t g, std::size_t, module_ref<B> const& m) {
@@ -48,7 +69,6 @@ class recipe_calibration {
     return report;
   }
 
- private:
   /// Calls f(group, candidate, module) for what quantizes.
   template <class F>
   void for_each_candidate(F&& f) {
@@ -61,7 +81,7 @@ class recipe_calibration {
     return plan_.formats[static_cast<std::size_t>(plan_.stats[g].candidates[k].recipe)];
   }
   recipe_quantizers<B> recipe_of(search_format const& f, module_ref<B> const& m) {
-    auto recipe = search_recipe(model_, f.config, m);
+    auto recipe = candidate_recipe(model_, f.config, m);
     recipe.recipe = f.label;
     return recipe;
   }
@@ -95,9 +115,12 @@ class recipe_calibration {
       activate(s, place(s, g, k));
       modules.push_back(m);
     });
+    if (modules.empty()) return {};  // a plan may give a format to no layer
     auto const forwards =
         loop("calibrate " + format.config.name, calibration_steps(format.config, steps_.calibration));
-    auto report = run_algorithm(model_, modules, format.config.algorithm, forwards);
+    auto const is_this = [&](recipe_quantizers<B> const& recipe) { return recipe.recipe == format.label; };
+    auto report = kept_or(format.label, is_this, modules,
+                          [&] { return run_algorithm(model_, modules, format.config.algorithm, forwards); });
     for (auto const& m : modules) activate(*m.slots->shared_site(), m.slots->shared_site()->recipes.size() - 1);
     return report;
   }
@@ -109,7 +132,49 @@ class recipe_calibration {
     return at;
   }
 
+  /// Takes up what the checkpoint has of a calibration of these modules' recipes that `is_its` picks; where it has
+  /// nothing, calibrates and keeps them.
+  template <class IsIts, class Calibrate>
+  calibration_report kept_or(std::string name, IsIts&& is_its, std::vector<module_ref<B>> const& modules,
+                             Calibrate&& calibrate) {
+    if (checkpoint_ == nullptr) return calibrate();
+    kept_calibration kept{std::move(name), {}, {}};
+    auto const each = [&](auto&& f) {
+      for (auto const& m : modules)
+        for (auto& recipe : m.slots->shared_site()->recipes)
+          if (is_its(recipe)) f(recipe, m);
+    };
+    auto const collect = [&] {
+      kept.recipes.clear();
+      each([&](auto const& r, auto const& m) { kept.recipes.push_back(keep_recipe(r, m.name, model_.device())); });
+    };
+    collect();
+    if (!checkpoint_->load_calibration(kept)) {
+      kept.report = calibrate();
+      collect();
+      checkpoint_->save_calibration(kept);
+      return kept.report;
+    }
+    auto next = kept.recipes.begin();
+    each([&](auto& recipe, auto const& m) {
+      take_up_recipe(recipe, *next++, canonical_weight(m), model_.device(), model_.options().numerics);
+    });
+    show_tokens(kept.report, modules);
+    return kept.report;
+  }
+  /// As a calibration counts them: for all recipes of a site.
+  static void show_tokens(calibration_report const& report, std::vector<module_ref<B>> const& modules) {
+    std::map<std::string_view, std::uint64_t> tokens;
+    for (auto const& layer : report.tokens.layers) tokens.emplace(layer.layer, layer.tokens);
+    for (auto const& m : modules)
+      if (auto const at = tokens.find(m.name); at != tokens.end())
+        for (auto& recipe : m.slots->shared_site()->recipes)
+          recipe.tokens = std::max(recipe.tokens.value_or(0), at->second);
+  }
+
+  /// Empty without steps: what needs data then says so.
   forward_loop loop(std::string phase, int count) {
+    if (count == 0) return {};
     return [this, phase = std::move(phase), count] {
       for (int i = 0; i < count; ++i) {
         steps_.calibrate(i);
@@ -122,12 +187,13 @@ class recipe_calibration {
   static void add(calibration_report& to, calibration_report const& from) {
     for (auto const& note : from.notes)
       if (std::find(to.notes.begin(), to.notes.end(), note) == to.notes.end()) to.notes.push_back(note);
-    for (auto const& layer : from.tokens.layers) {
-      auto const at = std::find_if(to.tokens.layers.begin(), to.tokens.layers.end(),
-                                   [&](auto const& known) { return known.layer == layer.layer; });
-      if (at == to.tokens.layers.end()) to.tokens.layers.push_back(layer);
-      else at->tokens = std::max(at->tokens, layer.tokens);
-    }
+    std::map<std::string_view, std::size_t> known;
+    for (std::size_t i = 0; i < to.tokens.layers.size(); ++i) known.emplace(to.tokens.layers[i].layer, i);
+    std::vector<layer_tokens> fresh;
+    for (auto const& layer : from.tokens.layers)
+      if (auto const at = known.find(layer.layer); at == known.end()) fresh.push_back(layer);
+      else to.tokens.layers[at->second].tokens = std::max(to.tokens.layers[at->second].tokens, layer.tokens);
+    to.tokens.layers.insert(to.tokens.layers.end(), fresh.begin(), fresh.end());
   }
 
   model<B>& model_;
@@ -135,6 +201,7 @@ class recipe_calibration {
   std::vector<module_ref<B>> const& all_;
   std::vector<module_ref<B>> const& searched_;
   search_steps const& steps_;
+  search_checkpoint* checkpoint_;
 };
 
 }  // namespace mixbit

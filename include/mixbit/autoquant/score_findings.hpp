@@ -29,6 +29,21 @@ inline std::string steps_where(candidate_stat const& c, bool (*bad)(double)) {
 inline bool is_nan(double s) { return std::isnan(s); }
 inline bool is_infinite(double s) { return std::isinf(s); }
 
+/// What NaN and infinite scores come from, by what is measured.
+inline char const* why_nan(std::string_view method) {
+  return method == "gradient" ? "the loss or its gradient is NaN there; look at those batches, and for a layer that "
+                                "divides by what quantization made zero"
+         : method == "kl_div" ? "logits are NaN there, or none is finite; look at those batches, and for a layer that "
+                                "divides by what quantization made zero"
+                              : "the metric is NaN there; look at those batches";
+}
+inline char const* why_infinite(std::string_view method) {
+  return method == "gradient" ? "a value or gradient overflows there; scale the loss down or compute in a wider type"
+         : method == "kl_div" ? "logits overflow there, or an outcome that had a chance has none left; compute them "
+                                "in a wider type"
+                              : "the metric overflows there";
+}
+
 inline std::string why_zero(group_stats const& g, std::string_view method, bool saw_data) {
   std::string const& name = g.modules.front();
   if (!saw_data) return name + " was shown no data: does a router keep it from these batches? Give it others";
@@ -60,11 +75,10 @@ inline std::vector<std::string> score_findings(candidate_stats const& stats, std
                         "0 where others do not: it changes nothing here, as it may where weights fit it exactly");
       else if (std::any_of(c.by_step.begin(), c.by_step.end(), detail::is_nan))
         lines.push_back(what + "NaN (" + detail::steps_where(c, detail::is_nan) +
-                        "): the loss or its gradient is NaN there; look at those batches, and for a layer that divides "
-                        "by what quantization made zero");
+                        "): " + detail::why_nan(method));
       else if (std::any_of(c.by_step.begin(), c.by_step.end(), detail::is_infinite) || !std::isfinite(c.score))
         lines.push_back(what + "inf (" + detail::steps_where(c, detail::is_infinite) +
-                        "): a value or gradient overflows there; scale the loss down or compute in a wider type");
+                        "): " + detail::why_infinite(method));
     }
   }
   return lines;

@@ -7,11 +7,13 @@
 //
 // Everything that can be known without data is known when the constructor returns: groups, candidates, costs, and
 // whether the target can be met (autoquant/search_plan.hpp). Modules that share a weight are in one group. run() may
-// throw anything the callbacks throw; the model is then as it was before.
+// throw anything the callbacks throw; the model is then as it was before. With search_options::checkpoint a run that
+// was cut short goes on where it stopped (autoquant/search_checkpoint.hpp).
 #pragma once
 
 #include <algorithm>
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 #include <tuple>
@@ -24,6 +26,7 @@
 #include "mixbit/autoquant/resolved_search.hpp"
 #include "mixbit/autoquant/score_findings.hpp"
 #include "mixbit/autoquant/search_plan.hpp"
+#include "mixbit/core/digest.hpp"
 
 namespace mixbit {
 
@@ -62,14 +65,16 @@ class search {
   }
 
   /// Calibrates all recipes and scores them. Afterwards nothing that has a choice is quantized until apply(). Throws
-  /// `search_no_data` for steps or callbacks that are missing or show nothing, and what they throw.
+  /// `search_no_data` for steps or callbacks that are missing or show nothing, and what they and the checkpoint throw.
   void run(search_steps const& steps) {
     require_steps(steps);
     walk_again();
     for (auto const& m : searched_) refuse_folded(m);
     refuse_losing_scales(all_);
     recipe_transaction<B> change{sites_of(all_)};
-    auto const report = recipe_calibration<B>{model_, plan_, all_, searched_, steps}.run();
+    auto* const checkpoint = options_.checkpoint.get();
+    if (checkpoint) checkpoint->begin(facts(steps));
+    auto const report = recipe_calibration<B>{model_, plan_, all_, searched_, steps, checkpoint}.run();
     auto stats = plan_.stats;
     if (has_choice()) score(steps, stats);
     notes_ = plan_.notes;
@@ -134,24 +139,48 @@ class search {
     if (has_choice() && (steps.scoring <= 0 || !given))
       fail(error_id::search_no_data, "a search by ", name_of(options_.method), " needs at least one scoring step and ",
            "search_steps.", names[static_cast<int>(options_.method)]);
-    if (steps.calibration < 0)
-      fail(error_id::search_no_data, "search_steps.calibration is ", steps.calibration, "; it is 0 or more");
-    if (steps.calibration > 0 && !steps.calibrate)
-      fail(error_id::search_no_data, "a search with calibration steps needs a calibrate function");
+    require_calibration_steps(steps);
   }
 
   void score(search_steps const& steps, candidate_stats& stats) {
-    if (options_.method == score_method::gradient) gradient_scores<B>{model_, plan_, searched_}.run(steps, stats);
-    else one_group_scores<B>{model_, plan_, searched_}.run(options_.method, steps, stats);
+    auto* const keep = options_.checkpoint.get();
+    if (options_.method == score_method::gradient) gradient_scores<B>{model_, plan_, searched_}.run(steps, keep, stats);
+    else one_group_scores<B>{model_, plan_, searched_}.run(options_.method, steps, keep, stats);
+  }
+
+  /// What a checkpoint has to be of.
+  search_facts facts(search_steps const& steps) {
+    auto const& numerics = model_.options().numerics;
+    auto const& unseen = model_.options().unseen;
+    search_facts f{{{"method", std::string{name_of(options_.method)}},
+                    {"calibration steps", std::to_string(steps.calibration)},
+                    {"scoring steps", std::to_string(steps.scoring)},
+                    {"numerics", detail::concat(name_of(numerics.rules), ' ', name_of(numerics.mx))},
+                    {"unseen quantizers", detail::concat(static_cast<int>(unseen.what()), ' ', unseen.amax())},
+                    {"backend", std::string{B::name}}},
+                   plan_.formats,
+                   plan_.stats,
+                   {},
+                   {}};
+    for (std::size_t i = 0; i < searched_.size(); ++i)
+      if (!plan_.score_points[i].empty()) f.score_points.emplace_back(searched_[i].name, plan_.score_points[i]);
+    for (auto const& m : all_)
+      if (m.weight.data != nullptr && is_compute(m.weight.type)) f.weights.emplace_back(m.name, weight_digest(m));
+    return f;
+  }
+  std::string weight_digest(module_ref<B> const& m) {
+    content_digest made;
+    made.add(detail::concat(name_of(m.weight.type), ' ', to_string(m.weight)));
+    made.add(fetch_floats(model_.device(), canonical_weight(m)));
+    return made.text();
   }
 
   /// Of a module: did calibration show it data, or run no loop that could have?
   static auto shown_by(calibration_report const& report) {
-    return [&report](std::string const& name) {
-      auto const& layers = report.tokens.layers;
-      auto const at = std::find_if(layers.begin(), layers.end(), [&](auto const& l) { return l.layer == name; });
-      return at == layers.end() || at->tokens > 0;
-    };
+    std::set<std::string> unshown;
+    for (auto const& l : report.tokens.layers)
+      if (l.tokens == 0) unshown.insert(l.layer);
+    return [unshown = std::move(unshown)](std::string const& name) { return !unshown.contains(name); };
   }
 
   /// Throws where a module of a group no longer has the recipes that run() gave it.

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -15,6 +16,8 @@
 #include "mixbit/core/tensor_view.hpp"
 
 namespace mixbit {
+
+class search_checkpoint;
 
 /// How the score of a format in a group is measured; lower is better, and scores add up.
 enum class score_method : std::uint8_t {
@@ -53,6 +56,7 @@ struct search_options {
   std::optional<active_moe> active_experts = std::nullopt;  ///< weights of routed experts count for those that run
   std::vector<pattern> cost_excluded = {};  ///< groups all of whose members match cost nothing, and buy nothing
   score_method method = score_method::gradient;
+  std::shared_ptr<search_checkpoint> checkpoint = {};  ///< keeps what is done, and goes on with it: search_folder
 };
 
 /// Takes the logits of a forward: [..., vocabulary], in any compute type; they are read before it returns.

@@ -7,6 +7,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -34,6 +35,16 @@ struct search_plan {
   std::vector<std::string> notes;         ///< of a model that is not strict: what matched nothing
   std::string cost_name;                  ///< "exact, active_moe 2/8"
 };
+
+/// What a format of a search makes of a module. Throws `config_no_match` where it quantizes no weight of it.
+template <backend B>
+recipe_quantizers<B> candidate_recipe(model<B>& m, quantize_config const& format, module_ref<B> const& module) {
+  auto q = search_recipe(m, format, module);
+  if (q.find(quantizer_role::weight) == nullptr)
+    fail(error_id::config_no_match, "format ", format.name, " quantizes no weight of ", module.name, " (",
+         module.class_name, ")");
+  return q;
+}
 
 /// Makes the plan. Throws `config_no_match` for what matches nothing, `config_conflict` for spaces that overlap or
 /// take a part of a group and for a fixed config beside `formats`, `config_value` for a format without a name,
@@ -188,17 +199,21 @@ class search_planner {
   /// plan, which knows no names, would not.
   void settle_fixed(group_stats& g) {
     auto const& config = *options_.fixed_quantization_config;
-    if (!fixed_) fixed_ = resolve(detail::placements_of(model_, all_), config, false, model_.options().classes);
+    if (!fixed_) {
+      fixed_ = resolve(detail::placements_of(model_, all_), config, false, model_.options().classes);
+      for (auto const& q : fixed_->quantizers) fixed_by_name_.emplace(q.name, &q);
+      for (auto const& m : searched_) by_name_.emplace(m.name, &m);
+    }
     std::size_t off = 0;
     for (auto const& name : g.modules) {
-      auto const* const weight = fixed_->find(name + ".weight_quantizer");
-      if (weight == nullptr || !weight->enabled()) {
+      auto const weight = fixed_by_name_.find(name + ".weight_quantizer");
+      if (weight == fixed_by_name_.end() || !weight->second->enabled()) {
         ++off;
         continue;
       }
       auto const& module = module_named(name);
       for (auto const& q : search_recipe(model_, config, module).quantizers)
-        if (q.role() != quantizer_role::output && q.attributes() != fixed_->find(q.path())->attributes)
+        if (q.role() != quantizer_role::output && q.attributes() != fixed_by_name_.at(q.path())->attributes)
           fail(error_id::config_conflict, "fixed_quantization_config ", config.name, " gives ", q.path(),
                " by its name what others do not have; put ", name, " into module_search_spaces");
     }
@@ -211,7 +226,7 @@ class search_planner {
     g.disabled_by = "fixed_quantization_config " + config.name;
   }
   module_ref<B> const& module_named(std::string const& name) const {
-    return *std::find_if(searched_.begin(), searched_.end(), [&](auto const& m) { return m.name == name; });
+    return *by_name_.at(name);
   }
 
   std::vector<quantize_config> const& list_of(int source) const {
@@ -250,6 +265,8 @@ class search_planner {
     for (auto const& f : list) {
       if (f.name.empty())
         fail(error_id::config_value, "format ", names.size(), " of the search has no name; plans and reports need one");
+      if (f.name == "NONE")
+        fail(error_id::config_value, "a format of the search is named NONE, as \"do not quantize\" is; rename it");
       auto const known = std::find_if(made_.formats.begin(), made_.formats.end(),
                                       [&](auto const& other) { return other.config.name == f.name; });
       bool const same = known != made_.formats.end() && same_content(known->config, f);
@@ -261,17 +278,10 @@ class search_planner {
       made_.notes.insert(made_.notes.end(), notes.begin(), notes.end());
       auto const at = std::find(sources_.begin(), sources_.end(), source);
       std::size_t const g = at == sources_.end() ? 0 : static_cast<std::size_t>(at - sources_.begin());
-      auto q = recipe_for(f, searched_[made_.groups[g].members.front()]);
+      auto q = candidate_recipe(model_, f, searched_[made_.groups[g].members.front()]);
       double const bits = nominal_bits(q);
       made_.formats.push_back({format_label(f.name, bits), f, bits});
     }
-  }
-
-  recipe_quantizers<B> recipe_for(quantize_config const& f, module_ref<B> const& m) const {
-    auto q = search_recipe(model_, f, m);
-    if (q.find(quantizer_role::weight) == nullptr)
-      fail(error_id::config_no_match, "format ", f.name, " quantizes no weight of ", m.name, " (", m.class_name, ")");
-    return q;
   }
 
   void add_candidates(std::size_t at) {
@@ -288,7 +298,7 @@ class search_planner {
       if (!has_format(at, format.config.name)) continue;
       candidate_stat c{format.label, static_cast<int>(f), 0, {}, 0};
       for (std::size_t m = 0; m < members.size(); ++m) {
-        auto q = recipe_for(format.config, searched_[members[m]]);
+        auto q = candidate_recipe(model_, format.config, searched_[members[m]]);
         if (owns[m]) c.bits += cost_bits(options_.cost, q, canonical_weight(searched_[members[m]]));
       }
       g.candidates.push_back(std::move(c));
@@ -350,6 +360,8 @@ class search_planner {
   search_plan made_;
   std::vector<int> sources_;  ///< by group: where its candidates come from
   std::optional<resolution> fixed_;
+  std::map<std::string_view, resolved_quantizer const*> fixed_by_name_;  ///< of it
+  std::map<std::string_view, module_ref<B> const*> by_name_;             ///< of what is searched
 };
 
 }  // namespace mixbit

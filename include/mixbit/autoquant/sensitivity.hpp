@@ -15,7 +15,7 @@ template <backend B>
 class scoring_pass {
  public:
   scoring_pass(std::vector<std::shared_ptr<site<B>>> sites, B& device, int steps)
-      : device_{device}, steps_{steps}, hooked_{std::move(sites), hook_} {
+      : device_{device}, hooked_{std::move(sites), hook_} {
     std::vector<std::shared_ptr<score_state<B>>> states;
     for (auto& s : hooked_.all()) {
       std::vector<int> candidates;
@@ -33,28 +33,27 @@ class scoring_pass {
   void begin(int step) {
     for (auto& s : hooked_.all()) s->scoring->begin(step);
   }
-  int steps() const { return steps_; }
 
-  /// Calls of `score`, summed over the sites that they scored.
+  /// Calls of `score` in the step that runs, of one site and of all that they scored.
+  std::int64_t calls(site<B> const& s) const { return s.scoring->calls; }
   std::int64_t calls() const {
     std::int64_t n = 0;
     for (auto const& s : hooked_.all()) n += s->scoring->calls;
     return n;
   }
 
-  /// One site's sum of one step; reads back once a site.
-  double score(site<B>& s, std::size_t step, std::size_t candidate) {
+  /// One site's sums of one step, a candidate each; waits for the device.
+  std::vector<double> scores(site<B>& s, std::size_t step) {
     auto& state = *s.scoring;
-    if (state.on_host.empty() && state.sums.size() != 0) {
-      state.on_host.resize(state.sums.size());
-      device_.copy_to_host(state.on_host.data(), state.sums.data(), state.sums.size() * sizeof(double));
-    }
-    return state.on_host[step * state.candidates.size() + candidate];
+    std::vector<double> sums(state.candidates.size());
+    if (!sums.empty())
+      device_.copy_to_host(sums.data(), state.sums.data() + step * sums.size(), sums.size() * sizeof(double));
+    return sums;
   }
+  double score(site<B>& s, std::size_t step, std::size_t candidate) { return scores(s, step)[candidate]; }
 
  private:
   B& device_;
-  int steps_;
   score_hook<B> hook_;
   hooked_sites<B> hooked_;
 };

@@ -33,7 +33,7 @@ struct kept_layer {
 template <backend B>
 struct layer_checkpoints {
   template <class Result>
-  using call = std::function<Result(kept_layer const& kept, calibrated_layer<B> const& layer, B& device)>;
+  using call = std::function<Result(kept_layer const& kept, calibration<B> const&, calibrated_layer<B> const& layer)>;
   /// Asked before the layer is calibrated: what the calibration starts from.
   std::function<layer_identity(calibration<B> const&, algorithm_step const&, calibrated_layer<B> const&)> identify = {};
   call<bool> load = {};  ///< takes up what is held of a layer; false where nothing is
@@ -114,7 +114,7 @@ void calibrate_layerwise(calibration<B>& c, algorithm_step const& step, algorith
     others.release(*layer.where);
     if (!folder.empty()) {
       kept.identity = checkpoints.identify(c, step, layer);
-      if (checkpoints.load(kept, layer, c.home.device)) {
+      if (checkpoints.load(kept, c, layer)) {
         ++kept.place;
         taken = true;
         continue;
@@ -137,7 +137,7 @@ void calibrate_layerwise(calibration<B>& c, algorithm_step const& step, algorith
     }
     layer.where->cache.valid = false;
     c.notes.insert(c.notes.end(), one.notes.begin(), one.notes.end());
-    if (!folder.empty() && !refused) checkpoints.save(kept, layer, c.home.device);
+    if (!folder.empty() && !refused) checkpoints.save(kept, c, layer);
     ++kept.place;
   }
   if (!taken && refusal) throw *refusal;

@@ -80,6 +80,16 @@ constexpr bool wildcard_match(std::string_view wildcard, std::string_view text) 
   return w == wildcard.size();
 }
 
+/// The wildcard that matches this text and no other: *, ? and [ are written as classes of one member.
+inline std::string exact_wildcard(std::string_view text) {
+  std::string wildcard;
+  for (char const c : text) {
+    bool const special = c == '*' || c == '?' || c == '[';
+    wildcard += special ? std::string{'[', c, ']'} : std::string{c};
+  }
+  return wildcard;
+}
+
 /// Selects names: a wildcard, or a callable `bool(std::string_view)` wherever a wildcard may stand.
 class pattern {
  public:

@@ -10,8 +10,10 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -170,13 +172,15 @@ template <backend B>
 void require_hf_forms(model<B>& m, search<B> const& s) {
   auto const modules = m.modules();
   hf_kv_formats caches;  // a search leaves them alone
+  std::map<std::string_view, module_ref<B> const*> by_name;
+  for (auto const& module : modules) by_name.emplace(module.name, &module);
   for (auto const& group : s.stats())
     for (auto const& c : group.candidates) {
       if (c.recipe < 0) continue;
       auto const& format = s.formats()[static_cast<std::size_t>(c.recipe)].config;
-      for (auto const& module : modules)
-        if (std::find(group.modules.begin(), group.modules.end(), module.name) != group.modules.end())
-          detail::hf::require_form(format.name, module, search_recipe(m, format, module), caches);
+      for (auto const& name : group.modules)
+        if (auto const at = by_name.find(name); at != by_name.end())
+          detail::hf::require_form(format.name, *at->second, search_recipe(m, format, *at->second), caches);
     }
 }
 
@@ -184,8 +188,9 @@ void require_hf_forms(model<B>& m, search<B> const& s) {
 template <backend B>
 void require_hf_forms(model<B>& m, quantization_plan const& plan) {
   hf_kv_formats caches;
+  detail::planned_modules const planned{plan};
   for (auto const& module : m.modules()) {
-    auto recipe = detail::planned_recipe(m, plan, module);
+    auto recipe = detail::planned_recipe(m, plan, planned.find(module.name), module);
     std::string const label = recipe.recipe;
     detail::hf::require_form(label, module, std::move(recipe), caches);
   }

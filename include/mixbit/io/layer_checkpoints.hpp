@@ -17,7 +17,7 @@
 
 #include "mixbit/calib/layerwise.hpp"
 #include "mixbit/config/json.hpp"
-#include "mixbit/io/digest.hpp"
+#include "mixbit/core/digest.hpp"
 #include "mixbit/io/quantizer_tensors.hpp"
 #include "mixbit/io/safetensors_writer.hpp"
 

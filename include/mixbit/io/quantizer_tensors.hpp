@@ -26,7 +26,7 @@
 #include <vector>
 
 #include "mixbit/calib/host_floats.hpp"
-#include "mixbit/io/digest.hpp"
+#include "mixbit/core/digest.hpp"
 #include "mixbit/io/safetensors_writer.hpp"
 #include "mixbit/quantizer/site.hpp"
 

@@ -10,7 +10,7 @@
 
 #include "mixbit/autoquant/json.hpp"
 #include "mixbit/config/json.hpp"
-#include "mixbit/io/digest.hpp"
+#include "mixbit/core/digest.hpp"
 #include "mixbit/io/json.hpp"
 #include "mixbit/io/quantizer_tensors.hpp"
 #include "mixbit/io/staged_output.hpp"

@@ -23,12 +23,12 @@ struct score_state {
   int steps = 0;
   int step = 0;                 ///< the step that runs
   bool at_region = false;       ///< is it scored where a region ends? Calls of its own layer are then left out
-  std::int64_t calls = 0;       ///< times it was scored; for a region its first member is
-  std::vector<double> on_host;  ///< the sums, read back after the pass
+  std::int64_t calls = 0;       ///< times it was scored in that step; for a region its first member is
   std::atomic<std::thread::id> scorer{};  ///< the thread whose order the step's sum has; none yet: no thread's id
 
   void begin(int next) {
     step = next;
+    calls = 0;
     scorer = std::thread::id{};
   }
   /// Throws `state_busy` where another thread has scored this site in this step.

@@ -107,26 +107,28 @@ class page {
   /// Bars on a logarithmic scale, as scores differ by orders of magnitude; a thin line spans one standard error.
   void sensitivities() {
     std::vector<double> values;
-    for (auto const& g : stats_) values.push_back(std::abs(sensitivity(g)));
+    for (auto const& g : stats_)
+      if (g.is_open()) values.push_back(std::abs(sensitivity(g)));
     log_scale const scale{values};
     put("<h2>Sensitivity by layer</h2>\n<p class=note>Score of the format of the fewest nominal bits, ",
         escaped(score_text(plan_.method)), "; logarithmic scale, the line is one standard error to both sides.</p>\n",
         "<div class=bars>\n");
     for (std::size_t g = 0; g < stats_.size(); ++g) {
-      double const s = std::abs(sensitivity(stats_[g])), e = error_of(g);
+      bool const scored_at_all = stats_[g].is_open();  // else nothing is known of it, and no bar is drawn
+      double const s = scored_at_all ? std::abs(sensitivity(stats_[g])) : 0.0, e = error_of(g);
       put("<span class=name>", escaped(group_name(stats_[g])), "</span><span class=bar><i class=", colour(chosen(g)),
           " style=\"width:", decimals(scale.percent(s), 2), "%\"></i>");
       if (std::isfinite(e) && e > 0) {
         double const from = scale.percent(std::max(s - e, 0.0)), to = scale.percent(s + e);
         put("<u style=\"left:", decimals(from, 2), "%;width:", decimals(to - from, 2), "%\"></u>");
       }
-      put("</span><span class=value>", scientific(sensitivity(stats_[g])), "</span>\n");
+      put("</span><span class=value>", scored_at_all ? scientific(sensitivity(stats_[g])) : "-", "</span>\n");
     }
     put("</div>\n");
   }
 
   double error_of(std::size_t g) const {
-    return stats_[g].candidates.empty() ? std::nan("") : stats_[g].candidates.front().standard_error();
+    return stats_[g].is_open() ? stats_[g].candidates.front().standard_error() : std::nan("");
   }
 
   void pareto() {
@@ -194,14 +196,15 @@ class page {
     auto const& c = chosen(place.group);
     double const bits = bits_per_element(c.bits, g.elements);
     put("<tr>");
-    number_cell(static_cast<double>(rank + 1), std::to_string(rank + 1));
+    if (g.is_open()) number_cell(static_cast<double>(rank + 1), std::to_string(rank + 1));
+    else number_cell(std::nan(""), "-");
     put("<td>", escaped(group_name(g)), "</td><td><i class=", colour(c), "></i> ", escaped(c.format), "</td>");
     number_cell(bits, decimals(bits, 3));
     number_cell(static_cast<double>(g.elements), std::to_string(g.elements));
     number_cell(place.swaps_with_next, std::isfinite(place.swaps_with_next) ? decimals(place.swaps_with_next, 3) : "-");
     for (auto const& f : formats_) {
       auto const at = std::find_if(g.candidates.begin(), g.candidates.end(), [&](auto& o) { return o.format == f; });
-      if (at == g.candidates.end()) number_cell(std::nan(""), "-");
+      if (at == g.candidates.end() || !g.is_open()) number_cell(std::nan(""), "-");
       else number_cell(at->score, scored(*at));
     }
     put("</tr>\n");

@@ -15,9 +15,19 @@ namespace mixbit {
 
 namespace detail {
 
+/// A text in a cell of a table, which a bar would end.
+inline std::string cell(std::string_view text) {
+  std::string escaped;
+  for (char const c : text) {
+    if (c == '|') escaped += '\\';
+    escaped += c == '\n' ? ' ' : c;
+  }
+  return escaped;
+}
+
 inline std::string score_cell(group_stats const& g, std::string const& label) {
   for (auto const& c : g.candidates)
-    if (c.format == label) return scored(c);
+    if (c.format == label && g.is_open()) return scored(c);
   return "-";
 }
 
@@ -43,7 +53,7 @@ inline void write_summary(std::ostream& out, candidate_stats const& stats, quant
 
 inline void write_sensitivities(std::ostream& out, candidate_stats const& stats, quantization_plan const& plan) {
   out << "| rank | group | chosen | bits |";
-  for (auto const& f : plan.formats) out << ' ' << f.label << " |";
+  for (auto const& f : plan.formats) out << ' ' << cell(f.label) << " |";
   out << "\n|---:|---|---|---:|";
   for (std::size_t i = 0; i < plan.formats.size(); ++i) out << "---:|";
   out << '\n';
@@ -51,7 +61,8 @@ inline void write_sensitivities(std::ostream& out, candidate_stats const& stats,
   for (std::size_t const i : ranked(stats)) {
     auto const& g = stats[i];
     auto const& chosen = g.candidates[static_cast<std::size_t>(plan.achieved.choice[i])];
-    out << "| " << ++rank << " | " << group_name(g) << " | " << chosen.format << " | "
+    out << "| " << (g.is_open() ? std::to_string(++rank) : "-") << " | " << cell(group_name(g)) << " | "
+        << cell(chosen.format) << " | "
         << decimals(bits_per_element(chosen.bits, g.elements), 3) << " |";
     for (auto const& f : plan.formats) out << ' ' << score_cell(g, f.label) << " |";
     out << '\n';
@@ -74,7 +85,8 @@ inline std::string sensitivity_report(candidate_stats const& stats, quantization
          "nominal bits.\n\n";
   detail::write_sensitivities(out, stats, plan);
   out << "\n## Modules\n\n| module | recipe | rule |\n|---|---|---|\n";
-  for (auto const& m : plan.modules) out << "| " << m.name << " | " << m.recipe << " | " << m.rule << " |\n";
+  for (auto const& m : plan.modules) 
+    out << "| " << detail::cell(m.name) << " | " << detail::cell(m.recipe) << " | " << detail::cell(m.rule) << " |\n";
   return out.str();
 }
 
