@@ -79,7 +79,7 @@ namespace {
 
 /// A search's calibration and scores follow from both lists' bytes, in their steps.
 std::string digest_of(std::vector<byte_windows> const& steps) {
-  mixbit::digest made;
+  mixbit::content_digest made;
   for (auto const& step : steps) {
     made.add(std::to_string(step.length));
     made.add(std::string_view{reinterpret_cast<char const*>(step.bytes.data()), step.bytes.size()});
@@ -93,13 +93,13 @@ std::shared_ptr<mixbit::search_checkpoint> search_checkpoint(options const& o, l
                                                              std::vector<byte_windows> const& calibration,
                                                              std::vector<byte_windows> const& score) {
   if (o.checkpoint.empty()) return nullptr;
-  mixbit::digest shapes;
+  mixbit::content_digest shapes;
   shapes.add(mixbit::mapped_file{std::filesystem::path{o.model} / "config.json"}.text());
   std::vector<std::pair<std::string, std::string>> host{{"calibration windows", digest_of(calibration)},
                                                         {"score windows", digest_of(score)},
                                                         {"config.json", shapes.text()}};
   model.for_each_parameter([&](std::string const& name, parameter& p) {
-    mixbit::digest made;
+    mixbit::content_digest made;
     made.add(std::span{p.value.data(), static_cast<std::size_t>(p.value.size())});
     host.emplace_back(name, made.text());
   });

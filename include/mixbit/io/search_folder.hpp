@@ -122,7 +122,7 @@ class search_folder final : public search_checkpoint {
   }
 
   void save_calibration(kept_calibration const& calibration) override {
-    detail::owned_tensors tensors;
+    detail::file_tensors tensors;
     safetensors_metadata metadata{{"search", search_}, {"of", calibration.name}};
     auto notes = json_document::array();
     for (auto const& n : calibration.report.notes) notes.push_back(n);
