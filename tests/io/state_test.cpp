@@ -124,7 +124,7 @@ TEST_CASE("state: a plan comes back with it") {
   plan.formats = {{"INT8", preset("INT8_DEFAULT_CFG"), 8}};
   plan.recipe = {{"first.quant_recipe", "INT8"}, {"second.quant_recipe", none_label}};
   plan.modules = {{"first", "INT8", "searched"}, {"second", none_label, "searched"}};
-  apply_plan(m, plan, [&] { net.forward(x); });
+  apply_plan(m, plan, {.calibration = 1, .calibrate = [&](int) { net.forward(x); }});
   save_state(folder.path(), m, {.plan = &plan});
   auto const was = restore_state(folder.path(), other);
   REQUIRE(was.plan);

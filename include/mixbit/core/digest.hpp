@@ -17,7 +17,7 @@ namespace mixbit {
 class content_digest {
  public:
   /// Each value is taken in as one number of 32 bits, so that this is the same on any machine.
-  void add(std::vector<float> const& values) {
+  void add(std::span<float const> values) {
     add_number(values.size());
     for (float const v : values) add_number(fp::bits(v));
   }

@@ -5,21 +5,20 @@
 //   options.checkpoints = mixbit::safetensors_checkpoints<B>();
 //   config.algorithm = algorithm_step{"gptq", {{"layerwise", true}, {"layerwise_checkpoint_dir", "run"}}};
 //
-// A file holds what calibration has made of the layer's quantizers (io/quantizer_tensors.hpp). Its metadata say which
-// layer it is, under which attributes, step and policy it was calibrated, and by a digest from which weight and scales.
-// Other ones are refused; what the file cannot know is the data.
+// A file holds what io/kept_recipes.hpp says of the layer's recipe. Its metadata say which layer it is, under
+// which attributes, step and policy it was calibrated, and by a digest from which weight and scales. Other ones are
+// refused; what the file cannot know is the data.
 #pragma once
 
-#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <string>
+#include <vector>
 
+#include "mixbit/calib/host_floats.hpp"
 #include "mixbit/calib/layerwise.hpp"
-#include "mixbit/config/json.hpp"
 #include "mixbit/core/digest.hpp"
-#include "mixbit/io/quantizer_tensors.hpp"
-#include "mixbit/io/safetensors_writer.hpp"
+#include "mixbit/io/kept_recipes.hpp"
 
 namespace mixbit {
 
@@ -34,13 +33,13 @@ inline std::filesystem::path layer_file(std::string const& folder, std::size_t p
 /// Of the host's weight, and of what earlier steps have made of it and of its scales.
 template <backend B>
 std::string digest_of_layer(B& device, calibrated_layer<B> const& layer) {
-  content_digest digest;
-  if (layer.weight.data != nullptr) add_weight(digest, device, layer.weight);
+  content_digest made;
+  if (layer.weight.data != nullptr) add_weight(made, device, layer.weight);
   auto const& recipe = layer.quantizers();
-  if (recipe.weight) digest.add(fetch_floats(device, recipe.weight->view()));
-  digest.add(recipe.absorbed_scale);
-  for (auto const& q : recipe.quantizers) digest.add(q.pre_quant_scale(device));
-  return digest.text();
+  if (recipe.weight) made.add(fetch_floats(device, recipe.weight->view()));
+  made.add(recipe.absorbed_scale);
+  for (auto const& q : recipe.quantizers) made.add(q.pre_quant_scale(device));
+  return made.text();
 }
 
 /// What must be the same for a file to stand for a layer's calibration.
@@ -62,15 +61,16 @@ layer_identity identify_layer(calibration<B> const& c, algorithm_step const& ste
 }
 
 template <backend B>
-void save_layer(kept_layer const& kept, calibrated_layer<B> const& layer, B& device) {
+void save_layer(kept_layer const& kept, calibration<B> const& c, calibrated_layer<B> const& layer) {
   file_tensors tensors;
-  add_recipe(tensors, "", layer.quantizers(), device);
+  safetensors_metadata metadata = kept.identity;
+  add_recipe(tensors, metadata, "", keep_recipe(layer.quantizers(), layer.name(), c.home.device));
   std::filesystem::create_directories(kept.folder);
-  write_safetensors(layer_file(kept.folder, kept.place), tensors.all(), kept.identity);
+  write_safetensors(layer_file(kept.folder, kept.place), tensors.all(), metadata);
 }
 
 template <backend B>
-bool load_layer(kept_layer const& kept, calibrated_layer<B> const& layer, B& device) {
+bool load_layer(kept_layer const& kept, calibration<B> const& c, calibrated_layer<B> const& layer) {
   auto const path = layer_file(kept.folder, kept.place);
   if (!std::filesystem::exists(path)) return false;
   auto const file = safetensors_file::open(path);
@@ -78,7 +78,10 @@ bool load_layer(kept_layer const& kept, calibrated_layer<B> const& layer, B& dev
     if (std::find(file.metadata().begin(), file.metadata().end(), entry) == file.metadata().end())
       fail(error_id::file_content, file.label(), ": is not of ", layer.name(), " with this ", entry.first,
            "; give another layerwise_checkpoint_dir, or remove it");
-  take_recipe(file, "", layer.quantizers(), layer.weight, device);
+  B& device = c.home.device;
+  auto found = keep_recipe(layer.quantizers(), layer.name(), device);
+  read_recipe(file, map_of(file.metadata()), "", found);
+  named(file.label(), [&] { take_up_recipe(layer.quantizers(), found, layer.weight, device, c.numerics); });
   layer.where->refresh();
   return true;
 }

@@ -1,6 +1,6 @@
 // What a calibration has made of one module's quantizers, as tensors of a safetensors file and back: amaxes with their
-// groups, biases, pre_quant_scales, a rewritten weight, a low-rank branch. Shared by the checkpoints of a layerwise
-// calibration (io/layer_checkpoints.hpp) and the state of a whole model (io/state.hpp), which give a prefix each.
+// groups, biases, pre_quant_scales, a rewritten weight, a low-rank branch: the state of a model (io/state.hpp) puts a
+// recipe under a prefix of its own. Recipes that are apart from a model: io/kept_recipes.hpp.
 //
 //   LEAF.pre_quant_scale             float32 [channels]
 //   LEAF.I.amax, .groups             float32 [groups]; rank, block sizes and group counts as int64
