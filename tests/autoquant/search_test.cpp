@@ -86,6 +86,24 @@ TEST_CASE("search: an infeasible target is refused before any forward, with what
              "3 effective", "first.quant_recipe", "16"));
 }
 
+TEST_CASE("search: the least that an infeasible target's error names can be met") {
+  small_network net;
+  model<cpu_backend> m{net};
+  for (char const* pattern : {"first", "second"}) {
+    auto o = three_formats(1.0);
+    o.disabled_layers = {pattern};
+    auto const text = error_text(error_id::search_infeasible, [&] { search<cpu_backend>{m, o}; });
+    auto const from = text.find("cannot be met: ") + 15;
+    auto const least = text.substr(from, text.find(" to ", from) - from);
+    o.target = effective_bits{std::string_view{least}};
+    CHECK_NOTHROW(search<cpu_backend>{m, o});
+    CHECK(effective_bits{std::string_view{least}}.value() <= 16);
+  }
+  CHECK(detail::least_target(10, 3) == "3.333334");
+  CHECK(detail::least_target(12, 3) == "4");
+  CHECK(detail::least_target(9, 2) == "4.5");
+}
+
 TEST_CASE("search: layers that share a weight share a recipe, and the weight is charged once") {
   tied_network net;
   model<cpu_backend> m{net};

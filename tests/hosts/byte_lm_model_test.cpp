@@ -186,7 +186,7 @@ TEST_CASE("byte_lm: windows that the model cannot read are refused") {
   auto model = load_model(trained);
   std::vector<std::uint8_t> const bytes(200);
   CHECK(error_text(error_id::usage, [&] { model.logits({bytes.data(), 1, 129, 129}); }) ==
-        "[mixbit.701] byte_lm: 1 windows of 129 tokens; max_position_embeddings allows 1 to 128 tokens");
+        "[mixbit.701] 1 windows of 129 tokens; max_position_embeddings allows 1 to 128 tokens");
   CHECK(error_text(error_id::usage, [&] { model.logits({bytes.data(), 0, 8, 8}); }).find("0 windows") !=
         std::string::npos);
   config small = model.shapes;
@@ -194,7 +194,7 @@ TEST_CASE("byte_lm: windows that the model cannot read are refused") {
   language_model narrow{small, {}};
   std::vector<std::uint8_t> const text{7, 99, 100};
   CHECK(error_text(error_id::usage, [&] { narrow.logits({text.data(), 1, 3, 3}); }) ==
-        "[mixbit.701] byte_lm: window 0 has the byte 100 at 2, and vocab_size is 100");
+        "[mixbit.701] window 0 has the byte 100 at 2, and vocab_size is 100");
 }
 
 // ---- checkpoints and configs that do not fit ----

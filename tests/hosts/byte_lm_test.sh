@@ -145,6 +145,9 @@ refused "'acme.none' is registered" "${model[@]}" "${out[@]}" "${preset[@]}" --a
 refused "--algorithm needs --preset" "${model[@]}" "${out[@]}" --plan x --algorithm max
 refused "smoothquant: takes INT8" "${model[@]}" "${out[@]}" "${preset[@]}" --calib-steps 1 --algorithm smoothquant
 
+"$bin" --help >/dev/full 2>"$work/err"
+check "a full standard output is an error" test $? -eq 2
+
 # files that are not there, or not what they should be: the path is in the line
 refused "$work/nowhere/config.json" --model "$work/nowhere" "${out[@]}" "${preset[@]}"
 refused "$work/no-text" --model data/byte-lm --text "$work/no-text" "${out[@]}" "${preset[@]}"
@@ -161,6 +164,9 @@ for content in '{"quant_cfg": [{"quantizer_name": "*", "cfg": {"num_bits": 0.5}}
   refused "$work/mine.json" "${model[@]}" "${out[@]}" --preset "$work/mine.json"
   refused "$work/mine.json" "${model[@]}" "${out[@]}" "${budget[@]}" --formats "FP8_DEFAULT_CFG,$work/mine.json"
 done
+mkfifo "$work/fifo"
+refused "$work/fifo: cannot be read: not a regular file" "${model[@]}" "${out[@]}" --preset "$work/fifo"
+refused "$work/fifo: cannot be read: not a regular file" "${model[@]}" "${out[@]}" "${budget[@]}" --formats "$work/fifo"
 echo '{"window": 1e999}' >"$work/windows.json"
 refused "$work/windows.json" "${model[@]}" "${out[@]}" "${preset[@]}" --windows "$work/windows.json"
 echo '{"window": 4096, "calibration_windows": [[0]], "score_windows": [[0]], "validation_windows": [0]}' \
@@ -176,6 +182,9 @@ refused "mine: model.layers.0.self_attn.q_proj: no Hugging Face form" "${model[@
 
 # as a preset it is measured: one line says that there is no checkpoint, and an older one goes
 no_form='model.layers.0.self_attn.q_proj: no Hugging Face form'
+stale=(generation_config.json model-00001-of-00002.safetensors model.safetensors.index.json)
+mkdir -p "$work/e/checkpoint"
+(cd "$work/e/checkpoint" && touch "${stale[@]}")
 while read -r preset_name why; do
   "$bin" "${model[@]}" --calib-steps 1 --preset "$preset_name" --out "$work/e" >"$work/log" 2>"$work/err"
   check "$preset_name is measured" grep -qE '^validation loss [0-9.]+ -> [0-9.]+ nats a byte' "$work/log"
@@ -188,6 +197,7 @@ MXFP6_DEFAULT_CFG $no_form
 NVFP4_SVDQUANT_DEFAULT_CFG model.layers.0.self_attn.q_proj: svdquant computes a branch beside this weight
 FP8_AFFINE_KV_CFG model.layers.0.self_attn.k_bmm_quantizer: no Hugging Face form exists in this version for bias
 END
+check "nothing of an older checkpoint stays" test -z "$(ls -A "$work/e/checkpoint" 2>/dev/null)"
 "$bin" "${model[@]}" --calib-steps 1 --preset NVFP4_W4A4_WEIGHT_LOCAL_HESSIAN_CFG --out "$work/e" >"$work/log" 2>&1
 check "weights searched by their Hessian are written as NVFP4" grep -q '"NVFP4"' "$work/e/checkpoint/hf_quant_config.json"
 
@@ -224,6 +234,9 @@ for change in "intermediate_size 352 353" "hidden_size 128 1000000000" "num_hidd
   broken "$work/broken/config.json"
   if [[ $new != 1e999 ]]; then broken "$new"; fi
 done
+sed 's/"use_cache": true/"rope_scaling": {"type": "linear", "factor": 2}/' data/byte-lm/config.json \
+  >"$work/broken/config.json"
+broken "'type'"
 sed 's/"use_cache": true/"quantization_config": {}/' data/byte-lm/config.json >"$work/broken/config.json"
 broken "quantization_config"
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <optional>
 #include <string>
 
 #include "config.hpp"
@@ -64,15 +65,16 @@ class config_reader {
 
 /// transformers 5 writes rope_parameters.rope_theta, older ones rope_theta and perhaps rope_scaling.
 inline float read_rope_theta(json_document const& object, config_reader const& reader, std::string const& file) {
+  std::optional<float> theta;
   for (char const* field : {"rope_parameters", "rope_scaling"}) {
     if (!reader.has(field)) continue;
     if (!object[field].is_object()) reader.refuse(field, "is " + object[field].dump() + ", not an object");
     config_reader const inner{object[field], file};
     inner.only("rope_type", "default");
     inner.only("type", "default");
-    if (inner.has("rope_theta")) return inner.positive_real("rope_theta", 0);
+    if (inner.has("rope_theta") && !theta) theta = inner.positive_real("rope_theta", 0);
   }
-  return reader.positive_real("rope_theta", 10000.0f);
+  return theta ? *theta : reader.positive_real("rope_theta", 10000.0f);
 }
 
 }  // namespace detail

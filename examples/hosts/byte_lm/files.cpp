@@ -162,7 +162,8 @@ void write_results(mixbit::model<backend>& model, results const& r) {
     for (auto const& line : checkpoint->notes()) std::fprintf(stderr, "checkpoint: %s\n", line.c_str());
   } else {
     std::fprintf(stderr, "checkpoint: not written: %s\n", why.c_str());
-    for (char const* file : {"config.json", "hf_quant_config.json", "model.safetensors"})
+    mixbit::remove_stale_shards(out, "checkpoint");
+    for (char const* file : {"config.json", "hf_quant_config.json", "generation_config.json"})
       out.remove_stale(std::filesystem::path{"checkpoint"} / file);
   }
   if (r.stats != nullptr) {

@@ -1,6 +1,8 @@
 // byte_lm: from a trained model to a mixed-precision checkpoint. See options.hpp for the command line.
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
+#include <cstring>
 #include <exception>
 #include <thread>
 
@@ -12,12 +14,13 @@ int main(int argc, char** argv) {
     auto const options = byte_lm::parse_options(argc, argv);
     if (options.help) {
       std::fputs(byte_lm::usage_text, stdout);
-      return 0;
+    } else {
+      if (!options.dry_run) byte_lm::check_folders(options.model, options.out, options.checkpoint);
+      mixbit::thread_pool pool{options.threads.value_or(static_cast<int>(std::thread::hardware_concurrency()))};
+      byte_lm::job{options, pool}.run();
     }
-    if (!options.dry_run) byte_lm::check_folders(options.model, options.out, options.checkpoint);
-    mixbit::thread_pool pool{options.threads.value_or(static_cast<int>(std::thread::hardware_concurrency()))};
-    byte_lm::job{options, pool}.run();
-    return 0;
+    if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return 0;
+    std::fprintf(stderr, "byte_lm: standard output: %s\n", std::strerror(errno));
   } catch (mixbit::error const& e) {
     std::fprintf(stderr, "byte_lm: %.*s\n", static_cast<int>(e.message().size()), e.message().data());
   } catch (std::exception const& e) {

@@ -171,12 +171,12 @@ class language_model {
 
   void check(token_view const& tokens) const {
     if (tokens.windows < 1 || tokens.length < 1 || tokens.length > shapes.max_position_embeddings)
-      mixbit::fail(mixbit::error_id::usage, "byte_lm: ", tokens.windows, " windows of ", tokens.length,
+      mixbit::fail(mixbit::error_id::usage, tokens.windows, " windows of ", tokens.length,
                    " tokens; max_position_embeddings allows 1 to ", shapes.max_position_embeddings, " tokens");
     for (std::int64_t w = 0; w < tokens.windows; ++w)
       for (std::int64_t t = 0; t < tokens.length; ++t)
         if (tokens.row(w)[t] >= shapes.vocab_size)
-          mixbit::fail(mixbit::error_id::usage, "byte_lm: window ", w, " has the byte ", int{tokens.row(w)[t]},
+          mixbit::fail(mixbit::error_id::usage, "window ", w, " has the byte ", int{tokens.row(w)[t]},
                        " at ", t, ", and vocab_size is ", shapes.vocab_size);
   }
 

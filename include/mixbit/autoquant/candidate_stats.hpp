@@ -167,6 +167,20 @@ inline reachable_bits reachable(candidate_stats const& stats) {
   return r;
 }
 
+namespace detail {
+
+/// Bits an element, rounded up to millionths, so that a target of this text can be met.
+inline std::string least_target(std::int64_t bits, std::int64_t elements) {
+  __extension__ using wide = __int128;
+  constexpr std::int64_t million = 1'000'000;
+  auto const micro = static_cast<std::int64_t>((static_cast<wide>(bits) * million + elements - 1) / elements);
+  std::string places = std::to_string(million + micro % million).substr(1);
+  places.erase(places.find_last_not_of('0') + 1);
+  return std::to_string(micro / million) + (places.empty() ? "" : "." + places);
+}
+
+}  // namespace detail
+
 /// Throws `search_infeasible`, naming the reachable range, where no choice fits; needs no scores.
 inline void require_feasible(candidate_stats const& stats, effective_bits target) {
   if (stats.empty()) fail(error_id::search_input, "nothing to search: no module is quantizable");
@@ -176,11 +190,11 @@ inline void require_feasible(candidate_stats const& stats, effective_bits target
   auto const& worst = stats[r.largest_group];
   auto const by_bits = [](auto const& a, auto const& b) { return a.bits < b.bits; };
   auto const least = std::min_element(worst.candidates.begin(), worst.candidates.end(), by_bits)->bits;
-  auto const shown = [&](std::int64_t cost) { return static_cast<double>(cost) / static_cast<double>(unit); };
-  fail(error_id::search_infeasible, "a target of ", target.value(), " effective bits (", shown(budget),
-       " bits) cannot be met: ", bits_per_element(r.minimum, elements), " to ", bits_per_element(r.maximum, elements),
-       " bits (", shown(r.minimum), " to ", shown(r.maximum), ") can be reached; ", worst.name, " alone needs ",
-       shown(weighted(worst, least, unit)),
+  auto const whole = [&](std::int64_t cost) { return (cost + unit - 1) / unit; };
+  fail(error_id::search_infeasible, "a target of ", target.value(), " effective bits (", budget / unit,
+       " bits) cannot be met: ", detail::least_target(r.minimum, elements), " to ",
+       bits_per_element(r.maximum, elements), " bits (", whole(r.minimum), " to ", whole(r.maximum),
+       ") can be reached; ", worst.name, " alone needs ", whole(weighted(worst, least, unit)),
        worst.disabled_by.empty() ? "" : " because it is disabled by '" + worst.disabled_by + "'");
 }
 

@@ -239,8 +239,11 @@ inline quantize_config config_from_json(std::string_view text, std::string const
 
 /// Reads a file; without "name" in it, the file's name without its ending names the config. Errors begin with the path.
 inline quantize_config config_from_file(std::filesystem::path const& path) {
+  std::error_code code;
+  if (std::filesystem::exists(path, code) && !std::filesystem::is_regular_file(path, code))
+    fail(error_id::file_open, path.string(), ": cannot be read: not a regular file");  // a FIFO would wait for a writer
   std::ifstream in{path, std::ios::binary};
-  if (!in || std::filesystem::is_directory(path)) fail(error_id::file_open, path.string(), ": cannot be read");
+  if (!in) fail(error_id::file_open, path.string(), ": cannot be read");
   std::string const text{std::istreambuf_iterator<char>{in}, {}};
   if (in.bad()) fail(error_id::file_open, path.string(), ": cannot be read");
   try {
