@@ -5,6 +5,8 @@
 #include <cmath>
 #include <utility>
 
+#include "mixbit/calib/default_algorithms.hpp"  // of a backend of this test's own
+#include "mixbit/calib/default_calibrators.hpp"
 #include "mixbit/model/postprocess.hpp"
 #include "mixbit/model/scale_training.hpp"
 #include "support/error_text.hpp"
