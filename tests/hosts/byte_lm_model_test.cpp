@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "byte_lm/checkpoint.hpp"
+#include "byte_lm/config_file.hpp"
 #include "byte_lm/training.hpp"
 #include "golden_suites/lm_model.hpp"
 #include "mixbit/io/safetensors_writer.hpp"

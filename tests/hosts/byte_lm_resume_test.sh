@@ -3,16 +3,11 @@
 # another search it is refused; a full disk loses nothing. Ends with `N passed, N failed`.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+source tests/support/check.sh
 bin=${MIXBIT_BIN:-build/ci/bin}/byte_lm
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-passed=0 failed=0
 
-check() {  # NAME CONDITION...
-  local name=$1
-  shift
-  if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAILED: $name"; fi
-}
 text=$work/text
 cat LICENSE LICENSE LICENSE LICENSE LICENSE >"$text"
 search=(--model data/byte-lm --text "$text" --calib-steps 2 --score-steps 3 --effective-bits 6.0)

@@ -3,16 +3,11 @@
 # one line, exit status 2 and nothing written. Ends with `N passed, N failed`.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+source tests/support/check.sh
 bin=${MIXBIT_BIN:-build/ci/bin}/byte_lm
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-passed=0 failed=0
 
-check() {  # NAME CONDITION...
-  local name=$1
-  shift
-  if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAILED: $name"; fi
-}
 text=$work/text
 cat LICENSE LICENSE LICENSE LICENSE LICENSE >"$text"  # any text will do: files and exits are tested, not losses
 model=(--model data/byte-lm --text "$text")

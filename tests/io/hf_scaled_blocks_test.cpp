@@ -11,22 +11,12 @@
 #include "mixbit/model/shared_state.hpp"
 #include "support/error_text.hpp"
 #include "support/export_bench.hpp"
+#include "support/hf_decoded.hpp"
 
 namespace {
 
 using namespace mixbit;
 using namespace mixbit::test;
-
-/// What a code of this format stands for, from the format's definition alone.
-float value_of(unsigned code, int exponent_bits, int mantissa_bits) {
-  unsigned const mantissa = code & ((1u << mantissa_bits) - 1);
-  unsigned const exponent = (code >> mantissa_bits) & ((1u << exponent_bits) - 1);
-  int const bias = (1 << (exponent_bits - 1)) - 1;
-  float const fraction = std::ldexp(static_cast<float>(mantissa), -mantissa_bits);
-  float const size = exponent == 0 ? std::ldexp(fraction, 1 - bias)
-                                   : std::ldexp(1.0f + fraction, static_cast<int>(exponent) - bias);
-  return code >> (exponent_bits + mantissa_bits) ? -size : size;
-}
 
 /// The weight as a loader of the file computes it.
 std::vector<float> decoded(safetensors_file const& file, std::string const& name, geometry const& shape, int block) {
@@ -41,9 +31,11 @@ std::vector<float> decoded(safetensors_file const& file, std::string const& name
   for (std::int64_t r = 0; r < rows; ++r)
     for (std::int64_t c = 0; c < columns; ++c) {
       unsigned const scale = scales.as<std::uint8_t>()[r * blocks + c / block];
-      float const s = nvfp4 ? value_of(scale, 4, 3) * tensor_scale : std::ldexp(1.0f, static_cast<int>(scale) - 127);
+      float const s = nvfp4 ? minifloat_value(scale, 4, 3) * tensor_scale
+                            : std::ldexp(1.0f, static_cast<int>(scale) - 127);
       unsigned const byte = codes.as<std::uint8_t>()[packed ? r * ((columns + 1) / 2) + c / 2 : r * columns + c];
-      weight.push_back(s * (packed ? value_of(c % 2 == 0 ? byte & 15u : byte >> 4, 2, 1) : value_of(byte, 4, 3)));
+      weight.push_back(s * (packed ? minifloat_value(c % 2 == 0 ? byte & 15u : byte >> 4, 2, 1)
+                                   : minifloat_value(byte, 4, 3)));
     }
   return weight;
 }

@@ -3,17 +3,12 @@
 # which ends with one line that names file, field and value, status 2 and nothing written.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+source tests/support/check.sh
 bin=$(realpath "${MIXBIT_BIN:-build/ci/bin}")/allocate
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
-passed=0 failed=0
 
-check() {  # NAME CONDITION...
-  local name=$1
-  shift
-  if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAILED: $name"; fi
-}
 run() {  # TEXT ARGUMENT...: ends with 0, and its output holds the text
   local text=$1 status
   shift

@@ -4,16 +4,12 @@
 # NumPy, where there is NumPy.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+source tests/support/check.sh
 bin=${MIXBIT_BIN:-build/ci/bin}/conformance
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-passed=0 failed=0 skipped=0
+skipped=0
 
-check() {  # NAME CONDITION...
-  local name=$1
-  shift
-  if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAILED: $name"; fi
-}
 run() {  # STATUS TEXT ARGUMENT...: ends with that status, and its output holds the text
   local wanted=$1 text=$2 status
   shift 2

@@ -4,19 +4,15 @@
 # written; a checkpoint of somebody else's, where its package is installed.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+source tests/support/check.sh
 golden=$PWD/tests/golden/export
 bin=$(realpath "${MIXBIT_BIN:-build/ci/bin}")/quantize_checkpoint
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cp -r data/byte-lm "$work/model"
 cd "$work" || exit 1
-passed=0 failed=0 skipped=0
+skipped=0
 
-check() {  # NAME CONDITION...
-  local name=$1
-  shift
-  if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAILED: $name"; fi
-}
 run() {  # TEXT ARGUMENT...: ends with 0, and its output holds the text
   local text=$1 status
   shift

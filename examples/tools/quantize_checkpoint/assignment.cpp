@@ -45,6 +45,12 @@ class assigner {
   }
 
  private:
+  /// Null where there is none; modules are sorted by name.
+  mixbit::module_ref<backend> const* find(std::string const& name) const {
+    auto const at = std::ranges::lower_bound(modules_, name, {}, &mixbit::module_ref<backend>::name);
+    return at != modules_.end() && at->name == name ? &*at : nullptr;
+  }
+
   void by_config(mixbit::quantize_config const& config) {
     require_max(config);
     auto made = mixbit::configure(model_, modules_, config);
@@ -54,10 +60,10 @@ class assigner {
 
   void by_plan(mixbit::quantization_plan const& plan) {
     for (auto const& p : plan.modules) {
-      auto const at = std::find_if(modules_.begin(), modules_.end(), [&](auto const& m) { return m.name == p.name; });
-      if (at == modules_.end() && p.recipe == mixbit::none_label) continue;
+      auto const* const at = find(p.name);
+      if (at == nullptr && p.recipe == mixbit::none_label) continue;
       std::string const& why = stored_.why_kept(p.name + ".weight");
-      if (at == modules_.end())
+      if (at == nullptr)
         fail(error_id::search_plan, options_.plan, ": modules.", p.name, " is given '", p.recipe, "', and ",
              source_.tensors().label(), why.empty() ? " has no such layer" : " keeps it: it is " + why);
       if (p.recipe == mixbit::none_label) continue;
@@ -93,7 +99,7 @@ class assigner {
     all *= static_cast<std::int64_t>(search.formats().size());
     for (auto& group : stats)
       for (auto const& name : group.modules) {
-        auto const& m = *std::find_if(modules_.begin(), modules_.end(), [&](auto const& x) { return x.name == name; });
+        auto const& m = *find(name);
         auto const at = importance.find(name);
         for (auto& c : group.candidates) {
           if (c.recipe < 0) continue;
@@ -118,8 +124,8 @@ class assigner {
       };
       if (!name.ends_with(suffix)) refuse("is not named MODULE", suffix);
       std::string const module = name.substr(0, name.size() - suffix.size());
-      auto const m = std::find_if(modules_.begin(), modules_.end(), [&](auto const& x) { return x.name == module; });
-      if (m == modules_.end()) refuse("names no matrix that may be quantized");
+      auto const* const m = find(module);
+      if (m == nullptr) refuse("names no matrix that may be quantized");
       auto values = file.read_as_float(name);
       if (static_cast<std::int64_t>(values.size()) != m->weight.shape[1])
         refuse("has ", values.size(), " values for a layer of ", m->weight.shape[1], " inputs");
