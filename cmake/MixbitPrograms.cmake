@@ -33,23 +33,6 @@ target_compile_definitions(mixbit_program_flags INTERFACE MIXBIT_SEPARATE_COMPIL
 
 set(MIXBIT_KERNEL_FLAGS "" CACHE STRING "Further flags for kernels and their tests: -O1 where the rest is not optimised")
 
-# The kernels and the calibration algorithms, compiled once instead of in each program and test.
-add_library(mixbit_kernels STATIC EXCLUDE_FROM_ALL
-  ${PROJECT_SOURCE_DIR}/reference/kernels.cpp ${PROJECT_SOURCE_DIR}/examples/algorithms.cpp)
-target_link_libraries(mixbit_kernels PUBLIC mixbit_program_flags)
-target_compile_options(mixbit_kernels PRIVATE ${MIXBIT_KERNEL_FLAGS})
-
-# The vector kernels, compiled once for every instruction set; what tests and measures them links this.
-add_library(mixbit_simd STATIC EXCLUDE_FROM_ALL ${PROJECT_SOURCE_DIR}/reference/simd.cpp)
-target_link_libraries(mixbit_simd PUBLIC mixbit_program_flags hwy::hwy)
-# g++ 12 warns about its own AVX-512 header
-target_compile_options(mixbit_simd PRIVATE ${MIXBIT_KERNEL_FLAGS}
-  $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized;-Wno-uninitialized>)
-
-# Eigen's products behind the linalg of calibration algorithms: most of a minute to compile.
-add_library(mixbit_linalg STATIC EXCLUDE_FROM_ALL ${PROJECT_SOURCE_DIR}/adapters/eigen_linalg.cpp)
-target_link_libraries(mixbit_linalg PUBLIC mixbit_program_flags)
-
 # `programs` builds what a user runs: examples, benchmarks and mixbit_goldens, but not the unit tests.
 add_custom_target(programs)
 

@@ -1,12 +1,11 @@
 // All that reads and writes files, in a translation unit of its own: JSON and the exporter are compiled once, beside
-// the model and the search.
+// the model and the search, which are not in it.
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <optional>
 #include <utility>
 
-#include "checkpoint.hpp"
 #include "inputs.hpp"
 #include "mixbit/autoquant/json.hpp"
 #include "mixbit/autoquant/plan_config.hpp"
@@ -17,13 +16,10 @@
 #include "mixbit/model/json.hpp"
 #include "mixbit/report/html.hpp"
 #include "outputs.hpp"
+#include "stored_model_impl.hpp"
 #include "text.hpp"
 
 namespace byte_lm {
-
-language_model open_model(std::string const& folder, mixbit::executor_ref executor) {
-  return load_model(folder, executor);
-}
 
 data_windows read_data(options const& o, config const& shapes) {
   std::string const text = o.text.empty() ? debian_licences() : read_text(o.text);
@@ -89,7 +85,8 @@ std::string digest_of(std::vector<byte_windows> const& steps) {
 
 }  // namespace
 
-std::shared_ptr<mixbit::search_checkpoint> search_checkpoint(options const& o, language_model& model,
+std::shared_ptr<mixbit::search_checkpoint> search_checkpoint(options const& o,
+                                                             std::vector<named_values> const& weights,
                                                              std::vector<byte_windows> const& calibration,
                                                              std::vector<byte_windows> const& score) {
   if (o.checkpoint.empty()) return nullptr;
@@ -98,11 +95,11 @@ std::shared_ptr<mixbit::search_checkpoint> search_checkpoint(options const& o, l
   std::vector<std::pair<std::string, std::string>> host{{"calibration windows", digest_of(calibration)},
                                                         {"score windows", digest_of(score)},
                                                         {"config.json", shapes.text()}};
-  model.for_each_parameter([&](std::string const& name, parameter& p) {
+  for (auto const& w : weights) {
     mixbit::content_digest made;
-    made.add(std::span{p.value.data(), static_cast<std::size_t>(p.value.size())});
-    host.emplace_back(name, made.text());
-  });
+    made.add(w.values);
+    host.emplace_back(w.name, made.text());
+  }
   return std::make_shared<mixbit::search_folder>(o.checkpoint, std::move(host));
 }
 

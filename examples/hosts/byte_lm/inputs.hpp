@@ -1,20 +1,19 @@
-// What a run reads: the model, the windows of a text, formats, a plan.
+// What a run reads beside the model: the windows of a text, formats, a plan.
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "config.hpp"
 #include "mixbit/autoquant/plan.hpp"
 #include "mixbit/autoquant/search_checkpoint.hpp"
 #include "mixbit/config/quantize_config.hpp"
-#include "model.hpp"
 #include "options.hpp"
+#include "tokens.hpp"
 
 namespace byte_lm {
-
-/// The model in a folder as Hugging Face writes it. Throws what load_model (checkpoint.hpp) throws.
-language_model open_model(std::string const& folder, mixbit::executor_ref executor);
 
 /// Windows as bytes, one inner list a step.
 struct data_windows {
@@ -40,8 +39,13 @@ mixbit::algorithm_config algorithm_of(std::string const& text);
 
 mixbit::quantization_plan read_plan(std::string const& path);
 
+struct named_values {
+  std::string name;
+  std::span<float const> values;
+};
+
 /// --checkpoint: a folder that knows these windows and all of this model. Null where the option is not given.
-std::shared_ptr<mixbit::search_checkpoint> search_checkpoint(options const& o, language_model& model,
+std::shared_ptr<mixbit::search_checkpoint> search_checkpoint(options const& o, std::vector<named_values> const& weights,
                                                              std::vector<byte_windows> const& calibration,
                                                              std::vector<byte_windows> const& score);
 

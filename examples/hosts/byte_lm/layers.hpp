@@ -9,10 +9,10 @@
 #include <memory>
 #include <vector>
 
+#include "backend.hpp"
 #include "matmul.hpp"
 #include "mixbit/adapters/eigen.hpp"
 #include "mixbit/quantizer/score.hpp"
-#include "mixbit/reference/scalar.hpp"
 #include "tokens.hpp"
 
 namespace byte_lm {
@@ -32,8 +32,6 @@ struct parameter {
 
 /// Shared, because an embedding and a head may be tied to one weight.
 using parameter_ptr = std::shared_ptr<parameter>;
-
-using backend = mixbit::reference::scalar;
 
 /// y = x · Wᵀ, without a bias. Its product goes through mixbit::apply, which is all that quantization needs.
 struct linear {

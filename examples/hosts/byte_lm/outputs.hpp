@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "layers.hpp"
+#include "backend.hpp"
 #include "mixbit/autoquant/plan.hpp"
 #include "mixbit/model/model.hpp"
 #include "mixbit/model/preceding_op.hpp"

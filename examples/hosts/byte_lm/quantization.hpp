@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "checkpoint.hpp"
 #include "inputs.hpp"
 #include "mixbit/adapters/eigen_linalg.hpp"
 #include "mixbit/io/hf_form.hpp"
@@ -33,7 +34,7 @@ class job {
  public:
   job(options const& o, mixbit::executor_ref executor)
       : options_{o},
-        model_{open_model(o.model, executor)},
+        model_{load_model(o.model, executor)},
         data_{read_data(o, model_.shapes)},
         calibration_{o.calib_from.empty()      ? (o.preset.empty() ? data_.score : data_.calibration)
                      : o.calib_from == "score" ? data_.score
@@ -133,7 +134,11 @@ class job {
     for (auto const& p : options_.disabled_layers) s.disabled_layers.emplace_back(p);
     s.cost = options_.cost == "exact" ? mixbit::cost_model::exact : mixbit::cost_model::modelopt;
     s.method = options_.method == "kl_div" ? mixbit::score_method::kl_div : mixbit::score_method::gradient;
-    s.checkpoint = search_checkpoint(options_, model_, calibration_, data_.score);
+    std::vector<named_values> weights;
+    model_.for_each_parameter([&](std::string const& name, parameter& p) {
+      weights.push_back({name, {p.value.data(), static_cast<std::size_t>(p.value.size())}});
+    });
+    s.checkpoint = search_checkpoint(options_, weights, calibration_, data_.score);
     return s;
   }
 

@@ -119,7 +119,9 @@ class strict_json_builder final : public nlohmann::json_sax<json_document> {
 inline json_document parse_json_strict(std::string_view text, std::string_view where, error_id id) {
   if (auto const nul = text.find('\0'); nul != text.npos) fail(id, where, ": not JSON: a NUL at byte ", nul);
   detail::strict_json_builder builder{where, id};
-  json_document::sax_parse(text.begin(), text.end(), &builder);
+  nlohmann::detail::parser<json_document, decltype(nlohmann::detail::input_adapter(text.begin(), text.end()))>{
+      nlohmann::detail::input_adapter(text.begin(), text.end())}
+      .sax_parse(&builder);
   return builder.take();
 }
 
