@@ -15,6 +15,7 @@
 #include <string_view>
 
 #include "mixbit/core/error.hpp"
+#include "mixbit/core/quoted.hpp"
 
 namespace tools {
 
@@ -58,6 +59,9 @@ inline std::optional<std::set<std::string>> read_options(std::string_view progra
   return given;
 }
 
+/// Of an error, which may quote what was given.
+inline constexpr std::size_t longest_line = 4000;
+
 /// Runs a program's body, whose result is the exit status where nothing is thrown and stdout takes all.
 inline int run_program(char const* name, std::function<int()> const& body) {
   std::signal(SIGXFSZ, SIG_IGN);  // a file size limit is then an error like a full disk
@@ -67,9 +71,9 @@ inline int run_program(char const* name, std::function<int()> const& body) {
       mixbit::fail(mixbit::error_id::file_open, "standard output: ", std::strerror(errno));
     return status;
   } catch (mixbit::error const& e) {
-    std::fprintf(stderr, "%s: %.*s\n", name, static_cast<int>(e.message().size()), e.message().data());
+    std::fprintf(stderr, "%s: %s\n", name, mixbit::one_line(e.message(), longest_line).c_str());
   } catch (std::exception const& e) {
-    std::fprintf(stderr, "%s: %s\n", name, e.what());
+    std::fprintf(stderr, "%s: %s\n", name, mixbit::one_line(e.what(), longest_line).c_str());
   }
   return 2;
 }

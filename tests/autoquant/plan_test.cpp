@@ -58,6 +58,22 @@ TEST_CASE("plan: recipe and modules of its JSON agree") {
   CHECK(says(refusal(j), "modules.first is in no group"));
 }
 
+TEST_CASE("plan: a field that nobody reads is refused, and so is a format that has the label of none") {
+  auto const good = plan_of_three();
+  auto j = good;
+  j["effective_bits"] = 6;
+  CHECK(says(refusal(j), "plan.json: a plan has no field 'effective_bits': 6"));
+  j = good;
+  j["modules"]["first"]["recipee"] = "A";
+  CHECK(says(refusal(j), "plan.json: modules.first has no field 'recipee': \"A\""));
+  j = good;
+  j["formats"]["A"]["bits"] = 4;
+  CHECK(says(refusal(j), "plan.json: formats.A has no field 'bits': 4"));
+  j = good;
+  j["formats"][none_label] = j["formats"]["A"];
+  CHECK(says(refusal(j), "plan.json: formats.NONE(effective-bits: 16.0): this label is what unquantized layers have"));
+}
+
 TEST_CASE("plan: a module that is planned twice is refused") {
   small_network net;
   model<cpu_backend> m{net};

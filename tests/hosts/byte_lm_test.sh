@@ -9,6 +9,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 text=$work/text
+touch "$work/empty"
 cat LICENSE LICENSE LICENSE LICENSE LICENSE >"$text"  # any text will do: files and exits are tested, not losses
 model=(--model data/byte-lm --text "$text")
 quick=(--calib-steps 1 --score-steps 1)
@@ -37,6 +38,10 @@ echo mine >"$work/stale/notes"
 "$bin" "${model[@]}" --calib-steps 1 --plan "$work/stale/plan.json" --out "$work/stale" >/dev/null 2>&1
 check "a plan in --out is kept, the search's other files go" \
   test "$(ls "$work/stale" | tr '\n' ' ')" = "checkpoint evaluation.json notes plan.json quantizers.json "
+cp "$work/a/quant_config.json" "$work/stale"
+"$bin" "${model[@]}" --calib-steps 1 --preset "$work/stale/quant_config.json" --out "$work/stale" >/dev/null 2>&1
+check "so is a config in --out" \
+  test "$(ls "$work/stale" | tr '\n' ' ')" = "checkpoint evaluation.json notes quant_config.json quantizers.json "
 "$bin" "${model[@]}" --calib-steps 1 --preset FP8_DEFAULT_CFG --out "$work/stale" >/dev/null 2>&1
 check "a preset takes a search's files away" \
   test "$(ls "$work/stale" | tr '\n' ' ')" = "checkpoint evaluation.json notes quantizers.json "
@@ -147,6 +152,8 @@ check "a full standard output is an error" test $? -eq 2
 refused "$work/nowhere/config.json" --model "$work/nowhere" "${out[@]}" "${preset[@]}"
 refused "$work/no-text" --model data/byte-lm --text "$work/no-text" "${out[@]}" "${preset[@]}"
 refused "/dev/zero: is not a regular file" --model data/byte-lm --text /dev/zero "${out[@]}" "${preset[@]}"
+refused "--text '$work/empty' is empty" --model data/byte-lm --text "$work/empty" "${out[@]}" "${preset[@]}"
+refused "INT9\x0a_CFG" "${model[@]}" "${out[@]}" --preset $'INT9\n_CFG'
 refused "$work/no-plan" "${model[@]}" "${out[@]}" --plan "$work/no-plan"
 refused "$work/a/manifest.json" "${model[@]}" "${out[@]}" --plan "$work/a/manifest.json"
 sed '/"recipe": *{/,/}/s/: *"[^"]*"/: "NONE(effective-bits: 16.0)"/' "$work/a/plan.json" >"$work/plan.json"
@@ -159,6 +166,9 @@ for content in '{"quant_cfg": [{"quantizer_name": "*", "cfg": {"num_bits": 0.5}}
   refused "$work/mine.json" "${model[@]}" "${out[@]}" --preset "$work/mine.json"
   refused "$work/mine.json" "${model[@]}" "${out[@]}" "${budget[@]}" --formats "FP8_DEFAULT_CFG,$work/mine.json"
 done
+sed 's/"rule"/"rules"/' "$work/a/plan.json" >"$work/plan.json"
+refused "$work/plan.json: modules.model.layers.0.self_attn.q_proj has no field 'rules': " \
+  "${model[@]}" "${out[@]}" --plan "$work/plan.json"
 mkfifo "$work/fifo"
 refused "$work/fifo: cannot be read: not a regular file" "${model[@]}" "${out[@]}" --preset "$work/fifo"
 refused "$work/fifo: cannot be read: not a regular file" "${model[@]}" "${out[@]}" "${budget[@]}" --formats "$work/fifo"
@@ -166,6 +176,9 @@ echo '{"window": 1e999}' >"$work/windows.json"
 refused "$work/windows.json" "${model[@]}" "${out[@]}" "${preset[@]}" --windows "$work/windows.json"
 echo '{"window": 4096, "calibration_windows": [[0]], "score_windows": [[0]], "validation_windows": [0]}' \
   >"$work/windows.json"
+sed 's/"score_windows": \[\[0/"score_windows": [[18446744073709551615/; s/4096/64/' "$work/windows.json" >"$work/far.json"
+refused "step 0: the window of 64 bytes at 18446744073709551615 is not" \
+  "${model[@]}" "${out[@]}" "${preset[@]}" --windows "$work/far.json"
 refused "$work/windows.json: field 'window' is 4096 bytes, that is 4095 tokens, and max_position_embeddings" \
   "${model[@]}" "${out[@]}" "${preset[@]}" --windows "$work/windows.json"
 
@@ -248,6 +261,9 @@ refused "$work/file': Not a directory" "${model[@]}" --out "$work/file/x" "${pre
 check "a file named by --out is as it was" test "$(cat "$work/file")" = before
 refused "/proc/none" "${model[@]}" --out /proc/none "${preset[@]}"
 
+mkdir -p "$work/taken/report.html"
+refused "cannot write '$work/taken/report.html': Is a directory" "${search[@]}" --out "$work/taken" "${budget[@]}"
+check "a folder in a file's place is found before a forward" test "$(ls -A "$work/taken")" = report.html
 mkdir "$work/full"
 echo before >"$work/full/plan.json"
 (ulimit -f 100; trap '' XFSZ; "$bin" "${search[@]}" --out "$work/full" "${budget[@]}" >/dev/null 2>"$work/err")

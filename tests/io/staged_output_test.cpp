@@ -88,11 +88,11 @@ TEST_CASE("staged_output: existing files stay without commit, and are replaced o
 TEST_CASE("staged_output: a commit that fails half-way takes back what it did") {
   temporary_folder const folder;
   write_text(folder / "plan.json", "old plan");
-  std::filesystem::create_directories(folder / "report.md");  // where a file wants to go; last in the order of moves
-  auto const before = listing(folder.path());
+  names const before{"plan.json", "report.md"};
   {
     staged_output out{folder.path()};
     write_three(out);
+    std::filesystem::create_directories(folder / "report.md");  // where a file wants to go; last in the order of moves
     CHECK(says(error_text(error_id::file_open, [&] { out.commit(); }), "report.md", "Is a directory"));
   }
   CHECK(listing(folder.path()) == before);
@@ -104,8 +104,9 @@ TEST_CASE("staged_output: a file where a folder has to be is refused, in the tar
   write_text(folder / "checkpoint", "a file");
   {
     staged_output out{folder.path()};
-    write_three(out);
-    CHECK(says(error_text(error_id::file_open, [&] { out.commit(); }), "checkpoint"));
+    CHECK(says(error_text(error_id::file_open, [&] { (void)out.path("checkpoint/a/b"); }),
+               "cannot write into '" + (folder / "checkpoint").string() + "': Not a directory"));
+    CHECK(says(error_text(error_id::file_open, [&] { write_three(out); }), "checkpoint"));
   }
   CHECK(listing(folder.path()) == names{"checkpoint"});
   auto const open = [](std::filesystem::path const& path) {
@@ -134,14 +135,13 @@ TEST_CASE("staged_output: stale files go with a commit, and come back where it f
     for (char const* name : {"manifest.json", "plan.json", "none", "checkpoint"}) out.remove_stale(name);
     write_three(out);
   };
-  std::filesystem::create_directories(folder / "report.md");  // where a file wants to go
-  auto const before = listing(folder.path());
   {
     staged_output out{folder.path()};
     stage(out);
+    std::filesystem::create_directories(folder / "report.md");  // where a file wants to go
     CHECK(says(error_text(error_id::file_open, [&] { out.commit(); }), "report.md"));
   }
-  CHECK(listing(folder.path()) == before);
+  CHECK(listing(folder.path()) == names{"manifest.json", "plan.json", "notes", "report.md"});
   CHECK(read_text(folder / "manifest.json") == "old manifest");
   std::filesystem::remove(folder / "report.md");
   {

@@ -25,6 +25,7 @@ data_windows read_data(options const& o, config const& shapes) {
   std::string const text = o.text.empty() ? debian_licences() : read_text(o.text);
   auto const size = static_cast<std::int64_t>(text.size());
   std::int64_t const context = shapes.max_position_embeddings;
+  if (text.empty()) mixbit::fail(mixbit::error_id::file_content, "--text ", mixbit::in_quotes(o.text), " is empty");
   window_plan const plan = o.windows.empty() ? even_windows(size, std::min(context, longest_even_window) + 1)
                                              : read_windows(o.windows, size);
   if (plan.window - 1 > context)
@@ -37,11 +38,9 @@ data_windows read_data(options const& o, config const& shapes) {
   return data;
 }
 
-mixbit::quantize_config read_format(std::string const& preset_or_file) { return mixbit::load_config(preset_or_file); }
-
 mixbit::quantize_config read_combined(std::vector<std::string> const& formats) {
-  auto config = read_format(formats.at(0));
-  for (std::size_t i = 1; i < formats.size(); ++i) config = combine(std::move(config), read_format(formats[i]));
+  auto config = mixbit::load_config(formats.at(0));
+  for (std::size_t i = 1; i < formats.size(); ++i) config = combine(std::move(config), mixbit::load_config(formats[i]));
   return config;
 }
 
@@ -51,9 +50,9 @@ std::vector<mixbit::quantize_config> read_formats(std::vector<std::string> const
   int custom = 0;
   for (auto const& name : names)
     if (name.starts_with(prefix))
-      formats.push_back(mixbit::all_layers(read_format(name.substr(prefix.size())),
+      formats.push_back(mixbit::all_layers(mixbit::load_config(name.substr(prefix.size())),
                                            "CUSTOM_" + std::to_string(custom++)));
-    else formats.push_back(read_format(name));
+    else formats.push_back(mixbit::load_config(name));
   return formats;
 }
 
@@ -103,6 +102,19 @@ std::shared_ptr<mixbit::search_checkpoint> search_checkpoint(options const& o,
   return std::make_shared<mixbit::search_folder>(o.checkpoint, std::move(host));
 }
 
+namespace {
+
+std::vector<char const*> const of_a_search{"candidate_stats.json", "manifest.json",               "plan.json",
+                                           "quant_config.json",    "layer-sensitivity-report.md", "report.html"};
+std::vector<char const*> const of_every_run{"quantizers.json", "evaluation.json", "checkpoint/config.json"};
+
+bool same_file(std::filesystem::path const& a, std::filesystem::path const& b) {
+  std::error_code none;
+  return std::filesystem::equivalent(a, b, none);
+}
+
+}  // namespace
+
 void check_folders(std::string const& model_folder, std::string const& out, std::string const& search_checkpoint) {
   if (mixbit::lie_in_one_another(model_folder, out))
     mixbit::fail(mixbit::error_id::usage, "--out ", mixbit::in_quotes(out), " and --model ",
@@ -113,7 +125,9 @@ void check_folders(std::string const& model_folder, std::string const& out, std:
         mixbit::fail(mixbit::error_id::usage, "--checkpoint ", mixbit::in_quotes(search_checkpoint), " and ", option,
                      " ", mixbit::in_quotes(other), " lie in one another; a search is kept in a folder of its own");
   mixbit::hf_source const source{model_folder};
-  mixbit::staged_output const writable{out};  // not committed: it removes what it made
+  mixbit::staged_output writable{out};  // not committed: it removes what it made
+  for (auto const* files : {&of_a_search, &of_every_run})
+    for (char const* file : *files) (void)writable.path(file);
 }
 
 namespace {
@@ -149,10 +163,10 @@ void write_config(mixbit::model<backend>& model, mixbit::quantization_plan const
 
 void write_results(mixbit::model<backend>& model, results const& r) {
   mixbit::staged_output out{r.out};
-  for (char const* of_a_search : {"candidate_stats.json", "manifest.json", "plan.json", "quant_config.json",
-                                  "layer-sensitivity-report.md", "report.html"})
-    if (std::error_code none; !std::filesystem::equivalent(out.folder() / of_a_search, r.plan_file, none))
-      out.remove_stale(of_a_search);
+  for (char const* file : of_a_search)
+    if (std::none_of(r.inputs.begin(), r.inputs.end(),
+                     [&](auto const& input) { return same_file(out.folder() / file, input); }))
+      out.remove_stale(file);
   std::string why = r.no_checkpoint;
   if (auto checkpoint = planned(model, r, why)) {
     checkpoint->write(out, "checkpoint");

@@ -25,13 +25,10 @@ struct data_windows {
 /// `file_content`, naming file and field.
 data_windows read_data(options const& o, config const& shapes);
 
-/// A preset by its name, or a config by its file.
-mixbit::quantize_config read_format(std::string const& preset_or_file);
-
-/// The first, followed by the entries of the others.
+/// Presets by their names, or configs by their files: the first, followed by the entries of the others.
 mixbit::quantize_config read_combined(std::vector<std::string> const& formats);
 
-/// Those of --formats: the same, or "all-layers:" and one of them, which is then named CUSTOM_0, CUSTOM_1, ...
+/// Those of --formats: one of them each, or "all-layers:" and one of them, which is then named CUSTOM_0, CUSTOM_1, ...
 std::vector<mixbit::quantize_config> read_formats(std::vector<std::string> const& names);
 
 /// --algorithm: a name, or JSON. Throws config_* errors that name the option.

@@ -6,7 +6,11 @@
 #include <exception>
 #include <thread>
 
+#include "mixbit/core/quoted.hpp"
 #include "quantization.hpp"
+
+/// Of an error, which may quote what was given.
+inline constexpr std::size_t longest_line = 4000;
 
 int main(int argc, char** argv) {
   std::signal(SIGXFSZ, SIG_IGN);  // a file size limit is then an error like a full disk
@@ -22,9 +26,9 @@ int main(int argc, char** argv) {
     if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return 0;
     std::fprintf(stderr, "byte_lm: standard output: %s\n", std::strerror(errno));
   } catch (mixbit::error const& e) {
-    std::fprintf(stderr, "byte_lm: %.*s\n", static_cast<int>(e.message().size()), e.message().data());
+    std::fprintf(stderr, "byte_lm: %s\n", mixbit::one_line(e.message(), longest_line).c_str());
   } catch (std::exception const& e) {
-    std::fprintf(stderr, "byte_lm: %s\n", e.what());
+    std::fprintf(stderr, "byte_lm: %s\n", mixbit::one_line(e.what(), longest_line).c_str());
   }
   return 2;
 }

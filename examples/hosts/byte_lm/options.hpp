@@ -55,8 +55,8 @@ the same mix for --preset (search), quantizers.json, evaluation.json and checkpo
 input get one scale of smoothquant's or awq's, and with --preset awq's go into the norms before, as in ModelOpt's
 checkpoints; the loss is of that. There is no checkpoint of a low-rank branch, or of what has no form in one: such a run
 is measured, and a line says why.
-Without a search, an earlier search's files in DIR are removed, but for the plan that --plan names. Exit status: 0, or 2
-with one line on what is wrong.
+Without a search, an earlier search's files in DIR are removed, but for one that --plan or --preset names. Exit status:
+0, or 2 with one line on what is wrong.
 )";
 
 struct options {

@@ -13,7 +13,8 @@
 namespace byte_lm {
 
 struct results {
-  std::string model_folder, out, plan_file;  ///< plan_file: what --plan names, or empty
+  std::string model_folder, out;
+  std::vector<std::string> inputs;       ///< files that --plan or --preset name: not stale, wherever they are
   mixbit::candidate_stats const* stats;  ///< null where nothing was searched; then there is no plan either
   mixbit::quantization_plan const& plan;
   mixbit::measured_loss loss;
@@ -22,11 +23,11 @@ struct results {
 };
 
 /// What of writing can be checked before there is anything to write: `out` is apart from the model's folder and can be
-/// written to, the search's checkpoint, where there is one, is apart from both, and the model's folder is one that a
+/// written to, no folder lies where a file goes, the search's checkpoint, where there is one, is apart from both, and the model's folder is one that a
 /// checkpoint can be made from. Leaves nothing behind.
 void check_folders(std::string const& model_folder, std::string const& out, std::string const& search_checkpoint);
 
-/// An earlier search's files that this run does not write are taken away, but for the plan that it applied.
+/// An earlier search's files that this run does not write are taken away, but for those that it read.
 /// Throws mixbit::error; the folder is then as it was. What loaders will not take is said on stderr, and so is why no
 /// checkpoint is written, of which an earlier run's is then taken away.
 void write_results(mixbit::model<backend>& model, results const& r);

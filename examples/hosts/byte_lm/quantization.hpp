@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <functional>
 #include <optional>
@@ -53,17 +54,22 @@ class job {
       return;
     }
     loss_.unquantized = evaluate(model_, data_.validation);
+    if (!std::isfinite(loss_.unquantized))
+      mixbit::fail(mixbit::error_id::file_content, options_.model, ": the model's validation loss is ",
+                   loss_.unquantized, " before anything is quantized");
     quantize();
     if (no_checkpoint_.empty()) share_scales();
     loss_.quantized = evaluate(model_, data_.validation);
-    write_results(quantized_, {options_.model, options_.out, options_.plan, search_ ? &search_->stats() : nullptr,
-                               plan_, loss_, no_checkpoint_, folded_});
+    auto inputs = options_.preset;
+    inputs.push_back(options_.plan);
+    write_results(quantized_, {options_.model, options_.out, inputs, search_ ? &search_->stats() : nullptr, plan_,
+                               loss_, no_checkpoint_, folded_});
     std::printf("validation loss %.6f -> %.6f nats a byte\n", loss_.unquantized, loss_.quantized);
   }
 
  private:
   /// Refuses what can be refused without a forward, which takes long; what it returns quantizes the model. A search and
-  /// a plan have to end in a checkpoint.
+  /// a plan have to end in a checkpoint; of a preset why_no_checkpoint() says why not.
   std::function<void()> prepare() {
     if (options_.searches()) {
       search_.emplace(quantized_, search_options());

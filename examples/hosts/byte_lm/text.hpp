@@ -63,9 +63,9 @@ inline std::vector<std::int64_t> read_offsets(json_document const& list, std::st
   for (auto const& item : list) {
     if (!item.is_number_integer())
       mixbit::fail(mixbit::error_id::file_content, where, " holds ", item.dump(), ", not a byte offset");
-    auto const offset = item.get<std::int64_t>();
+    auto const offset = item.get<std::int64_t>();  // negative too where the number is beyond int64's
     if (offset < 0 || offset > text_size - window)
-      mixbit::fail(mixbit::error_id::file_content, where, ": the window of ", window, " bytes at ", offset,
+      mixbit::fail(mixbit::error_id::file_content, where, ": the window of ", window, " bytes at ", item.dump(),
                    " is not within the text of ", text_size, " bytes");
     offsets.push_back(offset);
   }

@@ -2,7 +2,9 @@
 // The one header of this layer that touches JSON. Keys keep their order; numbers round-trip.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
+#include <initializer_list>
 #include <map>
 #include <string>
 #include <string_view>
@@ -169,6 +171,7 @@ class plan_reader {
   }
 
   quantization_plan read() const {
+    only(j_, "a plan", {"version", "method", "recipe", "candidates", "modules", "achieved", "notes", "formats"});
     quantization_plan plan;
     for (auto const& [label, f] : object(member(j_, "", "formats"), "formats").items())
       plan.formats.push_back(format(label, f));
@@ -197,6 +200,12 @@ class plan_reader {
       fail(error_id::search_plan, where_, ": ", path.empty() ? "a plan" : path, " needs '", key, "'");
     return j.at(key);
   }
+  /// A key that nobody reads is more often misspelt than meant for somebody else.
+  void only(json const& j, std::string const& path, std::initializer_list<std::string_view> keys) const {
+    for (auto const& [key, value] : j.items())
+      if (std::find(keys.begin(), keys.end(), key) == keys.end())
+        fail(error_id::search_plan, where_, ": ", path, " has no field ", in_quotes(key), ": ", excerpt(value));
+  }
   std::string text(json const& j, std::string const& path) const {
     if (!j.is_string()) refuse(path, "a text", j);
     return j.get<std::string>();
@@ -204,6 +213,9 @@ class plan_reader {
 
   search_format format(std::string const& label, json const& j) const {
     std::string const path = "formats." + label;
+    if (label == none_label)
+      fail(error_id::search_plan, where_, ": ", path, ": this label is what unquantized layers have");
+    only(object(j, path), path, {"nominal_bits", "config"});
     auto const& bits = member(j, path, "nominal_bits");
     if (!bits.is_number() || bits.get<double>() <= 0) refuse(path + ".nominal_bits", "a number above 0", bits);
     return {label, config(object(member(j, path, "config"), path + ".config"), label), bits.get<double>()};
@@ -228,6 +240,7 @@ class plan_reader {
   planned_module module(quantization_plan const& plan, std::string const& name, json const& j) const {
     std::string const path = "modules." + name;
     auto recipe = label(plan, member(j, path, "recipe"), path + ".recipe");
+    only(j, path, {"recipe", "rule"});
     return {name, std::move(recipe), j.contains("rule") ? text(j["rule"], path + ".rule") : ""};
   }
   /// `recipe` says by group what `modules` says by module: a group is named after its first module, and its others

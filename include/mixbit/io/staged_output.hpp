@@ -47,10 +47,11 @@ class staged_output {
   std::filesystem::path const& folder() const noexcept { return folder_; }
 
   /// Where to write now what will be `folder()/relative`; folders on the way are made. Throws `file_open` for a path
-  /// that is absolute or leaves the folder.
+  /// that is absolute or leaves the folder, and where a folder lies in the file's place or a file in a folder's.
   std::filesystem::path path(std::filesystem::path const& relative) {
     auto const result = fresh() / inside(relative);
     std::error_code code;
+    require_place(relative);
     std::filesystem::create_directories(result.parent_path(), code);
     if (code) fail_path("create", result.parent_path(), code.value());
     return result;
@@ -92,6 +93,14 @@ class staged_output {
     if (normal.empty() || normal.is_absolute() || *normal.begin() == "..")
       fail(error_id::file_open, "cannot write ", in_quotes(relative), ": not a path inside the output folder");
     return normal;
+  }
+
+  void require_place(std::filesystem::path const& relative) const {
+    std::error_code ignored;
+    if (std::filesystem::is_directory(folder_ / relative, ignored)) fail_path("write", folder_ / relative, EISDIR);
+    for (auto folder = relative.parent_path(); !folder.empty(); folder = folder.parent_path())
+      if (exists(folder_ / folder) && !std::filesystem::is_directory(folder_ / folder, ignored))
+        fail_path("write into", folder_ / folder, ENOTDIR);
   }
 
   /// Also true for a symbolic link that leads nowhere.
