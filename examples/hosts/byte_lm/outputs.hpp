@@ -23,8 +23,8 @@ struct results {
 };
 
 /// What of writing can be checked before there is anything to write: `out` is apart from the model's folder and can be
-/// written to, no folder lies where a file goes, the search's checkpoint, where there is one, is apart from both, and the model's folder is one that a
-/// checkpoint can be made from. Leaves nothing behind.
+/// written to, no folder lies where a file goes, the search's checkpoint, where there is one, is apart from both, and
+/// the model's folder is one that a checkpoint can be made from. Leaves nothing behind.
 void check_folders(std::string const& model_folder, std::string const& out, std::string const& search_checkpoint);
 
 /// An earlier search's files that this run does not write are taken away, but for those that it read.
