@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdio>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <optional>
@@ -12,6 +11,7 @@
 #include <unistd.h>
 
 #include "mixbit/autoquant/solver.hpp"
+#include "python_peer.hpp"
 
 namespace bench {
 
@@ -22,14 +22,6 @@ class highs_peer {
     double score;
     bool optimal;  // by its own account
   };
-
-  /// Asks python3 (or MIXBIT_PYTHON) for HiGHS; where it is not there, `skipped: HiGHS: WHY` says so on stderr.
-  highs_peer() {
-    std::string const answer = run("");
-    is_there_ = answer == "ready";
-    if (!is_there_)
-      std::fprintf(stderr, "skipped: HiGHS: %s\n", answer.empty() ? "python3 cannot be run" : answer.c_str());
-  }
 
   bool is_there() const noexcept { return is_there_; }
 
@@ -44,7 +36,7 @@ class highs_peer {
         out << '\n';
       }
     }
-    std::string const answer = run(file.string());
+    std::string const answer = last_line_of("highs.py", file.string());
     std::filesystem::remove(file);
     result found{};
     int optimal = 0;
@@ -57,22 +49,7 @@ class highs_peer {
   }
 
  private:
-  /// The script's last line.
-  static std::string run(std::string const& file) {
-    char const* const chosen = std::getenv("MIXBIT_PYTHON");
-    std::string const python = chosen ? chosen : "python3";
-    std::string const command = "'" + python + "' '" MIXBIT_BENCH_DIR "/peers/highs.py' '" +
-                                file + "' 2>/dev/null";
-    std::FILE* const pipe = ::popen(command.c_str(), "r");
-    if (pipe == nullptr) return "";
-    std::string last;
-    for (char text[512]; std::fgets(text, sizeof text, pipe);) last = text;
-    ::pclose(pipe);
-    while (!last.empty() && last.back() == '\n') last.pop_back();
-    return last;
-  }
-
-  bool is_there_ = false;
+  bool is_there_ = is_peer_there("HiGHS", "highs.py");
 };
 
 }  // namespace bench

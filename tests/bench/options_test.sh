@@ -63,6 +63,8 @@ fi
 refused "given twice" bench_search --rounds 1 --rounds 2
 for value in 0 -1 1x '' 99999999999; do refused "--rounds '$value'" bench_search --rounds "$value"; done
 refused "--rounds ''" bench_search --rounds
+refused "--method 'degradation' is not gradient or kl_div" bench_search --method degradation
+refused "given twice" bench_search --peer --peer
 
 echo "$passed passed, $failed failed"
 ((failed == 0))
