@@ -7,6 +7,7 @@
 
 #include "support/ct_bench.hpp"
 #include "support/error_text.hpp"
+#include "support/fused_host.hpp"
 
 using namespace mixbit;
 using namespace mixbit::test;
@@ -43,6 +44,8 @@ TEST_CASE("compressed-tensors: quantizers without a form are refused by name") {
                            {"int8 axis 0, static with input e4m3 per tensor", per_axis(8, 0), whole(e4m3)},
                            {"with input int8 per tensor, dynamic", per_axis(8, 0), dynamic(whole(8))},
                            {"with input e4m3 blocks -1:32, dynamic", whole(e4m3), dynamic(blocks(e4m3, {{-1, 32}}))},
+                           {"with input e4m3 per tensor, dynamic", blocks(e4m3, {{-1, 16}, {-2, 4}}),
+                            dynamic(whole(e4m3))},
                            {"with input e4m3 per tensor", nvfp4(), whole(e4m3)}};
   for (auto const& c : cases) {
     ct_bench b{c};
@@ -71,10 +74,9 @@ TEST_CASE("compressed-tensors: groups are whole, weights are matrices, other qua
 TEST_CASE("compressed-tensors: a pre_quant_scale, a rotation and a second quantizer have no place") {
   ct_bench scaled{{"", per_axis(8, 0)}}, twice;
   for (auto const& module : scaled.m->modules()) {
-    auto& site = *module.slots->shared_site();
-    auto* const input = site.quantizers().find(quantizer_role::input);
-    input->set_pre_quant_scale(scaled.m->device(), std::vector<float>(96, 2.0f));
-    site.refresh();
+    auto& input = quantizer_in(*module.slots, quantizer_role::input);
+    input.set_pre_quant_scale(scaled.m->device(), std::vector<float>(96, 2.0f));
+    module.slots->shared_site()->refresh();
   }
   CHECK(says(refusal(scaled), "l.fc.input_quantizer", "has no place for a pre_quant_scale", "fold it"));
   twice.add_layer("fc", 4, 32);
@@ -136,7 +138,8 @@ TEST_CASE("compressed-tensors: loaders that fuse layers of several forms, or wit
     CHECK(group.at("targets").dump().find("Linear") == std::string::npos);
   ct_bench plain;
   plain.add_layer("fc", 4, 32);
-  plain.quantize([](auto&) {});
+  plain.write_source();
+  plain.m = std::make_unique<mixbit::model<cpu_backend>>(plain.host);
   CHECK(mentions(plain.run_ct(), "no module is quantized"));
   CHECK_FALSE(plain.json("config.json").contains("quantization_config"));
 }

@@ -22,7 +22,7 @@
 
 #include "mixbit/io/ct_config.hpp"
 #include "mixbit/io/ct_loader_notes.hpp"
-#include "mixbit/io/ct_packing.hpp"
+#include "mixbit/io/ct_tensors.hpp"
 #include "mixbit/io/hf_encoding.hpp"
 #include "mixbit/io/hf_output.hpp"
 
@@ -72,50 +72,28 @@ class ct_export {
     output_.require_source(module);
     ct_layer const layer{module.name, form.scheme, view, module.layout.kind};
     encodings_.emplace_back(model_.device(), *form.weight, view, form.weight->grouping(view));
-    add_weight(layer, encodings_.back(), form.weight->numerics().how.element);
-    add_scales(layer, encodings_.back(), form.weight->grouping(view));
-    if (layer.scheme.is_nvfp4())
-      add_scalar(layer.name + ".weight_global_scale", reciprocal(layer, "weight", encodings_.back().tensor_scale()));
+    add_weight(layer, encodings_.back(), form.weight->grouping(view));
     if (form.input != nullptr) add_input_scale(layer, *form.input);
     layers_.push_back(layer);
   }
 
-  void add_weight(ct_layer const& layer, hf_encoding<B> const& e, element_type const& element) {
+  void add_weight(ct_layer const& layer, hf_encoding<B> const& e, partition const& groups) {
     auto& device = model_.device();
+    ct_scheme const scheme = layer.scheme;
     geometry const w = layer.weight;
-    std::int64_t const rows = w.shape[0], columns = w.shape[1];
-    auto const codes = [&e, &device] { return e.codes(device); };
-    int const bits = layer.scheme.weight.bits;
-    switch (layer.scheme.format) {
-      case ct_format::pack_quantized:
-        output_.add(layer.name + ".weight_packed",
-                    dense_geometry(dtype::i32, {rows, detail::ct::packed_words(columns, bits)}),
-                    [codes, w, element, bits] {
-                      auto const bytes = codes();
-                      return detail::ct::packed_rows(detail::code_view{element, w, bytes}, bits);
-                    });
-        output_.add_values(layer.name + ".weight_shape", dense_geometry(dtype::i64, {2}), std::vector{rows, columns});
-        break;
-      case ct_format::nvfp4_pack_quantized:
-      case ct_format::mxfp4_pack_quantized:
-        output_.add(layer.name + ".weight_packed", dense_geometry(dtype::u8, {rows, columns / 2}), codes);
-        break;
-      default:
-        dtype const type = layer.scheme.weight.is_float ? dtype::f8_e4m3 : dtype::i8;
-        output_.replace(layer.name + ".weight", dense_geometry(type, {rows, columns}), codes);
-    }
-  }
-
-  void add_scales(ct_layer const& layer, hf_encoding<B> const& e, partition const& groups) {
-    auto& device = model_.device();
-    bool const of_data = layer.scheme.weight.scaling != scale_rule::ratio;  // they are quantized themselves
-    dtype const type = !of_data ? dtype::f32 : layer.scheme.is_nvfp4() ? dtype::f8_e4m3 : dtype::u8;
-    auto const shape = layer.scheme.weight.strategy == ct_strategy::tensor
-                           ? dense_geometry(type, {1})
-                           : dense_geometry(type, {groups.groups[0], groups.groups[1]});
-    output_.add(layer.name + ".weight_scale", shape, [&e, &device, of_data] {
+    std::string const name = layer.name + ct_code_name(scheme);
+    auto const codes = [&e, &device, scheme, w] { return ct_codes(scheme, w, e.codes(device)); };
+    if (name.ends_with(".weight")) output_.replace(name, ct_code_shape(scheme, w), codes);
+    else output_.add(name, ct_code_shape(scheme, w), codes);
+    bool const of_data = scheme.weight.scaling != scale_rule::ratio;  // they are quantized themselves
+    output_.add(layer.name + ".weight_scale", ct_scale_shape(scheme, groups), [&e, &device, of_data] {
       return of_data ? e.block_scales(device) : hf_output<B>::bytes_of(e.scales());
     });
+    if (scheme.format == ct_format::pack_quantized)
+      output_.add_values(layer.name + ".weight_shape", dense_geometry(dtype::i64, {2}),
+                         std::vector{w.shape[0], w.shape[1]});
+    if (scheme.is_nvfp4())
+      add_scalar(layer.name + ".weight_global_scale", ct_global_scale(layer.name, "weight", e.tensor_scale()));
   }
 
   /// Of inputs whose scale is not of each call's data.
@@ -127,18 +105,8 @@ class ct_export {
       output_.notes().push_back(layer.name + ": its input was always zero in calibration; " +
                                 (global ? "its global scale, which would be infinite, is written as 1"
                                         : "loaders divide by input_scale, which is 0"));
-    if (global) add_scalar(layer.name + ".input_global_scale", reciprocal(layer, "input", scale));
+    if (global) add_scalar(layer.name + ".input_global_scale", ct_global_scale(layer.name, "input", scale));
     else add_scalar(layer.name + ".input_scale", scale);
-  }
-
-  /// Of zeros alone 1: all codes are zero then.
-  static float reciprocal(ct_layer const& layer, char const* what, float scale) {
-    if (scale == 0.0f) return 1.0f;
-    float const global = 1.0f / scale;
-    if (!fp::is_finite(global))
-      fail(error_id::format_amax, layer.name, ": the scale of its ", what, " is ", scale, ", and compressed-tensors ",
-           "holds the reciprocal, which float32 does not");
-    return global;
   }
 
   void add_scalar(std::string const& name, float value) {

@@ -28,6 +28,7 @@
 #include <string_view>
 
 #include "mixbit/io/hf_format.hpp"
+#include "mixbit/io/hf_operand.hpp"
 #include "mixbit/model/module.hpp"
 
 namespace mixbit {
@@ -181,14 +182,6 @@ void refuse_what_has_no_place(sequential_quantizer<B> const& q) {
     if (m.numerics().rotate || m.numerics().bias) refuse("form in this version for a rotation or a bias");
 }
 
-template <backend B>
-hf_operand operand_of(sequential_quantizer<B> const* q) {
-  hf_operand all;
-  if (q != nullptr && q->enabled())
-    for (auto const& m : q->members()) all.push_back(m.numerics());
-  return all;
-}
-
 /// Whole groups along the last axis: the package refuses others.
 inline void require_whole_groups(std::string const& module, ct_scheme const& s, geometry const& weight) {
   auto const& w = s.weight;
@@ -209,15 +202,15 @@ ct_module_form<B> ct_form_of(module_ref<B> const& module, recipe_quantizers<B>& 
          "compressed-tensors has no place for it");
   auto* const weight = recipe.find(quantizer_role::weight);
   auto* const input = recipe.find(quantizer_role::input);
-  hf_operand const w = detail::ct::operand_of(weight), in = detail::ct::operand_of(input);
+  hf_operand const w = detail::hf::operand_of(weight), in = detail::hf::operand_of(input);
   bool const is_matrix = module.weight.data != nullptr && module.layout.weight.apply(module.weight).rank == 2;
   if (!w.empty() && !is_matrix)
     fail(error_id::format_value, module.name, ": its weight is no matrix, and compressed-tensors holds matrices");
   auto const scheme = ct_scheme_of(w, in);
   if (!scheme)
     fail(error_id::format_value, module.name, ": compressed-tensors has no form in this version for weight ",
-         detail::hf::describe(w), " with input ", detail::hf::describe(in), "; it has for int8 and E4M3 per tensor and per ",
-         "channel, E4M3 in 2-D blocks, inputs alike, static or per token; int4 and int8 in groups of the last ",
+         detail::hf::describe(w), " with input ", detail::hf::describe(in), "; it has for int8 and E4M3 per tensor ",
+         "and per channel, E4M3 in 2-D blocks, inputs alike, static or per token; int4 and int8 in groups of the last ",
          "axis, and NVFP4, MXFP4 and MXFP8");
   detail::ct::require_whole_groups(module.name, *scheme, canonical_weight(module));
   return {*scheme, &weight->members().front(), in.empty() ? nullptr : &input->members().front()};
