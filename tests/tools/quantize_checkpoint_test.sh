@@ -46,6 +46,12 @@ done
 run '28 of 39' --model model --out again --preset W4A16_NVFP4_CFG --threads 1 --memory 64M
 same again/model.safetensors w4a16_nvfp4/model.safetensors
 
+# the other form, over an output in ModelOpt's
+run 'as pack-quantized' --model model --dry-run --preset INT8_WEIGHT_ONLY_CFG --to compressed-tensors
+run '28 of 39' --model model --out again --preset INT8_WEIGHT_ONLY_CFG --to compressed-tensors
+check "compressed-tensors' config" grep -qF '"quant_method": "compressed-tensors"' again/config.json
+check "ModelOpt's file is gone" test ! -e again/hf_quant_config.json
+
 # what is not a weight comes along, and an earlier output goes
 echo '{"a": 1}' >model/tokenizer.json
 mkdir -p model/sub model/empty && echo y >model/sub/config.json && touch model/pytorch_model.bin model/sub/a.onnx model/.hidden
@@ -74,6 +80,7 @@ run 'unchanged: an embedding' --model model --dry-run --preset INT8_WEIGHT_ONLY_
 check 'a dry run writes nothing' test ! -e o
 
 # wrong usage
+refused "--to 'gguf' is neither" --model model --out o --preset INT8_WEIGHT_ONLY_CFG --to gguf
 refused '--model DIR is needed' --out o --preset INT8_WEIGHT_ONLY_CFG
 refused '--out DIR is needed' --model model --preset INT8_WEIGHT_ONLY_CFG
 refused 'exactly one of --preset' --model model --out o

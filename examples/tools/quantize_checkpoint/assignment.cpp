@@ -147,7 +147,9 @@ class assigner {
       if (form.weight->needs_calibrator())
         fail(error_id::format_value, form.weight->name(), ": is calibrated by a histogram; take a format that ",
              "calibrates by max");
-      return {m.name, m.weight, form.format, form.weight->attributes(), label};
+      layer made{m.name, m.weight, form.format, form.weight->attributes(), label};
+      if (options_.to == "compressed-tensors") made.compressed = mixbit::ct_form_of(m, recipe).scheme;
+      return made;
     } catch (mixbit::error const& e) {
       fail(e.id(), label, ": ", e.message());
     }

@@ -14,10 +14,12 @@
 #include <vector>
 
 #include "assignment.hpp"
+#include "layer_tensors.hpp"
 #include "mixbit/autoquant/json.hpp"
 #include "mixbit/config/attribute_json.hpp"
 #include "mixbit/config/grouping_rule.hpp"
 #include "mixbit/core/executor.hpp"
+#include "mixbit/io/ct_loader_notes.hpp"
 #include "mixbit/io/folders.hpp"
 #include "mixbit/io/hf_config.hpp"
 #include "mixbit/io/hf_loader_notes.hpp"
@@ -59,8 +61,6 @@ std::unordered_map<layer const*, std::vector<layer const*>> fused_layers(std::ve
   return all;
 }
 
-mixbit::geometry scale_shape(layer const& l) { return mixbit::hf_scale_shape(l.format, l.groups(), false); }
-
 class job {
  public:
   explicit job(options const& o)
@@ -82,8 +82,7 @@ class job {
 
   void run() {
     for (auto const& note : made_.notes) std::printf("note: %s\n", note.c_str());
-    for (auto const& note : mixbit::hf_loader_notes(described(), unquantized()))
-      std::printf("note: %s\n", note.c_str());
+    for (auto const& note : loader_notes()) std::printf("note: %s\n", note.c_str());
     if (options_.dry_run) return show();
     write();
     summary();
@@ -105,23 +104,18 @@ class job {
   /// What the output holds, by name.
   std::vector<mixbit::named_geometry> tensors() const {
     std::vector<mixbit::named_geometry> all;
-    auto const scalar = mixbit::dense_geometry(mixbit::dtype::f32, std::span<std::int64_t const>{});
-    auto const add = [&](layer const& l, char const* name, mixbit::geometry const& shape) {
-      all.push_back({l.name + name, shape});
-      if (source_.tensors().contains(all.back().name) && all.back().name != l.name + ".weight")
-        mixbit::fail(mixbit::error_id::file_content, source_.tensors().label(), ": has a tensor ",
-                     mixbit::in_quotes(all.back().name), " already");
-    };
     for (auto const& name : names_) {
       auto const at = layer_of_.find(name);
       if (at == layer_of_.end()) {
         all.push_back({name, source_.tensors().at(name)});
         continue;
       }
-      layer const& l = *at->second;
-      add(l, ".weight", mixbit::hf_code_shape(l.format, l.weight));
-      add(l, ".weight_scale", scale_shape(l));
-      if (l.format.is_nvfp4()) add(l, ".weight_scale_2", scalar);
+      for (auto& t : layer_tensors{*at->second}.all()) {
+        if (source_.tensors().contains(t.name) && t.name != name)
+          mixbit::fail(mixbit::error_id::file_content, source_.tensors().label(), ": has a tensor ",
+                       mixbit::in_quotes(t.name), " already");
+        all.push_back(std::move(t));
+      }
     }
     std::sort(all.begin(), all.end(), [](auto const& a, auto const& b) { return a.name < b.name; });
     return all;
@@ -132,6 +126,20 @@ class job {
     for (auto const& l : made_.layers)
       all.push_back({l.name, l.format, l.weight, l.groups(), mixbit::site_kind::linear});
     return all;
+  }
+
+  std::vector<mixbit::ct_layer> compressed() const {
+    std::vector<mixbit::ct_layer> all;
+    for (auto const& l : made_.layers) all.push_back({l.name, *l.compressed, l.weight, mixbit::site_kind::linear});
+    return all;
+  }
+  bool to_compressed_tensors() const { return options_.to == "compressed-tensors"; }
+
+  std::vector<std::string> loader_notes() const {
+    if (!to_compressed_tensors()) return mixbit::hf_loader_notes(described(), unquantized());
+    std::vector<std::string> notes;  // fused layers share NVFP4's scale here, and there are no others of whole tensors
+    (void)mixbit::detail::ct::note_fused(compressed(), unquantized(), notes);
+    return notes;
   }
 
   /// Why a tensor stays as it is.
@@ -152,6 +160,10 @@ class job {
     return bytes;
   }
 
+  static std::string form_of(layer const& l) {
+    return std::string{l.compressed ? mixbit::name_of(l.compressed->format) : mixbit::name_of(l.format.algorithm)};
+  }
+
   void show() const {
     std::unordered_map<std::string, std::int64_t> out;
     for (auto const& shard : shards_)
@@ -161,10 +173,9 @@ class job {
       std::string what = "unchanged: " + why_kept(name);
       std::int64_t bytes = t.bytes();
       if (auto const at = layer_of_.find(name); at != layer_of_.end()) {
-        what = at->second->label + " as " + std::string{mixbit::name_of(at->second->format.algorithm)};
-        bytes = out.at(name) + out.at(at->second->name + ".weight_scale");
-        if (auto const second = out.find(at->second->name + ".weight_scale_2"); second != out.end())
-          bytes += second->second;
+        what = at->second->label + " as " + form_of(*at->second);
+        bytes = 0;
+        for (auto const& made : layer_tensors{*at->second}.all()) bytes += out.at(made.name);
       }
       std::printf("%-56s %-5s %-14s %12lld -> %12lld  %s\n", name.c_str(), std::string{mixbit::name_of(t.type)}.c_str(),
                   mixbit::to_string(t).c_str(), static_cast<long long>(t.bytes()), static_cast<long long>(bytes),
@@ -193,7 +204,7 @@ class job {
               std::to_string(fs::last_write_time(path).time_since_epoch().count()) + '\n';
     }
     for (auto const& l : made_.layers)
-      text += l.name + ' ' + std::string{mixbit::name_of(l.format.algorithm)} + ' ' +
+      text += l.name + ' ' + form_of(l) + ' ' +
               mixbit::attributes_to_json(l.attributes).dump() + '\n';
     return text;
   }
@@ -229,19 +240,23 @@ class job {
 
   void write_layer(partial_output& files, layer const& l, std::function<void(std::int64_t)> const& shown) {
     weight_rows rows{on_, l, source_.tensors().label(), options_.memory};
+    layer_tensors const made{l};
     if (l.format.is_nvfp4()) {
       rows.share_tensor_amax(shared_amax(l));
-      float const scale = rows.tensor_scale();
-      files.write(l.name + ".weight_scale_2", 0, std::as_bytes(std::span{&scale, 1}));
+      float const scale = second_scale(l, rows.tensor_scale());
+      files.write(made.second.name, 0, std::as_bytes(std::span{&scale, 1}));
     }
+    if (!made.shape.name.empty())
+      files.write(made.shape.name, 0, std::as_bytes(std::span{l.weight.shape.data(), 2}));
     std::int64_t const row_bytes = l.weight.bytes() / l.weight.shape[0];
     std::int64_t codes = 0, scales = 0;
     rows.encode([&](encoded_rows const& part) {
       auto const scale_bytes = part.scales.empty() ? std::as_bytes(std::span{part.block_scales})
                                                    : std::as_bytes(std::span{part.scales});
-      files.write(l.name + ".weight", codes, std::as_bytes(std::span{part.codes}));
-      files.write(l.name + ".weight_scale", scales, scale_bytes);
-      codes += static_cast<std::int64_t>(part.codes.size());
+      auto const code_bytes = codes_in_file(l, part);
+      files.write(made.codes.name, codes, std::as_bytes(std::span{code_bytes}));
+      files.write(made.scales.name, scales, scale_bytes);
+      codes += static_cast<std::int64_t>(code_bytes.size());
       scales += static_cast<std::int64_t>(scale_bytes.size());
       shown(part.first * row_bytes);
     });
@@ -250,18 +265,29 @@ class job {
   void publish(partial_output& files) {
     mixbit::staged_output out{options_.out};
     mixbit::remove_stale_shards(out, {});
-    auto const quant = mixbit::hf_quant_config(described(), exclude(), {}, {});
-    auto config = source_.config();
-    config["quantization_config"] = mixbit::hf_quantization_config(described(), quant);
     copy_others(out);
-    mixbit::write_json_file(out.path("config.json"), config, 4);
-    mixbit::write_json_file(out.path("hf_quant_config.json"), quant, 4);
+    write_configs(out);
     if (made_.plan) mixbit::write_json_file(out.path("plan.json"), mixbit::to_json(*made_.plan));
     else out.remove_stale("plan.json");
     if (shards_.size() > 1)
       mixbit::write_json_file(out.path("model.safetensors.index.json"), mixbit::shard_index(shards_));
     files.move_into(out);
     out.commit();
+  }
+
+  void write_configs(mixbit::staged_output& out) const {
+    auto config = source_.config();
+    if (to_compressed_tensors()) {
+      auto ignored = unquantized();
+      if (source_.is_tied()) ignored.emplace_back("lm_head");  // in no file, and never quantized here
+      config["quantization_config"] = mixbit::ct_quantization_config(compressed(), ignored);
+      out.remove_stale("hf_quant_config.json");
+    } else {
+      auto const quant = mixbit::hf_quant_config(described(), exclude(), {}, {});
+      config["quantization_config"] = mixbit::hf_quantization_config(described(), quant);
+      mixbit::write_json_file(out.path("hf_quant_config.json"), quant, 4);
+    }
+    mixbit::write_json_file(out.path("config.json"), config, 4);
   }
 
   /// Modules with a matrix, table or kernel that stays as it is.

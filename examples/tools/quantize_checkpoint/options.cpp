@@ -16,7 +16,8 @@ usage: quantize_checkpoint --model DIR --out DIR (--preset NAME | --config FILE 
                            --effective-bits X --formats A,B,..) [option...]
 
 Reads model.safetensors (or its shards) and config.json of a folder, whatever the model is, and writes the same
-checkpoint with its matrices quantized, in ModelOpt's unified form, which vLLM, TensorRT-LLM and SGLang read.
+checkpoint with its matrices quantized, in ModelOpt's unified form, which vLLM, TensorRT-LLM and SGLang read, or in
+compressed-tensors', which vLLM and transformers read.
 Embeddings, output heads, routers, norms and all that is not a matrix of float32, float16 or bfloat16 stay byte for
 byte. Weights stream from a memory map: memory does not grow with the checkpoint. Formats that quantize inputs with a
 static scale need data that runs through the model, and so do AWQ, GPTQ and the like: they are refused.
@@ -24,6 +25,7 @@ static scale need data that runs through the model, and so do AWQ, GPTQ and the 
   --model DIR          the unquantized checkpoint
   --out DIR            where to write; apart from --model. Files of the source that are neither weights nor config.json
                        (tokenizer and the like) are copied
+  --to FORM            modelopt (default) or compressed-tensors, which vLLM takes INT8 and INT4 in as well
   --preset NAME        one format for all: INT8_WEIGHT_ONLY_CFG, INT4_BLOCKWISE_WEIGHT_ONLY_CFG, W4A16_NVFP4_CFG,
                        MXFP8_DEFAULT_CFG, FP8_2D_BLOCKWISE_WEIGHT_ONLY_CFG, FP8_PER_CHANNEL_PER_TOKEN_CFG
   --config FILE        a quantize() config, as JSON
@@ -81,7 +83,8 @@ tools::known_options options_of(options& o) {
       o.formats.emplace_back(name);
     }
   };
-  return {{{"--model", text(o.model)}, {"--out", text(o.out)}, {"--preset", text(o.preset)},
+  return {{{"--model", text(o.model)}, {"--out", text(o.out)}, {"--to", text(o.to)},
+           {"--preset", text(o.preset)},
            {"--config", text(o.config)}, {"--plan", text(o.plan)}, {"--effective-bits", bits},
            {"--formats", formats}, {"--activations", text(o.activations)},
            {"--memory", [&o](auto const& option, auto const& v) { o.memory = bytes_from(option, v); }},
@@ -95,6 +98,8 @@ tools::known_options options_of(options& o) {
 void check_together(options const& o) {
   if (o.model.empty()) refuse("--model DIR is needed");
   if (o.out.empty() && !o.dry_run) refuse("--out DIR is needed");
+  if (o.to != "modelopt" && o.to != "compressed-tensors")
+    refuse("--to '" + o.to + "' is neither modelopt nor compressed-tensors");
   int const ways = !o.preset.empty() + !o.config.empty() + !o.plan.empty() + o.target.has_value();
   if (ways != 1) refuse("exactly one of --preset, --config, --plan and --effective-bits is needed");
   if (o.target && o.formats.empty()) refuse("--effective-bits needs --formats to choose from");

@@ -14,7 +14,7 @@ extern char const* const usage_text;
 
 struct options {
   bool help = false, dry_run = false;
-  std::string model, out;
+  std::string model, out, to = "modelopt";
   std::string preset, config, plan;                 ///< one of these,
   std::optional<mixbit::effective_bits> target;     ///< or this with
   std::vector<std::string> formats;

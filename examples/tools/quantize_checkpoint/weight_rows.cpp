@@ -111,7 +111,7 @@ void weight_rows::encode(std::function<void(encoded_rows const&)> const& take) {
   each_chunk([&](std::int64_t first, const_tensor_ref const& x) {
     auto q = quantizer(x);
     mixbit::hf_encoding<device> encoding{device_, q, x, q.grouping(x)};
-    encoded_rows out{first, {}, {}, {}};
+    encoded_rows out{first, {}, {}, {}, x.shape[0]};
     if (mixbit::is_two_level(q.numerics().how.scaling)) encoding.take_tensor_amax(tensor_amax());
     if (q.numerics().how.scaling == mixbit::scale_rule::ratio) out.scales = encoding.scales();
     auto parts = encoding.encode(device_);

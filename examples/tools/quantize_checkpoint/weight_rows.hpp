@@ -5,9 +5,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "mixbit/io/ct_form.hpp"
 #include "mixbit/io/hf_encoding.hpp"
 #include "mixbit/io/hf_format.hpp"
 #include "mixbit/quantizer/tensor_quantizer.hpp"
@@ -22,8 +24,9 @@ struct layer {
   std::string name;
   mixbit::const_tensor_ref weight;
   mixbit::hf_format format;
-  mixbit::quantizer_attribute_config attributes;  ///< of its weight quantizer
-  std::string label;                              ///< what the user calls the format
+  mixbit::quantizer_attribute_config attributes;     ///< of its weight quantizer
+  std::string label;                                 ///< what the user calls the format
+  std::optional<mixbit::ct_scheme> compressed = {};  ///< of compressed-tensors' form; none: ModelOpt's
 
   mixbit::partition groups() const;
 };
@@ -33,6 +36,7 @@ struct encoded_rows {
   std::int64_t first = 0;
   std::vector<std::uint8_t> codes, block_scales;
   std::vector<float> scales;
+  std::int64_t rows = 0;
 };
 
 class weight_rows {

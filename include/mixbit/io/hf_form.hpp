@@ -21,6 +21,7 @@
 #include "mixbit/autoquant/search.hpp"
 #include "mixbit/io/hf_format.hpp"
 #include "mixbit/io/hf_kv_cache.hpp"
+#include "mixbit/io/hf_operand.hpp"
 #include "mixbit/model/model.hpp"
 #include "mixbit/model/quantize.hpp"
 
@@ -63,15 +64,6 @@ void refuse_others(recipe_quantizers<B>& recipe, sequential_quantizer<B> const* 
     if (q.enabled() && &q != one && &q != other)
       fail(error_id::format_value, q.path(), ": no Hugging Face form exists for this quantizer in this version; ",
            "disable it to export");
-}
-
-/// Of a quantizer that is off, nothing.
-template <backend B>
-hf_operand operand_of(sequential_quantizer<B> const* q) {
-  hf_operand all;
-  if (q != nullptr && q->enabled())
-    for (auto const& m : q->members()) all.push_back(m.numerics());
-  return all;
 }
 
 template <backend B>

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <deque>
 #include <string>
 #include <vector>
 
@@ -34,8 +35,17 @@ void require_one_pre_quant_scale(model<B>& m, std::vector<hf_layer> const& layer
              "; loaders that fuse them take one for both, and share_state makes it one");
 }
 
-/// A line for each layer whose tensor-level scale differs from its group's first. Groups of several formats have their
-/// own (note_fused); single 2-D blocks theirs (hf_export_options::share_fused_blocks).
+/// A line for each layer whose tensor-level scale differs from its group's first.
+template <backend B>
+void note_unshared(model<B>& m, std::vector<layer_group> const& groups, std::vector<std::string>& notes) {
+  for (auto const& group : unshared_groups(m, groups, {true, true, false}))
+    for (auto const& d : group.differences)
+      notes.push_back(d.text() + "; loaders that fuse them take the larger scale for both, " +
+                      (d.is_format() ? "and share_state needs one format to make it one" : "share_state makes it one"));
+}
+
+/// The same of all fused layers. Groups of several formats have their own line (note_fused); single 2-D blocks theirs
+/// (hf_export_options::share_fused_blocks).
 template <backend B>
 void note_unshared(model<B>& m, std::vector<hf_layer> const& layers, std::vector<std::string>& notes) {
   std::vector<layer_group> groups;
@@ -47,19 +57,14 @@ void note_unshared(model<B>& m, std::vector<hf_layer> const& layers, std::vector
       if (layers[i].format == first && has_whole) group.push_back(layers[i].name);
     if (group.size() == members.size()) groups.push_back(std::move(group));
   }
-  for (auto const& group : unshared_groups(m, groups, {true, true, false}))
-    for (auto const& d : group.differences)
-      notes.push_back(d.text() + "; loaders that fuse them take the larger scale for both, " +
-                      (d.is_format() ? "and share_state needs one format to make it one" : "share_state makes it one"));
+  note_unshared(m, groups, notes);
 }
 
 /// Fused layers that are a single 2-D block each: their amaxes become the largest where `share` says so, else a line
-/// says that they are not (hf_export_options::share_fused_blocks). Returns those that have changed.
+/// says that they are not (hf_export_options::share_fused_blocks).
 template <backend B>
-std::vector<std::size_t> share_single_blocks(std::vector<hf_layer> const& layers,
-                                             std::vector<hf_encoding<B>>& encodings, bool share,
-                                             std::vector<std::string>& notes) {
-  std::vector<std::size_t> changed;
+void share_single_blocks(std::vector<hf_layer> const& layers, std::deque<hf_encoding<B>>& encodings, bool share,
+                         std::vector<std::string>& notes) {
   for (auto const& group : fused_groups(layers)) {
     float largest = 0;
     bool const single = std::all_of(group.begin(), group.end(), [&](std::size_t i) {
@@ -72,12 +77,9 @@ std::vector<std::size_t> share_single_blocks(std::vector<hf_layer> const& layers
       notes.push_back(layers[i].name +
                       (share ? ": its one block takes the scale of the layers that it is fused with"
                              : ": its one block keeps its own scale; a loader that fuses it needs share_fused_blocks"));
-      if (!share) continue;
-      encodings[i].take_amax(largest);
-      changed.push_back(i);
+      if (share) encodings[i].take_amax(largest);
     }
   }
-  return changed;
 }
 
 }  // namespace mixbit::detail::hf
