@@ -17,7 +17,7 @@ namespace {
 
 std::string const int4 = "INT4", int8 = "INT8", none = "NONE";
 
-/// A chain of four layers, searched, whose "loss" is a function of what each layer runs: interaction as a test needs it.
+/// A chain of four layers, searched, whose "loss" is a function of what each layer runs: interaction as needed.
 struct rigged {
   named_chain net{{"a", "b", "c", "d"}};
   model<cpu_backend> m{net};
@@ -27,7 +27,8 @@ struct rigged {
 
   rigged() { s.run(net.steps()); }
   static search_options options() {
-    search_options o{.formats = {preset("INT4_BLOCKWISE_WEIGHT_ONLY_CFG"), preset("INT8_DEFAULT_CFG")}, .target = 16.0};
+    search_options o{.formats = {preset("INT4_BLOCKWISE_WEIGHT_ONLY_CFG"), preset("INT8_DEFAULT_CFG")},
+                     .target = 16.0};
     o.cost = cost_model::modelopt;
     return o;
   }
@@ -58,7 +59,9 @@ bool has(std::string const& text, Parts const&... parts) {
 }
 
 /// Of one layer: what INT4, INT8 and nothing cost it.
-double one(std::string const& recipe, double at4, double at8) { return recipe == int4 ? at4 : recipe == int8 ? at8 : 0; }
+double one(std::string const& recipe, double at4, double at8) {
+  return recipe == int4 ? at4 : recipe == int8 ? at8 : 0;
+}
 
 }  // namespace
 

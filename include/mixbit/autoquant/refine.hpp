@@ -202,7 +202,8 @@ class refinement {
 template <backend B>
 refined_choice refine(search<B>& s, allocation const& chosen, search_steps const& steps,
                       std::function<double()> const& evaluate, refine_options const& options = {}) {
-  if (options.rounds < 1) fail(error_id::search_input, "refine_options.rounds is ", options.rounds, "; it is 1 or more");
+  if (options.rounds < 1)
+    fail(error_id::search_input, "refine_options.rounds is ", options.rounds, "; it is 1 or more");
   if (!evaluate) fail(error_id::search_no_data, "refine needs a function that evaluates the model");
   detail::require_within_budget(s.stats(), chosen);
   return detail::refinement<B>{s, steps, evaluate, options}.run(chosen);
@@ -216,8 +217,8 @@ inline std::string to_text(refined_choice const& r) {
   for (auto const& a : r.attempts)
     out << "refine: round " << a.round << ": " << a.changed << " of " << a.choice.choice.size()
         << " groups changed, predicted " << a.predicted << ", measured " << a.measured << (a.kept ? ": kept\n" : "\n");
-  out << "refine: " << r.before << " -> " << r.measured << " in " << r.rounds << (r.rounds == 1 ? " round; " : " rounds; ")
-      << r.ended << '\n';
+  out << "refine: " << r.before << " -> " << r.measured << " in " << r.rounds
+      << (r.rounds == 1 ? " round; " : " rounds; ") << r.ended << '\n';
   for (auto const& note : r.notes) out << note << '\n';
   return out.str();
 }

@@ -118,9 +118,9 @@ class search {
 
   /// What each other format of one group, all other groups as chosen, adds to what is measured: the divergence from the
   /// unquantized model (kl_div) or the metric (degradation). The chosen formats have 0, and below 0 is better. stats()
-  /// stay, and the model afterwards runs what it ran before, whatever is thrown: what apply() throws, `search_input` for
-  /// gradient, which measures distances from where the model is and finds nothing better than that, `search_no_data`
-  /// for steps or callbacks that are missing, and what they throw.
+  /// stay, and the model afterwards runs what it ran before. Throws what apply() throws, `search_input` for gradient,
+  /// whose distances from where the model is find nothing better, `search_no_data` for steps or callbacks that are
+  /// missing, and what they throw.
   candidate_stats scores_around(allocation const& chosen, search_steps const& steps, score_method method) {
     if (method == score_method::gradient)
       fail(error_id::search_input, "gradient scores say nothing of what is better than a choice; take kl_div or ",
