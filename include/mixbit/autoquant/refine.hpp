@@ -7,8 +7,8 @@
 //
 // A round scores what each other format of one group changes (search::scores_around), solves exactly for the least
 // predicted sum under the same budget, and has the user measure the model that this gives. Changes that are right alone
-// may not add up, so it is solved again for at most half as many changed groups, and so on down to one; the best measured
-// is where the next round begins. It ends when nothing better is predicted, or nothing predicted measures better.
+// may not add up, so it is solved again for at most half as many changed groups, and so on down to one; the best
+// measured is where the next round begins. It ends when nothing better is predicted, or nothing predicted measures so.
 #pragma once
 
 #include <algorithm>
@@ -125,7 +125,7 @@ class refinement {
     made_.best = chosen;
     made_.before = made_.measured = measure(chosen);
     if (!std::isfinite(made_.before))
-      fail(error_id::search_input, "the choice to refine measures ", made_.before, "; there is nothing to compare with");
+      fail(error_id::search_input, "the choice to refine measures ", made_.before, "; nothing compares with that");
     tried_.insert(chosen.choice);
     made_.ended = "the round limit of " + std::to_string(options_.rounds) + " was reached";
     while (made_.rounds < options_.rounds && improve()) {}
@@ -155,7 +155,8 @@ class refinement {
       better = attempt(from, solved, changed) || better;
       most = changed > 2 ? std::max(2, changed / 2) : changed - 1;
     }
-    if (!better) made_.ended = any ? "nothing that was predicted better measured better" : "nothing better is predicted";
+    if (!better)
+      made_.ended = any ? "nothing that was predicted better measured better" : "nothing better is predicted";
     return better;
   }
 
@@ -177,8 +178,8 @@ class refinement {
     for (auto const& g : around)
       for (auto const& c : g.candidates)
         if (g.is_open() && !std::isfinite(c.score))
-          made_.notes.push_back(concat("refine: round ", made_.rounds, ": ", g.name, ": ", c.format, " scores ", c.score,
-                                       " around the choice and was left out"));
+          made_.notes.push_back(concat("refine: round ", made_.rounds, ": ", g.name, ": ", c.format, " scores ",
+                                       c.score, " around the choice and was left out"));
   }
 
   search<B>& search_;
@@ -192,7 +193,7 @@ class refinement {
 }  // namespace detail
 
 /// Refines a choice that the search has made, and leaves the model running the best that was measured: never worse than
-/// the choice itself. `evaluate` measures the model as it is; lower is better, and what is not a number is never better.
+/// the choice itself. `evaluate` measures the model as it is; lower is better, and what is not a number never is.
 /// `steps` has the scoring steps and, by method, `metric` or `logits` (with `logits_from`, where the host has it).
 /// Budget and candidates are the search's, and so is what it scored: stats() stay.
 ///
