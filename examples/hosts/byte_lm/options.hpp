@@ -38,7 +38,7 @@ inline constexpr char const* usage_text =
   --method WHICH         how sensitivity is measured: gradient (default), one forward and backward a step; or kl_div, a
                          forward for each format of each group, and no backward
   --refine N             after the search, N rounds at most that measure the divergence from the unquantized model around
-                         the choice, on the score windows, and keep the best measured; each is as long as kl_div's scores
+                         the choice, on the score windows, and keep the best measured; each takes as long as kl_div
   --dry-run              print what a search would do - rules, groups, costs, range, forwards, memory - and end without
                          a forward or a file; --out is not needed
   --checkpoint DIR       where the search keeps what is done, after each recipe and each step: killed, it goes on there,
