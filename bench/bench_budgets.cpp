@@ -104,7 +104,8 @@ void table(golden::lm_model& lm, mixbit::json_document const& runs, bool json) {
   auto const steps = byte_lm::search_steps(lm.host, lm.score, count, lm.score, count);
   s.run(steps);
   if (!json)
-    std::puts("| bits | ModelOpt's | plain | refined | divergence on score windows | rounds |\n|---|---|---|---|---|---|");
+    std::puts("| bits | ModelOpt's | plain | refined | divergence on score windows | rounds |\n"
+              "|---|---|---|---|---|---|");
   for (double const bits : {4.8, 6.0, 8.0, 11.0}) {
     auto const chosen = s.choose(bits);
     s.apply(chosen);

@@ -37,8 +37,8 @@ inline constexpr char const* usage_text =
   --plan FILE            a plan.json: apply it instead of searching
   --method WHICH         how sensitivity is measured: gradient (default), one forward and backward a step; or kl_div, a
                          forward for each format of each group, and no backward
-  --refine N             after the search, N rounds at most that measure the divergence from the unquantized model around
-                         the choice, on the score windows, and keep the best measured; each takes as long as kl_div
+  --refine N             after the search, N rounds at most that measure the divergence from the unquantized model
+                         around the choice, on the score windows, and keep the best; each takes as long as kl_div
   --dry-run              print what a search would do - rules, groups, costs, range, forwards, memory - and end without
                          a forward or a file; --out is not needed
   --checkpoint DIR       where the search keeps what is done, after each recipe and each step: killed, it goes on there,
