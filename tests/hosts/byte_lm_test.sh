@@ -83,13 +83,19 @@ check "--dry-run needs no --out, and counts kl_div's forwards" \
   grep -q '^forwards: 1 to calibrate, 52 to score by kl_div$' "$work/log"
 "$bin" "${search[@]}" --effective-bits 6.0 --method kl_div --out "$work/kl" >/dev/null 2>&1
 check "kl_div searches too" grep -q '"method": "kl_div"' "$work/kl/manifest.json"
+"$bin" "${search[@]}" --effective-bits 5.5 --refine 2 --out "$work/r" >"$work/log" 2>&1
+check "--refine prints what it tried" grep -qE '^refine: round 1: [0-9]+ of 17 groups changed, predicted -' "$work/log"
+check "--refine never ends worse" awk '/^refine: [0-9.e-]+ -> /{ok = $4 <= $2} END {exit !ok}' "$work/log"
+check "--refine is in the plan" grep -q 'refined in [12] round(s): the divergence' "$work/r/plan.json"
+"$bin" "${model[@]}" --calib-steps 1 --plan "$work/r/plan.json" --out "$work/c" >/dev/null 2>&1
+check "the refined plan gives the refined model" cmp "$work/r/quantizers.json" "$work/c/quantizers.json"
 "$bin" "${model[@]}" "${quick[@]}" --effective-bits 9 --formats all-layers:FP8_DEFAULT_CFG,all-layers:INT8_DEFAULT_CFG \
   --dry-run >"$work/log" 2>&1
 check "all-layers: makes formats of their own" grep -q "format 'CUSTOM_1(effective-bits: 8.0)'" "$work/log"
 "$bin" --help >"$work/help"
 check "--help succeeds" test $? -eq 0
 for option in model out text windows formats effective-bits preset plan method disabled-layers calib-steps score-steps \
-  calib-from numerics cost threads algorithm dry-run checkpoint; do
+  calib-from numerics cost threads algorithm dry-run checkpoint refine; do
   check "--help names --$option" grep -q -- "--$option " "$work/help"
 done
 
@@ -135,6 +141,8 @@ refused "5 to 16 bits" "${search[@]}" "${out[@]}" --effective-bits 3
 refused "--calib-steps '0'" "${model[@]}" "${out[@]}" "${preset[@]}" --calib-steps 0
 refused "--calib-steps 99" "${model[@]}" "${out[@]}" "${preset[@]}" --calib-steps 99
 refused "--score-steps 99" "${model[@]}" "${out[@]}" --formats FP8_DEFAULT_CFG --effective-bits 8 --score-steps 99
+refused "--refine '0'" "${search[@]}" "${out[@]}" "${budget[@]}" --refine 0
+refused "--refine belongs to a search" "${model[@]}" "${out[@]}" "${preset[@]}" --refine 1
 refused "--threads '0'" "${search[@]}" "${out[@]}" "${budget[@]}" --threads 0
 refused "--threads '1000000'" "${search[@]}" "${out[@]}" "${budget[@]}" --threads 1000000
 refused "gradient or kl_div" "${search[@]}" "${out[@]}" "${budget[@]}" --method guess

@@ -37,6 +37,8 @@ inline constexpr char const* usage_text =
   --plan FILE            a plan.json: apply it instead of searching
   --method WHICH         how sensitivity is measured: gradient (default), one forward and backward a step; or kl_div, a
                          forward for each format of each group, and no backward
+  --refine N             after the search, N rounds at most that measure the divergence from the unquantized model
+                         around the choice, on the score windows, and keep the best; each takes as long as kl_div
   --dry-run              print what a search would do - rules, groups, costs, range, forwards, memory - and end without
                          a forward or a file; --out is not needed
   --checkpoint DIR       where the search keeps what is done, after each recipe and each step: killed, it goes on there,
@@ -65,7 +67,7 @@ struct options {
   std::vector<std::string> formats, disabled_layers, preset;
   std::optional<std::string> effective_bits;
   std::string method = "gradient", numerics = "stored", cost = "exact", calib_from;
-  std::optional<int> calib_steps, score_steps, threads;
+  std::optional<int> calib_steps, score_steps, threads, refine;
 
   bool searches() const { return preset.empty() && plan.empty(); }
 };
@@ -118,7 +120,7 @@ inline void check_together(options const& o, std::map<std::string, bool> const& 
   }
   for (char const* option :
        {"--formats", "--effective-bits", "--checkpoint", "--disabled-layers", "--score-steps", "--method", "--cost",
-        "--dry-run"})
+        "--refine", "--dry-run"})
     if (given.contains(option)) refuse(std::string{option} + " belongs to a search and contradicts " + instead);
 }
 
@@ -157,6 +159,7 @@ inline options parse_options(int count, char const* const* arguments) {
       {"--calib-from", choice(o.calib_from, {"score", "calibration"})},
       {"--numerics", choice(o.numerics, {"stored", "modelopt"})},
       {"--cost", choice(o.cost, {"exact", "modelopt"})},
+      {"--refine", number(o.refine, 1000)},
       {"--threads", number(o.threads, 1024)},
   };
   std::map<std::string, bool> given;

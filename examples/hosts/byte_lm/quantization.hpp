@@ -13,6 +13,7 @@
 #include "checkpoint.hpp"
 #include "inputs.hpp"
 #include "mixbit/adapters/eigen_linalg.hpp"
+#include "mixbit/autoquant/refine.hpp"
 #include "mixbit/io/hf_form.hpp"
 #include "mixbit/mixbit.hpp"
 #include "outputs.hpp"
@@ -156,14 +157,50 @@ class job {
     steps.progress = [&](std::string_view phase, int done, int total) { bar.show(phase, done, total); };
     search.run(steps);
     print_notes(search.notes());
-    auto const chosen = search.choose(search.options().target);
+    auto chosen = search.choose(search.options().target);
     search.apply(chosen);
+    std::vector<std::string> notes;
+    if (options_.refine) refine(steps, chosen, notes);
     double const seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     plan_ = search.plan(chosen);
+    plan_.notes.insert(plan_.notes.end(), notes.begin(), notes.end());
     print_table(search.stats());
     std::printf("searched %zu groups in %.3f s; %.4f effective bits of %s, score %.6e (%s)\n", search.stats().size(),
                 seconds, chosen.bits_per_element, options_.effective_bits->c_str(), chosen.score,
                 chosen.optimal ? "proven least" : "best found");
+  }
+
+  /// Around the choice, on the score windows alone: the validation windows are for what comes out.
+  void refine(mixbit::search_steps const& steps, mixbit::allocation& chosen, std::vector<std::string>& notes) {
+    std::printf("refine: measured is the divergence from the unquantized model on the score windows, in nats\n");
+    auto const found = mixbit::refine(*search_, chosen, steps, divergence(),
+                                      {.method = mixbit::score_method::kl_div, .rounds = *options_.refine});
+    std::fputs(to_text(found).c_str(), stdout);
+    chosen = found.best;
+    notes = found.notes;
+    notes.push_back(mixbit::detail::concat("refined in ", found.rounds, " round(s): the divergence from the ",
+                                           "unquantized model on the score windows went from ", found.before, " to ",
+                                           found.measured, " nats"));
+  }
+
+  /// What measures the model as it is by its score windows' logits, beside those of the model without quantization.
+  std::function<double()> divergence() {
+    auto const rows = [this](int i) {
+      matrix const y = model_.logits(data_.score[index_of(i)].inputs());
+      return mixbit::logit_rows{{y.data(), y.data() + y.size()}, y.cols()};
+    };
+    std::vector<mixbit::logit_rows> reference;
+    {
+      mixbit::active_recipes<backend> unquantized{search_->shared_sites()};
+      unquantized.activate_all([](auto const& s) { return mixbit::unquantized_index(s); });
+      for (int i = 0; i < score_steps_; ++i) reference.push_back(rows(i));
+    }
+    return [rows, reference = std::move(reference)] {
+      double sum = 0;
+      for (std::size_t i = 0; i < reference.size(); ++i)
+        sum += mixbit::kl_divergence(reference[i], rows(static_cast<int>(i)));
+      return sum;
+    };
   }
 
   static void print_notes(std::vector<std::string> const& notes) {

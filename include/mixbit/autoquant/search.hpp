@@ -116,6 +116,30 @@ class search {
     }
   }
 
+  /// What each other format of one group, all other groups as chosen, adds to what is measured: the divergence from the
+  /// unquantized model (kl_div) or the metric (degradation). The chosen formats have 0, and below 0 is better. stats()
+  /// stay, and the model afterwards runs what it ran before. Throws what apply() throws, `search_input` for gradient,
+  /// whose distances from where the model is find nothing better, `search_no_data` for steps or callbacks that are
+  /// missing, and what they throw.
+  candidate_stats scores_around(allocation const& chosen, search_steps const& steps, score_method method) {
+    if (method == score_method::gradient)
+      fail(error_id::search_input, "gradient scores say nothing of what is better than a choice; take kl_div or ",
+           "degradation around it");
+    require_scoring(steps, method);
+    active_recipes<B> const before{shared_sites()};
+    apply(chosen);
+    auto around = plan_.stats;
+    one_group_scores<B>{model_, plan_, searched_, chosen.choice}.run(method, steps, nullptr, around);
+    return around;
+  }
+
+  /// The sites of what is searched: autoquant/active_recipes.hpp puts back what they run.
+  std::vector<std::shared_ptr<site<B>>> shared_sites() const {
+    std::vector<std::shared_ptr<site<B>>> sites;
+    for (auto const& m : searched_) sites.push_back(m.slots->shared_site());
+    return sites;
+  }
+
   quantization_plan plan(allocation chosen) const {
     auto made = make_plan(plan_.stats, plan_.formats, std::move(chosen), plan_.cost_name, notes_);
     made.method = name_of(options_.method);
@@ -132,14 +156,17 @@ class search {
   }
 
   void require_steps(search_steps const& steps) const {
-    bool const given = options_.method == score_method::gradient ? bool(steps.score)
-                       : options_.method == score_method::kl_div ? bool(steps.logits)
-                                                                 : bool(steps.metric);
-    constexpr char const* names[] = {"score", "logits", "metric"};
-    if (has_choice() && (steps.scoring <= 0 || !given))
-      fail(error_id::search_no_data, "a search by ", name_of(options_.method), " needs at least one scoring step and ",
-           "search_steps.", names[static_cast<int>(options_.method)]);
+    if (has_choice()) require_scoring(steps, options_.method);
     require_calibration_steps(steps);
+  }
+  static void require_scoring(search_steps const& steps, score_method method) {
+    bool const given = method == score_method::gradient ? bool(steps.score)
+                       : method == score_method::kl_div ? bool(steps.logits)
+                                                        : bool(steps.metric);
+    constexpr char const* names[] = {"score", "logits", "metric"};
+    if (steps.scoring <= 0 || !given)
+      fail(error_id::search_no_data, "scores by ", name_of(method), " need at least one scoring step and ",
+           "search_steps.", names[static_cast<int>(method)]);
   }
 
   void score(search_steps const& steps, candidate_stats& stats) {

@@ -1,0 +1,227 @@
+// After the pick: a search scores each group with the others unquantized, and a mix is run with all of them. refine()
+// measures around a chosen point, the other layers quantized as chosen, and repairs what that shows.
+//
+//   auto steps = ...;  steps.metric = [&](int i) { return loss_of_batch(i); };
+//   auto const refined = mixbit::refine(s, s.choose(4.8), steps, [&] { return loss(); }, {.rounds = 4});
+//   std::cout << to_text(refined);  auto plan = s.plan(refined.best);
+//
+// A round scores what each other format of one group changes (search::scores_around), solves exactly for the least
+// predicted sum under the same budget, and has the user measure the model that this gives. Changes that are right alone
+// may not add up, so it is solved again for at most half as many changed groups, and so on down to one; the best
+// measured is where the next round begins. It ends when nothing better is predicted, or nothing predicted measures so.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <set>
+#include <sstream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "mixbit/autoquant/active_recipes.hpp"
+#include "mixbit/autoquant/search.hpp"
+#include "mixbit/autoquant/solver_budgets.hpp"
+
+namespace mixbit {
+
+struct refine_options {
+  score_method method = score_method::degradation;  ///< or kl_div
+  int rounds = 8;  ///< at most; each measures every candidate of every group once a scoring step
+  solver::limits limits = solver::budgets_limits;
+};
+
+/// A choice that was tried.
+struct refine_attempt {
+  int round = 0;          ///< from 1
+  int changed = 0;        ///< groups that differ from the best before
+  double predicted = 0;   ///< the sum of its scores around that, over all scoring steps; below 0
+  double measured = 0;    ///< by the user's evaluation
+  bool kept = false;      ///< the best measured so far, from here on
+  bool proven = true;     ///< is no choice of so many changes predicted better? Else a limit stopped the solver
+  allocation choice = {};
+};
+
+struct refined_choice {
+  allocation best;            ///< `score` is its sum of the search's own scores, `bound` theirs still
+  double before = 0;          ///< the first choice, measured
+  double measured = 0;        ///< the best
+  int rounds = 0;             ///< that scored
+  std::string ended;          ///< why there was no further one
+  std::vector<refine_attempt> attempts = {};
+  std::vector<std::string> notes = {};  ///< what was left out
+};
+
+namespace detail {
+
+inline int changes_between(std::vector<int> const& a, std::vector<int> const& b) {
+  int n = 0;
+  for (std::size_t g = 0; g < a.size(); ++g) n += a[g] != b[g];
+  return n;
+}
+
+/// Another choice under the budget of `like`, with what the search says of it.
+inline allocation with_choice(candidate_stats const& stats, allocation const& like, std::vector<int> choice) {
+  allocation made = like;
+  made.choice = std::move(choice);
+  made.bits = 0;
+  made.score = 0;
+  for (std::size_t g = 0; g < stats.size(); ++g) {
+    auto const& c = stats[g].candidates[static_cast<std::size_t>(made.choice[g])];
+    made.bits += weighted(stats[g], c.bits, like.unit);
+    made.score += c.score;
+  }
+  made.bits_per_element = bits_per_element(made.bits, weighted_elements(stats));
+  if (made.choice == like.choice) return like;
+  made.gap = std::max(0.0, made.score - made.bound);
+  made.optimal = false;
+  return made;
+}
+
+/// Throws `search_input` for a choice that is over its budget, or whose costs are not these statistics'.
+inline void require_within_budget(candidate_stats const& stats, allocation const& chosen) {
+  require_choice(stats, chosen);
+  if (chosen.unit != cost_unit(stats))
+    fail(error_id::search_input, "the choice counts 1/", chosen.unit, " bits, and the search 1/", cost_unit(stats));
+  std::int64_t bits = 0;
+  for (std::size_t g = 0; g < stats.size(); ++g)
+    bits += weighted(stats[g], stats[g].candidates[static_cast<std::size_t>(chosen.choice[g])].bits, chosen.unit);
+  if (bits > chosen.budget)
+    fail(error_id::search_input, "the choice to refine costs ", bits, ", over its budget of ", chosen.budget,
+         "; refine what choose() gave");
+}
+
+/// The least predicted sum with at most `most` groups changed. Candidates whose score is not finite are left out.
+inline solver::budgets_solution predicted_best(candidate_stats const& around, allocation const& from, int most,
+                                               solver::limits const& limits) {
+  solver::budgets_problem problem{{from.budget, most}};
+  std::vector<std::vector<int>> candidates(around.size());
+  for (std::size_t g = 0; g < around.size(); ++g) {
+    for (std::size_t k = 0; k < around[g].candidates.size(); ++k) {
+      auto const& c = around[g].candidates[k];
+      bool const same = from.choice[g] == static_cast<int>(k);
+      if (!same && !std::isfinite(c.score)) continue;
+      problem.add_candidate(around[g].is_open() ? c.score : 0, {weighted(around[g], c.bits, from.unit), !same});
+      candidates[g].push_back(static_cast<int>(k));
+    }
+    problem.end_group();
+  }
+  auto best = solver::solve(problem, limits);
+  for (std::size_t g = 0; g < around.size(); ++g)
+    best.choice[g] = candidates[g][static_cast<std::size_t>(best.choice[g])];
+  return best;
+}
+
+template <backend B>
+class refinement {
+ public:
+  refinement(search<B>& s, search_steps const& steps, std::function<double()> const& evaluate,
+             refine_options const& options)
+      : search_{s}, steps_{steps}, evaluate_{evaluate}, options_{options} {}
+
+  refined_choice run(allocation const& chosen) {
+    active_recipes<B> change{search_.shared_sites()};
+    made_.best = chosen;
+    made_.before = made_.measured = measure(chosen);
+    if (!std::isfinite(made_.before))
+      fail(error_id::search_input, "the choice to refine measures ", made_.before, "; nothing compares with that");
+    tried_.insert(chosen.choice);
+    made_.ended = "the round limit of " + std::to_string(options_.rounds) + " was reached";
+    while (made_.rounds < options_.rounds && improve()) {}
+    search_.apply(made_.best);
+    change.commit();
+    return std::move(made_);
+  }
+
+ private:
+  double measure(allocation const& choice) {
+    search_.apply(choice);
+    return evaluate_();
+  }
+
+  /// One round; false where it found nothing better.
+  bool improve() {
+    ++made_.rounds;
+    allocation const from = made_.best;
+    auto const around = search_.scores_around(from, steps_, options_.method);
+    note_left_out(around);
+    bool any = false, better = false;
+    for (int most = static_cast<int>(around.size()); most > 0;) {
+      auto const solved = predicted_best(around, from, most, options_.limits);
+      int const changed = changes_between(solved.choice, from.choice);
+      if (changed == 0 || !(solved.score < 0)) break;
+      any = true;
+      better = attempt(from, solved, changed) || better;
+      most = changed > 2 ? std::max(2, changed / 2) : changed - 1;
+    }
+    if (!better)
+      made_.ended = any ? "nothing that was predicted better measured better" : "nothing better is predicted";
+    return better;
+  }
+
+  bool attempt(allocation const& from, solver::budgets_solution const& solved, int changed) {
+    if (!tried_.insert(solved.choice).second) return false;
+    refine_attempt a{made_.rounds, changed, solved.score, 0, false, solved.optimal,
+                     with_choice(search_.stats(), from, solved.choice)};
+    a.measured = measure(a.choice);
+    a.kept = a.measured < made_.measured;
+    if (a.kept) {
+      made_.best = a.choice;
+      made_.measured = a.measured;
+    }
+    made_.attempts.push_back(std::move(a));
+    return made_.attempts.back().kept;
+  }
+
+  void note_left_out(candidate_stats const& around) {
+    for (auto const& g : around)
+      for (auto const& c : g.candidates)
+        if (g.is_open() && !std::isfinite(c.score))
+          made_.notes.push_back(concat("refine: round ", made_.rounds, ": ", g.name, ": ", c.format, " scores ",
+                                       c.score, " around the choice and was left out"));
+  }
+
+  search<B>& search_;
+  search_steps const& steps_;
+  std::function<double()> const& evaluate_;
+  refine_options const& options_;
+  refined_choice made_;
+  std::set<std::vector<int>> tried_;
+};
+
+}  // namespace detail
+
+/// Refines a choice that the search has made, and leaves the model running the best that was measured: never worse than
+/// the choice itself. `evaluate` measures the model as it is; lower is better, and what is not a number never is.
+/// `steps` has the scoring steps and, by method, `metric` or `logits` (with `logits_from`, where the host has it).
+/// Budget and candidates are the search's, and so is what it scored: stats() stay.
+///
+/// Throws `search_input` for fewer rounds than one, a choice over its budget or of another search, one that does not
+/// measure a finite number, and for the method gradient; `search_no_data` without `evaluate`, or what the method needs;
+/// what search::apply, the solver and the callbacks throw. The model is then as it was.
+template <backend B>
+refined_choice refine(search<B>& s, allocation const& chosen, search_steps const& steps,
+                      std::function<double()> const& evaluate, refine_options const& options = {}) {
+  if (options.rounds < 1)
+    fail(error_id::search_input, "refine_options.rounds is ", options.rounds, "; it is 1 or more");
+  if (!evaluate) fail(error_id::search_no_data, "refine needs a function that evaluates the model");
+  detail::require_within_budget(s.stats(), chosen);
+  return detail::refinement<B>{s, steps, evaluate, options}.run(chosen);
+}
+
+/// A line for each choice that was tried, and one for how it ended.
+inline std::string to_text(refined_choice const& r) {
+  std::ostringstream out;
+  out.imbue(std::locale::classic());
+  out.precision(9);
+  for (auto const& a : r.attempts)
+    out << "refine: round " << a.round << ": " << a.changed << " of " << a.choice.choice.size()
+        << " groups changed, predicted " << a.predicted << ", measured " << a.measured << (a.kept ? ": kept\n" : "\n");
+  out << "refine: " << r.before << " -> " << r.measured << " in " << r.rounds
+      << (r.rounds == 1 ? " round; " : " rounds; ") << r.ended << '\n';
+  for (auto const& note : r.notes) out << note << '\n';
+  return out.str();
+}
+
+}  // namespace mixbit
