@@ -1,6 +1,7 @@
 // What a module's weight costs under a recipe, in bits.
 //
-// exact:    the encoded weight's own size in the format's storage - payload, scales in the type written, padding.
+// exact:    the encoded weight's own size in the format's storage - payload, scales in the type written, padding - and
+//           what its algorithm stores beside it (side_storage.hpp).
 // modelopt: elements × nominal bits, ModelOpt's approximation, for comparison with its searches.
 // What stays unquantized costs 16 bits an element (bfloat16) in both.
 //
@@ -67,8 +68,8 @@ double nominal_bits(recipe_quantizers<B>& q) {
   return bits;
 }
 
-/// Bits that `weight` takes under these quantizers. For several members in order the first holds the codes, and each
-/// its scales.
+/// Bits that `weight` itself takes under these quantizers. For several members in order the first holds the codes, and
+/// each its scales.
 template <backend B>
 std::int64_t cost_bits(cost_model model, recipe_quantizers<B>& q, const_tensor_ref weight) {
   auto* const quantizer = q.find(quantizer_role::weight);

@@ -14,6 +14,7 @@
 #include "mixbit/autoquant/grouping.hpp"
 #include "mixbit/autoquant/plan.hpp"
 #include "mixbit/autoquant/search_options.hpp"
+#include "mixbit/autoquant/side_storage.hpp"
 #include "mixbit/model/quantize.hpp"
 
 namespace mixbit {
@@ -297,13 +298,21 @@ class search_planner {
       auto const& format = made_.formats[f];
       if (!has_format(at, format.config.name)) continue;
       candidate_stat c{format.label, static_cast<int>(f), 0, {}, 0};
-      for (std::size_t m = 0; m < members.size(); ++m) {
-        auto q = candidate_recipe(model_, format.config, searched_[members[m]]);
-        if (owns[m]) c.bits += cost_bits(options_.cost, q, canonical_weight(searched_[members[m]]));
-      }
+      for (std::size_t m = 0; m < members.size(); ++m)
+        c.bits += member_bits(format.config, searched_[members[m]], owns[m]);
       g.candidates.push_back(std::move(c));
     }
     if (allows_none(sources_[at])) g.candidates.push_back({none_label, -1, 0, {}, 16 * g.elements});
+  }
+
+  /// What a module takes of a candidate's bits; `owns`: it is the first of the group that has its weight.
+  std::int64_t member_bits(quantize_config const& format, module_ref<B> const& module, bool owns) {
+    auto q = candidate_recipe(model_, format, module);
+    const_tensor_ref const weight = canonical_weight(module);
+    side_storage beside;
+    if (options_.cost == cost_model::exact)
+      beside = side_storage_of(format.algorithm, q, module.layout.kind, weight);
+    return (owns || beside.own_codes ? cost_bits(options_.cost, q, weight) : 0) + beside.bits();
   }
 
   bool allows_none(int source) const {
