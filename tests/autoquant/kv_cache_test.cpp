@@ -113,9 +113,9 @@ TEST_CASE("kv cache: bits are those of the codes and scales of such a cache") {
   model<cpu_backend> m{net};
   auto const o = with_searched_cache();
   search<cpu_backend> s{m, o};
+  s.run(net.steps());
   auto const& g = group_named(s.stats(), "layers.0.attn");
   CHECK(formats_of(g) == std::vector<std::string>{"NVFP4_KV_CFG", "FP8_KV_CFG", "NONE"});
-  s.run(net.steps());
   matrix const keys = random_matrix(cached, 16, 3);
   for (int k = 0; k < 2; ++k) {
     auto& q = net.blocks[0].slots.shared_site()->recipes[static_cast<std::size_t>(k)].quantizers[1];
