@@ -117,6 +117,18 @@ TEST_CASE("resolved search: scratch memory is what a step takes") {
   CHECK(told.kept_bytes == 4 * (4 * (32 + 1) + 4 * 32 + 2 * 2 * 8));
 }
 
+TEST_CASE("resolved search: memory counts the scales of both operands and a branch") {
+  auto net = decoder();
+  model<cpu_backend> m{net};
+  auto const kept = [&](char const* method) {
+    auto const format = with_algorithm("INT4_BLOCKWISE_WEIGHT_ONLY_CFG", method);
+    return search<cpu_backend>{m, {.formats = {format}, .target = 16.0}}.resolved(1, 1).kept_bytes;
+  };
+  auto const layers = static_cast<std::int64_t>(net.layers.size());
+  CHECK(kept("awq_lite") - kept("max") == layers * 2 * 4 * 32);
+  CHECK(kept("svdquant") - kept("awq_lite") == layers * (4 * 32 * (32 + 32) + 2 * 4 * 32 * 32));
+}
+
 TEST_CASE("resolved search: the text has rules, groups, costs, range, forwards and memory") {
   auto net = decoder();
   model<cpu_backend> m{net};

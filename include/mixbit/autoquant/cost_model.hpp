@@ -1,6 +1,7 @@
 // What a module's weight costs under a recipe, in bits.
 //
-// exact:    the encoded weight's own size in the format's storage - payload, scales in the type written, padding.
+// exact:    the encoded weight's own size in the format's storage - payload, scales in the type written, padding - and
+//           what its algorithm stores beside it (side_storage.hpp).
 // modelopt: elements × nominal bits, ModelOpt's approximation, for comparison with its searches.
 // What stays unquantized costs 16 bits an element (bfloat16) in both.
 //
@@ -57,31 +58,44 @@ inline double nominal_bits(quantizer_attribute_config const& a) {
   return a.num_bits.is_name() ? 16.0 : a.num_bits.bits();
 }
 
-/// Nominal bits of a module's weight: the narrowest member of its quantizer; 16 where it has none.
+/// Of a quantizer: the narrowest of its members.
 template <backend B>
-double nominal_bits(recipe_quantizers<B>& q) {
-  auto* const weight = q.find(quantizer_role::weight);
+double nominal_bits(sequential_quantizer<B> const& q) {
   double bits = 16;
-  if (weight != nullptr)
-    for (auto const& m : weight->members()) bits = std::min(bits, nominal_bits(m.attributes()));
+  for (auto const& m : q.members()) bits = std::min(bits, nominal_bits(m.attributes()));
   return bits;
 }
 
-/// Bits that `weight` takes under these quantizers. For several members in order the first holds the codes, and each
-/// its scales.
+/// Nominal bits of a module's weight; of one without a weight quantizer, of what else it quantizes, the narrowest.
 template <backend B>
-std::int64_t cost_bits(cost_model model, recipe_quantizers<B>& q, const_tensor_ref weight) {
-  auto* const quantizer = q.find(quantizer_role::weight);
-  if (quantizer == nullptr) return 16 * weight.size();
-  if (model == cost_model::modelopt)
-    return static_cast<std::int64_t>(std::ceil(static_cast<double>(weight.size()) * nominal_bits(q)));
+double nominal_bits(recipe_quantizers<B>& q) {
+  if (auto const* const weight = q.find(quantizer_role::weight)) return nominal_bits(*weight);
+  double bits = 16;
+  for (auto const& each : q.quantizers)
+    if (each.role() == quantizer_role::tensor && each.enabled()) bits = std::min(bits, nominal_bits(each));
+  return bits;
+}
+
+/// Bits that a tensor takes as an enabled quantizer holds it. For several members in order the first holds the codes,
+/// and each its scales.
+template <backend B>
+std::int64_t stored_bits(sequential_quantizer<B> const& q, geometry const& tensor) {
   std::int64_t bits = 0;
-  for (std::size_t i = 0; i < quantizer->members().size(); ++i) {
-    auto const& m = quantizer->members()[i];
-    storage_size const size = storage_size_of(m.numerics().how, weight, m.grouping(weight));
+  for (std::size_t i = 0; i < q.members().size(); ++i) {
+    auto const& m = q.members()[i];
+    storage_size const size = storage_size_of(m.numerics().how, tensor, m.grouping(tensor));
     bits += 8 * (size.scales + size.tensor + (i == 0 ? size.payload : 0));
   }
   return bits;
+}
+
+/// Bits that `weight` itself takes under these quantizers.
+template <backend B>
+std::int64_t cost_bits(cost_model model, recipe_quantizers<B>& q, const_tensor_ref weight) {
+  auto const* const quantizer = q.find(quantizer_role::weight);
+  if (quantizer == nullptr) return 16 * weight.size();
+  if (model == cost_model::exact) return stored_bits(*quantizer, weight);
+  return static_cast<std::int64_t>(std::ceil(static_cast<double>(weight.size()) * nominal_bits(q)));
 }
 
 /// "INT4_BLOCKWISE_WEIGHT_ONLY_CFG(effective-bits: 4.0)": a whole number keeps one decimal, as in ModelOpt.

@@ -71,16 +71,19 @@ inline planned_calibration planned(quantize_config const& format, int steps, boo
   return p;
 }
 
-/// Bytes that a recipe keeps for a layer: amaxes, and the weight where its algorithm rewrites it.
+/// Bytes that a recipe keeps for a layer: amaxes, and what its algorithm makes: scales of both operands, a branch, and
+/// the weight where it is rewritten.
 template <backend B>
-std::int64_t kept_bytes(recipe_quantizers<B> const& recipe, quantize_config const& format, const_tensor_ref weight) {
+std::int64_t kept_bytes(recipe_quantizers<B>& recipe, quantize_config const& format, site_kind kind,
+                        const_tensor_ref weight) {
   std::int64_t bytes = 0;
   for (auto const& q : recipe.quantizers)
     for (auto const& m : q.members())
       bytes += 4 * (q.role() == quantizer_role::weight ? m.grouping(weight).group_count() : 1);
   for (auto const& step : format.algorithm.steps())
     bytes += step.method == "gptq" ? 4 * weight.size() : step.method == "svdquant" ? 8 * weight.size() : 0;
-  return bytes;
+  auto const beside = side_storage_of(format.algorithm, recipe, kind, weight);
+  return bytes + 2 * beside.pre_quant_scale + beside.branch;
 }
 
 /// What scoring one layer borrows. By gradient the quantized operands of each recipe, the output, and what each recipe
@@ -113,18 +116,20 @@ std::vector<bool> add_layers(resolved_search& r, model<B>& m, search_plan const&
   std::vector<bool> needs_data(plan.formats.size());
   for (std::size_t g = 0; g < plan.groups.size(); ++g)
     for (std::size_t const i : plan.groups[g].members) {
-      scored_layer<B> layer{canonical_weight(searched[i]), by_gradient};
+      bool const has_weight = searched[i].weight.data != nullptr;  // or a cache, of which nothing is lent
+      scored_layer<B> layer{has_weight ? canonical_weight(searched[i]) : const_tensor_ref{}, by_gradient};
       for (auto const& c : plan.stats[g].candidates) {
         if (c.recipe < 0) continue;
         auto const f = static_cast<std::size_t>(c.recipe);
         auto recipe = search_recipe(m, plan.formats[f].config, searched[i]);
-        r.kept_bytes += kept_bytes(recipe, plan.formats[f].config, layer.weight);
+        r.kept_bytes += kept_bytes(recipe, plan.formats[f].config, searched[i].layout.kind, layer.weight);
         for (auto const& q : recipe.quantizers)
           needs_data[f] = needs_data[f] || (q.role() != quantizer_role::weight && q.needs_calibration());
         layer.add(recipe);
       }
       if (!plan.stats[g].is_open()) continue;
       if (by_gradient) r.kept_bytes += 8 * scoring * layer.recipes;
+      if (!has_weight) continue;
       r.scratch_bytes = std::max(r.scratch_bytes, layer.bytes());
       r.scratch_bytes_a_token = std::max(r.scratch_bytes_a_token, layer.bytes_a_token());
     }

@@ -229,7 +229,7 @@ class search {
     auto all = model_.modules();
     std::vector<module_ref<B>> searched;
     for (auto const& m : all)
-      if (is_searchable(model_, m)) searched.push_back(m);
+      if (is_searchable(model_, m) || owns_cache(model_, m, options_.kv_cache)) searched.push_back(m);
     if (searched.empty())
       fail(error_id::search_input, "nothing to search: the model has no layer with a weight to quantize");
     return {std::move(all), std::move(searched)};

@@ -11,6 +11,7 @@
 
 #include "mixbit/autoquant/budget.hpp"
 #include "mixbit/autoquant/cost_model.hpp"
+#include "mixbit/autoquant/kv_cache.hpp"
 #include "mixbit/config/grouping_rule.hpp"
 #include "mixbit/config/quantize_config.hpp"
 #include "mixbit/core/tensor_view.hpp"
@@ -55,6 +56,7 @@ struct search_options {
   std::vector<grouping_rule> score_rules = {};
   std::optional<active_moe> active_experts = std::nullopt;  ///< weights of routed experts count for those that run
   std::vector<pattern> cost_excluded = {};  ///< groups all of whose members match cost nothing, and buy nothing
+  std::optional<kv_cache_cost> kv_cache = std::nullopt;  ///< counts caches, and searches those that a space covers
   score_method method = score_method::gradient;
   std::shared_ptr<search_checkpoint> checkpoint = {};  ///< keeps what is done, and goes on with it: search_folder
 };

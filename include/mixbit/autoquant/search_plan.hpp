@@ -3,7 +3,6 @@
 #pragma once
 
 #include <algorithm>
-#include <map>
 #include <optional>
 #include <set>
 #include <string>
@@ -11,9 +10,10 @@
 #include <utility>
 #include <vector>
 
+#include "mixbit/autoquant/fixed_recipe.hpp"
+#include "mixbit/autoquant/group_candidates.hpp"
 #include "mixbit/autoquant/grouping.hpp"
 #include "mixbit/autoquant/plan.hpp"
-#include "mixbit/autoquant/search_options.hpp"
 #include "mixbit/model/quantize.hpp"
 
 namespace mixbit {
@@ -36,16 +36,6 @@ struct search_plan {
   std::string cost_name;                  ///< "exact, active_moe 2/8"
 };
 
-/// What a format of a search makes of a module. Throws `config_no_match` where it quantizes no weight of it.
-template <backend B>
-recipe_quantizers<B> candidate_recipe(model<B>& m, quantize_config const& format, module_ref<B> const& module) {
-  auto q = search_recipe(m, format, module);
-  if (q.find(quantizer_role::weight) == nullptr)
-    fail(error_id::config_no_match, "format ", format.name, " quantizes no weight of ", module.name, " (",
-         module.class_name, ")");
-  return q;
-}
-
 /// Makes the plan. Throws `config_no_match` for what matches nothing, `config_conflict` for spaces that overlap or
 /// take a part of a group and for a fixed config beside `formats`, `config_value` for a format without a name,
 /// `state_duplicate` for two of one name, `search_input` where nothing is left to search, and what interpreting the
@@ -60,6 +50,7 @@ class search_planner {
   search_plan make() {
     check_lists();
     make_groups();
+    find_caches();
     assign_spaces();
     auto const disabled = [](auto const& g) { return !g.disabled_by.empty(); };
     if (std::all_of(made_.stats.begin(), made_.stats.end(), disabled))
@@ -76,6 +67,7 @@ class search_planner {
   static constexpr int from_formats = -1, from_fixed = -2, from_nothing = -3;  // else the index of a space
 
   void check_lists() const {
+    if (options_.kv_cache) options_.kv_cache->validate();
     if (!options_.fixed_quantization_config) {
       if (options_.formats.empty() && options_.module_search_spaces.empty())
         fail(error_id::search_input, "a search needs at least one format");
@@ -118,7 +110,7 @@ class search_planner {
     std::vector<void const*> weights;
     for (auto const& m : searched_) {
       made_.modules.push_back(m.name);
-      weights.push_back(m.weight.data);
+      weights.push_back(stored_thing(m));
     }
     auto rules = options_.grouping;
     if (options_.default_grouping)
@@ -152,6 +144,19 @@ class search_planner {
     }
   }
 
+  /// Which attentions each owner of a cache stands for.
+  void find_caches() {
+    if (!options_.kv_cache) return;
+    for (auto const& owner : options_.kv_cache->owners) {
+      matched_rule row{"key/value cache", owner.modules.label(), {}};
+      for (auto const& m : searched_)
+        if (m.weight.data == nullptr && options_.kv_cache->owner_of(m.name) == &owner) row.modules.push_back(m.name);
+      if (row.modules.empty())
+        unmatched("key/value cache pattern '", row.rule, "' matches no attention with quantizers on keys and values");
+      made_.rules.push_back(std::move(row));
+    }
+  }
+
   /// The index of the space that covers a group, or -1. Patterns are tested on names, also of disabled groups.
   int space_of(group_stats const& g) const {
     int found = -1;
@@ -181,6 +186,8 @@ class search_planner {
       for (auto const& p : space.modules) require_match("module search space", p);
     for (auto& g : made_.stats) {
       int const space = space_of(g);
+      if (g.disabled_by.empty() && space < 0 && is_cache(g))
+        g.disabled_by = "no module_search_space for key/value caches";
       sources_.push_back(!g.disabled_by.empty()                ? from_nothing
                          : space >= 0                          ? space
                          : options_.fixed_quantization_config ? from_fixed
@@ -195,38 +202,18 @@ class search_planner {
     }
   }
 
-  /// A group that the fixed config leaves off is disabled by it. Throws where it treats members differently, or as a
-  /// plan, which knows no names, would not.
-  void settle_fixed(group_stats& g) {
-    auto const& config = *options_.fixed_quantization_config;
-    if (!fixed_) {
-      fixed_ = resolve(detail::placements_of(model_, all_), config, false, model_.options().classes);
-      for (auto const& q : fixed_->quantizers) fixed_by_name_.emplace(q.name, &q);
-      for (auto const& m : searched_) by_name_.emplace(m.name, &m);
-    }
-    std::size_t off = 0;
-    for (auto const& name : g.modules) {
-      auto const weight = fixed_by_name_.find(name + ".weight_quantizer");
-      if (weight == fixed_by_name_.end() || !weight->second->enabled()) {
-        ++off;
-        continue;
-      }
-      auto const& module = module_named(name);
-      for (auto const& q : search_recipe(model_, config, module).quantizers)
-        if (q.role() != quantizer_role::output && q.attributes() != fixed_by_name_.at(q.path())->attributes)
-          fail(error_id::config_conflict, "fixed_quantization_config ", config.name, " gives ", q.path(),
-               " by its name what others do not have; put ", name, " into module_search_spaces");
-    }
-    if (off != 0 && off != g.modules.size())
-      fail(error_id::config_conflict, "fixed_quantization_config ", config.name, " quantizes ", g.modules.size() - off,
-           " of the ", g.modules.size(), " layers of ", g.name, ", which share a recipe; put them into ",
-           "module_search_spaces");
-    if (off == 0) return void(g.fixed = true);
-    sources_.back() = from_nothing;
-    g.disabled_by = "fixed_quantization_config " + config.name;
+  /// Is its first member an attention? Of a group with others, its formats have to quantize all of them.
+  bool is_cache(group_stats const& g) const {
+    return searched_[made_.groups[static_cast<std::size_t>(&g - made_.stats.data())].members.front()].weight.data ==
+           nullptr;
   }
-  module_ref<B> const& module_named(std::string const& name) const {
-    return *by_name_.at(name);
+
+  /// A group that the fixed config leaves off is disabled by it. Throws what fixed_recipe throws.
+  void settle_fixed(group_stats& g) {
+    if (!fixed_) fixed_.emplace(model_, all_, searched_, *options_.fixed_quantization_config);
+    if (fixed_->takes(g)) return void(g.fixed = true);
+    sources_.back() = from_nothing;
+    g.disabled_by = "fixed_quantization_config " + options_.fixed_quantization_config->name;
   }
 
   std::vector<quantize_config> const& list_of(int source) const {
@@ -290,17 +277,15 @@ class search_planner {
     auto const& members = made_.groups[at].members;
     std::vector<bool> owns;
     for (std::size_t const i : members) {
-      owns.push_back(counted.insert(searched_[i].weight.data).second);
-      if (owns.back()) g.elements += searched_[i].weight.size();
+      owns.push_back(counted.insert(stored_thing(searched_[i])).second);
+      if (owns.back()) g.elements += candidate_elements(options_, searched_[i]);
     }
     for (std::size_t f = 0; f < made_.formats.size(); ++f) {
       auto const& format = made_.formats[f];
       if (!has_format(at, format.config.name)) continue;
       candidate_stat c{format.label, static_cast<int>(f), 0, {}, 0};
-      for (std::size_t m = 0; m < members.size(); ++m) {
-        auto q = candidate_recipe(model_, format.config, searched_[members[m]]);
-        if (owns[m]) c.bits += cost_bits(options_.cost, q, canonical_weight(searched_[members[m]]));
-      }
+      for (std::size_t m = 0; m < members.size(); ++m)
+        c.bits += candidate_bits(model_, options_, format.config, searched_[members[m]], owns[m]);
       g.candidates.push_back(std::move(c));
     }
     if (allows_none(sources_[at])) g.candidates.push_back({none_label, -1, 0, {}, 16 * g.elements});
@@ -321,6 +306,8 @@ class search_planner {
                                         options_.active_experts->num_experts);
       require_match("active_moe expert", options_.active_experts->experts);
     }
+    if (options_.kv_cache)
+      made_.cost_name += detail::concat(", key/value cache of ", options_.kv_cache->tokens, " tokens");
     for (auto const& p : options_.cost_excluded) require_match("excluded from cost", p);
     for (auto& g : made_.stats) {
       auto const excluded = [&](auto const& name) { return any_matches(options_.cost_excluded, name); };
@@ -347,10 +334,21 @@ class search_planner {
           made_.score_points[i] = *point;
           rules[r].modules.push_back(made_.modules[i]);
         }
+    if (options_.method == score_method::gradient)
+      for (std::size_t g = 0; g < made_.groups.size(); ++g)
+        if (made_.stats[g].is_open()) require_point(made_.groups[g]);
     for (auto& row : rules) {
       if (row.modules.empty()) unmatched("score rule '", row.rule, "' takes no layer of the search");
       made_.rules.push_back(std::move(row));
     }
+  }
+
+  /// A cache has no output of its own at which a gradient could score it.
+  void require_point(module_group const& group) const {
+    for (std::size_t const i : group.members)
+      if (searched_[i].weight.data == nullptr && made_.score_points[i].empty())
+        fail(error_id::config_value, made_.modules[i], ": to search its key/value cache by gradient, a score rule ",
+             "has to name the point that its attention leads to; or search by kl_div or degradation");
   }
 
   model<B>& model_;
@@ -359,9 +357,7 @@ class search_planner {
   search_options const& options_;
   search_plan made_;
   std::vector<int> sources_;  ///< by group: where its candidates come from
-  std::optional<resolution> fixed_;
-  std::map<std::string_view, resolved_quantizer const*> fixed_by_name_;  ///< of it
-  std::map<std::string_view, module_ref<B> const*> by_name_;             ///< of what is searched
+  std::optional<fixed_recipe<B>> fixed_;  ///< made when the first group that may have it is met
 };
 
 }  // namespace mixbit

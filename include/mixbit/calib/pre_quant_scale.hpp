@@ -53,6 +53,24 @@ std::string scaling_obstacle(sequential_quantizer<B> const& input, sequential_qu
   return {};
 }
 
+/// The quantizer of a layer's input, on or off, which holds its pre_quant_scale; null where the layer has none.
+template <backend B>
+sequential_quantizer<B>* input_quantizer(recipe_quantizers<B>& recipe) {
+  for (auto& q : recipe.quantizers)
+    if (q.role() == quantizer_role::input) return &q;
+  return nullptr;
+}
+
+/// Why a layer with these quantizers and a weight of this rank cannot be scaled; empty where it can. Its weight
+/// quantizer is on.
+template <backend B>
+std::string unscalable(recipe_quantizers<B>& recipe, site_kind kind, int rank) {
+  if (kind != site_kind::linear || rank != 2) return "is no linear layer";
+  auto const* const input = input_quantizer(recipe);
+  if (input == nullptr) return "has no input quantizer to hold a pre_quant_scale";
+  return scaling_obstacle(*input, *recipe.find(quantizer_role::weight));
+}
+
 template <backend B>
 void leave_at_max(calibration<B>& c, std::string_view method, std::string const& layer, std::string_view why) {
   c.notes.push_back(concat(method, ": ", layer, " ", why, ", so it is calibrated by max"));
@@ -76,20 +94,12 @@ std::vector<scalable_layer<B>> scalable_layers(calibration<B>& c, std::string_vi
     if (s.recipes.empty() || layer.weight.data == nullptr || s.folded) continue;
     auto* const weight = layer.quantizers().find(quantizer_role::weight);
     if (weight == nullptr) continue;
-    auto& quantizers = layer.quantizers().quantizers;
-    auto const input = std::find_if(quantizers.begin(), quantizers.end(),
-                                    [](auto const& q) { return q.role() == quantizer_role::input; });
-    if (s.layout.kind != site_kind::linear || layer.weight.rank != 2) {
-      leave(layer.name(), "is no linear layer");
-    } else if (layer.quantizers().branch || !layer.quantizers().absorbed_scale.empty()) {
+    if (layer.quantizers().branch || !layer.quantizers().absorbed_scale.empty())
       leave(layer.name(), "has a weight that an earlier step rewrote under its scale");
-    } else if (input == quantizers.end()) {
-      leave(layer.name(), "has no input quantizer to hold a pre_quant_scale");
-    } else if (auto const why = detail::scaling_obstacle(*input, *weight); !why.empty()) {
+    else if (auto const why = detail::unscalable(layer.quantizers(), s.layout.kind, layer.weight.rank); !why.empty())
       leave(layer.name(), why);
-    } else {
-      all.push_back({layer, &*input, weight});
-    }
+    else
+      all.push_back({layer, detail::input_quantizer(layer.quantizers()), weight});
   }
   if (all.empty())
     fail(error_id::config_conflict, method, ": there is no linear layer with a quantized weight whose inputs it could ",

@@ -1,0 +1,65 @@
+// What a format makes of one module of a search, and what that costs: of a layer its weight with what is stored beside
+// it, of an attention its key/value cache (kv_cache.hpp).
+#pragma once
+
+#include <algorithm>
+#include <optional>
+
+#include "mixbit/autoquant/search_options.hpp"
+#include "mixbit/autoquant/side_storage.hpp"
+#include "mixbit/model/quantize.hpp"
+
+namespace mixbit {
+
+/// What a format of a search makes of a module. Throws `config_no_match` where it quantizes neither its weight nor its
+/// key/value cache.
+template <backend B>
+recipe_quantizers<B> candidate_recipe(model<B>& m, quantize_config const& format, module_ref<B> const& module) {
+  auto q = search_recipe(m, format, module);
+  if (q.find(quantizer_role::weight) == nullptr && !quantizes_cache(q))
+    fail(error_id::config_no_match, "format ", format.name, " quantizes no weight of ", module.name, " (",
+         module.class_name, ")");
+  return q;
+}
+
+/// Is the module one whose cache a search counts?
+template <backend B>
+bool owns_cache(model<B>& m, module_ref<B> const& module, std::optional<kv_cache_cost> const& cache) {
+  if (!cache || module.weight.data != nullptr || cache->owner_of(module.name) == nullptr) return false;
+  auto const* const placements = m.options().classes.find(module.class_name);
+  auto const has = [&](std::string_view leaf) {
+    return std::any_of(placements->begin(), placements->end(),
+                       [&](auto const& p) { return p.name == leaf && !p.locked_off; });
+  };
+  return placements != nullptr && has(key_quantizer) && has(value_quantizer);
+}
+
+/// What tells whether two modules of a search store one thing: their weight, or the attention that owns a cache.
+template <backend B>
+void const* stored_thing(module_ref<B> const& module) {
+  return module.weight.data != nullptr ? static_cast<void const*>(module.weight.data) : module.slots;
+}
+
+/// Elements of a module's weight, or of its cache.
+template <backend B>
+std::int64_t candidate_elements(search_options const& options, module_ref<B> const& module) {
+  if (module.weight.data != nullptr) return module.weight.size();
+  return options.kv_cache->tokens * options.kv_cache->owner_of(module.name)->elements_a_token();
+}
+
+/// Bits of a module under a format; `owns`: it is the first of its group that has its weight. Throws what
+/// candidate_recipe throws.
+template <backend B>
+std::int64_t candidate_bits(model<B>& m, search_options const& options, quantize_config const& format,
+                            module_ref<B> const& module, bool owns) {
+  auto q = candidate_recipe(m, format, module);
+  if (module.weight.data == nullptr)
+    return cache_bits(options.cost, q, *options.kv_cache->owner_of(module.name), options.kv_cache->tokens);
+  const_tensor_ref const weight = canonical_weight(module);
+  side_storage beside;
+  if (options.cost == cost_model::exact)
+    beside = side_storage_of(format.algorithm, q, module.layout.kind, weight);
+  return (owns || beside.own_codes ? cost_bits(options.cost, q, weight) : 0) + beside.bits();
+}
+
+}  // namespace mixbit
