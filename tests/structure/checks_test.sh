@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Tests the checks of scripts/ other than check-layering (which has a test of its own), on small trees made here:
 # check-headers, check-compile-fail, check-mutations, demo, the arguments of test, count-tests.awk, list-sources,
-# batch-tests and install-deps.
+# batch-tests, install-deps and fuzz.
 set -euo pipefail
 source_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 work=$(mktemp -d)
@@ -154,6 +154,14 @@ printf '#!%s\nexit 1\n' "$bash_path" >bin/apt-get
 chmod +x bin/apt-get
 expect 'no root' 1 'root is needed .*apt-get install .*g\+\+' env PATH="$work/bin" "$bash_path" scripts/install-deps run
 expect 'everything there' 0 '^$' scripts/install-deps test
+
+# fuzz
+expect 'no time' 2 '^usage: scripts/fuzz' scripts/fuzz --seconds 0
+expect 'an unknown option' 2 '^usage: scripts/fuzz' scripts/fuzz --frobnicate
+printf '#!%s\nexit 1\n' "$bash_path" >bin/clang++
+chmod +x bin/clang++
+expect 'no libFuzzer' 0 '^skipped: fuzz: ' env PATH="$work/bin:$PATH" scripts/fuzz
+expect 'and what it counts' 0 '^0 passed, 0 failed, 1 skipped$' env PATH="$work/bin:$PATH" scripts/fuzz
 
 echo "$passed passed, $failed failed, 0 skipped"
 ((failed == 0))

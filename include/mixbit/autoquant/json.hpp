@@ -221,8 +221,10 @@ class plan_reader {
     return {label, config(object(member(j, path, "config"), path + ".config"), label), bits.get<double>()};
   }
   /// What is written is what it is: a preset that a user has changed may have kept its name.
-  static quantize_config config(json written, std::string const& label) {
-    std::string const name = written.contains("name") && written["name"].is_string() ? written["name"] : json(label);
+  quantize_config config(json written, std::string const& label) const {
+    std::string const path = "formats." + label + ".config.name";
+    std::string const name = written.contains("name") ? text(written["name"], path) : label;
+    if (name.empty()) refuse(path, "a name", json(name));
     written.erase("name");
     auto read = config_from_json(written.dump(), label);
     read.name = name;

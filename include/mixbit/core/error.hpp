@@ -58,11 +58,29 @@ enum class error_id : int {
   usage = 701,  ///< command-line arguments that are unknown or contradict each other
 };
 
-/// The one exception type. what() is "[mixbit.ID] message".
+namespace detail {
+
+/// Control characters become \xNN.
+inline std::string on_one_line(std::string_view text) {
+  constexpr char digits[] = "0123456789abcdef";
+  std::string result;
+  for (char const c : text) {
+    auto const code = static_cast<unsigned char>(c);
+    if (code >= 0x20 && code != 0x7f) result += c;
+    else result += {'\\', 'x', digits[code >> 4], digits[code & 15]};
+  }
+  return result;
+}
+
+}  // namespace detail
+
+/// The one exception type. what() is "[mixbit.ID] message". The message is one line whatever the values in it are: they
+/// come from files that may be hostile.
 class error : public std::runtime_error {
  public:
   error(error_id id, std::string const& message)
-      : std::runtime_error("[mixbit." + std::to_string(static_cast<int>(id)) + "] " + message), id_{id} {}
+      : std::runtime_error("[mixbit." + std::to_string(static_cast<int>(id)) + "] " + detail::on_one_line(message)),
+        id_{id} {}
   error_id id() const noexcept { return id_; }
   /// The message without the bracketed id.
   std::string_view message() const noexcept {

@@ -5,20 +5,14 @@
 #include <string>
 #include <string_view>
 
+#include "mixbit/core/error.hpp"
+
 namespace mixbit {
 
 /// `text` on one line: control characters become \xNN, and what is longer than `limit` bytes is cut. Names come from
 /// files that may be hostile, and an error is one line that a terminal survives.
 inline std::string one_line(std::string_view text, std::size_t limit = 300) {
-  constexpr char digits[] = "0123456789abcdef";
-  std::string result;
-  for (char const c : text.substr(0, limit)) {
-    auto const code = static_cast<unsigned char>(c);
-    if (code >= 0x20 && code != 0x7f) result += c;
-    else result += {'\\', 'x', digits[code >> 4], digits[code & 15]};
-  }
-  if (text.size() > limit) result += "...";
-  return result;
+  return detail::on_one_line(text.substr(0, limit)) + (text.size() > limit ? "..." : "");
 }
 
 /// 'text', on one line.

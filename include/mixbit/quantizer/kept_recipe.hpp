@@ -109,6 +109,14 @@ void take_up(sequential_quantizer<B>& q, kept_quantizer const& k, B& device, num
   for (std::size_t i = 0; i < k.members.size(); ++i) take_up(q.members()[i], k.members[i], device);
 }
 
+/// Is it a branch of a layer with this weight? Its product runs through the host's op.
+inline bool fits(kept_branch const& b, geometry const& weight) {
+  auto const &down = b.down.shape, &up = b.up.shape;
+  return weight.rank == 2 && down.rank == 2 && up.rank == 2 && down.shape[1] == weight.shape[1] &&
+         up.shape[0] == weight.shape[0] && up.shape[1] == down.shape[0] && down.type == up.type &&
+         b.negative.shape.same_shape(weight) && b.negative.shape.type == weight.type;
+}
+
 }  // namespace detail
 
 /// Waits for the device.
@@ -127,7 +135,8 @@ kept_recipe keep_recipe(recipe_quantizers<B> const& recipe, std::string module, 
 }
 
 /// Makes of a recipe of the same config what it was when it was kept. `weight` is the host's, in PyTorch's axis order.
-/// Throws `file_content` where it has other quantizers or a weight of another shape, and what setting values throws.
+/// Throws `file_content` where it has other quantizers, or a weight or branch of another shape, and what setting values
+/// throws.
 template <backend B>
 void take_up_recipe(recipe_quantizers<B>& recipe, kept_recipe const& k, const_tensor_ref weight, B& device,
                     numerics_options const& numerics) {
@@ -137,6 +146,10 @@ void take_up_recipe(recipe_quantizers<B>& recipe, kept_recipe const& k, const_te
   if (k.weight && (!k.weight->shape.same_shape(weight) || k.weight->shape.type != weight.type))
     fail(error_id::file_content, k.module, ": the 'weight' that was kept is ", to_string(k.weight->shape),
          ", and the layer's ", to_string(weight));
+  if (k.branch && !detail::fits(*k.branch, weight))
+    fail(error_id::file_content, k.module, ": the 'branch' that was kept is ", to_string(k.branch->up.shape), " · ",
+         to_string(k.branch->down.shape), " and ", to_string(k.branch->negative.shape), ", and the layer's weight ",
+         to_string(weight));
   for (std::size_t i = 0; i < k.quantizers.size(); ++i)
     detail::take_up(recipe.quantizers[i], k.quantizers[i], device, numerics);
   if (k.weight) recipe.weight.emplace(detail::held<B>(*k.weight, device));
