@@ -1,8 +1,8 @@
 // bench_search [--json] [--rounds N] [--method gradient|kl_div] [--peer]: a whole search of byte_lm, by default the one
-// that tests/golden/lm_autoquant.json records first: three formats, 8 calibration and 8 scoring batches of 8 windows, two
-// threads; solver included. Prints the median over rounds of seconds for calibration, scoring, choosing and all of it,
-// and a forward in the same rounds. --peer: the same search by ModelOpt (PyPI's nvidia-modelopt) in each round, and the
-// median of the rounds' ratios.
+// that tests/golden/lm_autoquant.json records first: three formats, 8 calibration and 8 scoring batches of 8 windows,
+// two threads; solver included. Prints the median over rounds of seconds for calibration, scoring, choosing and all of
+// it, and a forward in the same rounds. --peer: the same search by ModelOpt (PyPI's nvidia-modelopt) in each round, and
+// the median of the rounds' ratios.
 #include <algorithm>
 #include <charconv>
 #include <chrono>
