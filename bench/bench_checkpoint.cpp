@@ -33,7 +33,7 @@
 #include <thread>
 #include <vector>
 
-#include "bench/timing.hpp"
+#include "timing.hpp"
 #include "mixbit/core/fp.hpp"
 #include "mixbit/io/safetensors_shards.hpp"
 
