@@ -146,7 +146,7 @@ TEST_CASE("refine: repairs what groups do to one another, within the budget, and
   CHECK(found.best.budget == from.budget);
   CHECK(found.best.bound == from.bound);
   CHECK_FALSE(found.best.optimal);
-  CHECK(found.best.gap >= 0);
+  CHECK(found.best.gap == found.best.score - found.best.bound);
   auto const again = r.refined(found.best);
   CHECK(again.best.choice == found.best.choice);
   CHECK(again.attempts.empty());
@@ -177,6 +177,26 @@ TEST_CASE("refine: changes that are right alone and wrong together are tried in 
   }
   CHECK(found.ended == "the round limit of 1 was reached");
   CHECK(r.evaluations == 4);
+}
+
+TEST_CASE("refine: a change that is predicted to change nothing is left out where the budget allows") {
+  rigged r;
+  r.loss = [](auto const& of) { return of[0] == int4 ? 1.0 : 2.0; };
+  std::vector<double> told;
+  auto const found = r.refined(r.choice({1, 1, 1, 1}),
+                               {.on_better = [&](allocation const& c, double m) { told = {m, 1.0 * c.choice[0]}; }});
+  CHECK(found.best.choice == std::vector<int>{0, 1, 1, 1});
+  CHECK(found.attempts.at(0).changed == 1);
+  CHECK(told == std::vector<double>{1.0, 0.0});
+}
+
+TEST_CASE("refine: layers that have moved since the search are found again") {
+  rigged r;
+  r.loss = [](auto const& of) { return of[0] == int4 ? 1.0 : 2.0; };
+  auto const from = r.choice({1, 1, 1, 1});
+  r.net.layers.reserve(r.net.layers.capacity() + 100);
+  CHECK(r.refined(from).measured == 1.0);
+  CHECK(r.active().front() == int4);
 }
 
 TEST_CASE("refine: what measures worse than was predicted is not kept, nor what is not a number") {
@@ -244,6 +264,7 @@ TEST_CASE("refine: refuses what it cannot begin with, and the model stays") {
   using enum error_id;
   CHECK(says(refused(search_input, from, {.rounds = 0}), "rounds", "0"));
   CHECK(says(refused(search_input, from, {.method = score_method::gradient}), "gradient", "kl_div"));
+  CHECK(r.evaluations == 0);
   CHECK(says(refused(search_input, r.choice({2, 2, 2, 2})), "over its budget", "choose()"));
   CHECK(says(refused(search_input, allocation{{1, 1}}), "2 group(s)", "4"));
   auto other = from;

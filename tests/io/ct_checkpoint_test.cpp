@@ -136,7 +136,7 @@ TEST_CASE("compressed-tensors: a mix has a group a form, with its layers by name
   CHECK(config.at("format") == "mixed-precision");
   CHECK(config.at("quant_method") == "compressed-tensors");
   CHECK(config.at("quantization_status") == "compressed");
-  CHECK(config.at("ignore").dump() == R"(["model.plain"])");
+  CHECK(config.at("ignore").dump() == R"(["lm_head","model.plain"])");
   CHECK(config.at("config_groups").size() == 6);
   CHECK(config.at("config_groups").at("group_1").dump() ==
         R"({"targets":["l.o_proj"],"weights":{"num_bits":4,"type":"int","symmetric":true,"strategy":"group",)"

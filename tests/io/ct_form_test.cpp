@@ -46,7 +46,10 @@ TEST_CASE("compressed-tensors: quantizers without a form are refused by name") {
                            {"with input e4m3 blocks -1:32, dynamic", whole(e4m3), dynamic(blocks(e4m3, {{-1, 32}}))},
                            {"with input e4m3 per tensor, dynamic", blocks(e4m3, {{-1, 16}, {-2, 4}}),
                             dynamic(whole(e4m3))},
-                           {"with input e4m3 per tensor", nvfp4(), whole(e4m3)}};
+                           {"with input e4m3 per tensor", nvfp4(), whole(e4m3)},
+                           {"with input int4", mxfp4(), dynamic(blocks(4, {{-1, 32}}))},
+                           {"with input int8", mxfp8(), dynamic(blocks(8, {{-1, 32}}))},
+                           {"with input e4m3", mxfp8(), dynamic(blocks(e4m3, {{-1, 32}}))}};
   for (auto const& c : cases) {
     ct_bench b{c};
     auto const text = refusal(b);
@@ -128,6 +131,13 @@ TEST_CASE("compressed-tensors: loaders that fuse layers of several forms, or wit
         b.host.show("m.up_proj", 4.0f);
       });
   auto const notes = b.run_ct();
+  ct_bench reciprocals;
+  plain_tensor larger{6, 64};
+  for (auto& v : larger.values) v = 30.0f;
+  reciprocals.add_layer("m.gate_proj", 6, 64);
+  reciprocals.add("m.up_proj", larger);
+  reciprocals.quantize([](auto& c) { turn_on(c, "m.*.weight_quantizer", nvfp4()); });
+  CHECK(mentions(reciprocals.run_ct(), "loaders that fuse them take the larger global scale, which is the smaller"));
   CHECK(mentions(notes, "a.q_proj is pack-quantized, a.k_proj the same with other numbers: vLLM fuses them"));
   CHECK(mentions(notes, "a.q_proj is pack-quantized, a.v_proj not quantized: vLLM fuses them"));
   CHECK(mentions(notes, "loaders that fuse them take the larger scale for both, share_state makes it one"));

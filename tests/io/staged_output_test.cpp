@@ -107,6 +107,7 @@ TEST_CASE("staged_output: a file where a folder has to be is refused, in the tar
     CHECK(says(error_text(error_id::file_open, [&] { (void)out.path("checkpoint/a/b"); }),
                "cannot write into '" + (folder / "checkpoint").string() + "': Not a directory"));
     CHECK(says(error_text(error_id::file_open, [&] { write_three(out); }), "checkpoint"));
+    CHECK(out.path("checkpoint/../b").filename() == "b");
   }
   CHECK(listing(folder.path()) == names{"checkpoint"});
   auto const open = [](std::filesystem::path const& path) {

@@ -278,9 +278,7 @@ class job {
   void write_configs(mixbit::staged_output& out) const {
     auto config = source_.config();
     if (to_compressed_tensors()) {
-      auto ignored = unquantized();
-      if (source_.is_tied()) ignored.emplace_back("lm_head");  // in no file, and never quantized here
-      config["quantization_config"] = mixbit::ct_quantization_config(compressed(), ignored);
+      config["quantization_config"] = mixbit::ct_quantization_config(compressed(), unquantized());
       out.remove_stale("hf_quant_config.json");
     } else {
       auto const quant = mixbit::hf_quant_config(described(), exclude(), {}, {});

@@ -1,7 +1,6 @@
 // Which recipes sites run, to be put back: trying one must not be what a model is left with.
 #pragma once
 
-#include <cstdint>
 #include <memory>
 #include <utility>
 #include <vector>

@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <locale>
 #include <set>
 #include <sstream>
 #include <string>
@@ -30,6 +31,8 @@ struct refine_options {
   score_method method = score_method::degradation;  ///< or kl_div
   int rounds = 8;  ///< at most; each measures every candidate of every group once a scoring step
   solver::limits limits = solver::budgets_limits;
+  /// Called with each choice that measures best so far, for a host that may not come to the end.
+  std::function<void(allocation const&, double measured)> on_better = {};
 };
 
 /// A choice that was tried.
@@ -92,6 +95,23 @@ inline void require_within_budget(candidate_stats const& stats, allocation const
          "; refine what choose() gave");
 }
 
+/// Of equal scores the solver takes the lower cost. A change that is predicted to change nothing is taken back where
+/// the budget allows, so that what is measured is what was predicted.
+inline void keep_neutral(candidate_stats const& around, allocation const& from, std::vector<int>& choice) {
+  auto const bits = [&](std::size_t g, int k) {
+    return weighted(around[g], around[g].candidates[static_cast<std::size_t>(k)].bits, from.unit);
+  };
+  std::int64_t left = from.budget;
+  for (std::size_t g = 0; g < around.size(); ++g) left -= bits(g, choice[g]);
+  for (std::size_t g = 0; g < around.size(); ++g) {
+    if (choice[g] == from.choice[g] || around[g].candidates[static_cast<std::size_t>(choice[g])].score != 0) continue;
+    std::int64_t const more = bits(g, from.choice[g]) - bits(g, choice[g]);
+    if (more > left) continue;
+    left -= more;
+    choice[g] = from.choice[g];
+  }
+}
+
 /// The least predicted sum with at most `most` groups changed. Candidates whose score is not finite are left out.
 inline solver::budgets_solution predicted_best(candidate_stats const& around, allocation const& from, int most,
                                                solver::limits const& limits) {
@@ -107,9 +127,17 @@ inline solver::budgets_solution predicted_best(candidate_stats const& around, al
     }
     problem.end_group();
   }
-  auto best = solver::solve(problem, limits);
+  solver::budgets_solution best;
+  try {
+    best = solver::solve(problem, limits);
+  } catch (error const& e) {  // a limit was reached before any choice was found; staying is one
+    if (e.id() != error_id::search_infeasible) throw;
+    best.choice = from.choice;
+    return best;
+  }
   for (std::size_t g = 0; g < around.size(); ++g)
     best.choice[g] = candidates[g][static_cast<std::size_t>(best.choice[g])];
+  keep_neutral(around, from, best.choice);
   return best;
 }
 
@@ -169,6 +197,7 @@ class refinement {
     if (a.kept) {
       made_.best = a.choice;
       made_.measured = a.measured;
+      if (options_.on_better) options_.on_better(a.choice, a.measured);
     }
     made_.attempts.push_back(std::move(a));
     return made_.attempts.back().kept;
@@ -207,6 +236,7 @@ refined_choice refine(search<B>& s, allocation const& chosen, search_steps const
     fail(error_id::search_input, "refine_options.rounds is ", options.rounds, "; it is 1 or more");
   if (!evaluate) fail(error_id::search_no_data, "refine needs a function that evaluates the model");
   detail::require_within_budget(s.stats(), chosen);
+  s.require_scores_around(steps, options.method);
   return detail::refinement<B>{s, steps, evaluate, options}.run(chosen);
 }
 

@@ -122,10 +122,7 @@ class search {
   /// whose distances from where the model is find nothing better, `search_no_data` for steps or callbacks that are
   /// missing, and what they throw.
   candidate_stats scores_around(allocation const& chosen, search_steps const& steps, score_method method) {
-    if (method == score_method::gradient)
-      fail(error_id::search_input, "gradient scores say nothing of what is better than a choice; take kl_div or ",
-           "degradation around it");
-    require_scoring(steps, method);
+    require_scores_around(steps, method);
     active_recipes<B> const before{shared_sites()};
     apply(chosen);
     auto around = plan_.stats;
@@ -133,8 +130,17 @@ class search {
     return around;
   }
 
+  /// What scores_around() asks of its steps and method, and throws.
+  static void require_scores_around(search_steps const& steps, score_method method) {
+    if (method == score_method::gradient)
+      fail(error_id::search_input, "gradient scores say nothing of what is better than a choice; take kl_div or ",
+           "degradation around it");
+    require_scoring(steps, method);
+  }
+
   /// The sites of what is searched: autoquant/active_recipes.hpp puts back what they run.
-  std::vector<std::shared_ptr<site<B>>> shared_sites() const {
+  std::vector<std::shared_ptr<site<B>>> shared_sites() {
+    walk_again();
     std::vector<std::shared_ptr<site<B>>> sites;
     for (auto const& m : searched_) sites.push_back(m.slots->shared_site());
     return sites;

@@ -60,7 +60,7 @@ class ct_export {
   /// Writes all files below `out`, which the caller commits; `inside` is a folder within it. Throws `file_open` where
   /// that folder and the source's lie in one another.
   void write(staged_output& out, std::filesystem::path const& inside = {}) {
-    output_.write(out, inside, options_.shard_bytes, ct_quantization_config(layers_, ignored()));
+    output_.write(out, inside, options_.shard_bytes, ct_quantization_config(layers_, output_.unquantized()));
     out.remove_stale(inside / "hf_quant_config.json");  // of ModelOpt's form, and some loaders believe it first
   }
 
@@ -111,15 +111,6 @@ class ct_export {
 
   void add_scalar(std::string const& name, float value) {
     output_.add_values(name, dense_geometry(dtype::f32, {1}), std::vector{value});
-  }
-
-  /// Modules that stay as they are; the output layer too that is tied and so in no file.
-  std::vector<std::string> ignored() const {
-    auto names = output_.unquantized();
-    auto const is_head = [](auto const& l) { return l.name == "lm_head"; };
-    if (output_.source().is_tied() && std::none_of(layers_.begin(), layers_.end(), is_head))
-      names.emplace_back("lm_head");
-    return names;
   }
 
   model<B>& model_;

@@ -50,8 +50,9 @@ inline json_document group_of(ct_scheme const& s, std::vector<std::string> const
 }  // namespace detail::ct
 
 /// A group for each distinct scheme, numbered in the order of the layers. A single one whose layers are all linear
-/// targets the class, as other exporters write it; else targets are the layers' names. `unquantized`: other modules.
-/// Null without layers.
+/// targets the class, as other exporters write it; else targets are the layers' names. `unquantized`: others.
+/// An output head that is not among the layers is ignored also where it is in no file: one that is tied to an
+/// embedding, which many a config.json does not say, would have the class as well. Null without layers.
 inline json_document ct_quantization_config(std::vector<ct_layer> const& layers,
                                             std::vector<std::string> const& unquantized) {
   if (layers.empty()) return {};
@@ -72,7 +73,10 @@ inline json_document ct_quantization_config(std::vector<ct_layer> const& layers,
   for (std::size_t i = 0; i < groups.size(); ++i)
     all["group_" + std::to_string(i)] = detail::ct::group_of(groups[i].first, groups[i].second);
   j["config_groups"] = std::move(all);
-  j["ignore"] = std::set<std::string>{unquantized.begin(), unquantized.end()};
+  std::set<std::string> ignored{unquantized.begin(), unquantized.end()};
+  if (std::none_of(layers.begin(), layers.end(), [](auto const& l) { return l.name.ends_with("lm_head"); }))
+    ignored.insert("lm_head");
+  j["ignore"] = std::move(ignored);
   j["kv_cache_scheme"] = nullptr;
   j["global_compression_ratio"] = nullptr;
   return j;

@@ -131,7 +131,8 @@ inline std::optional<ct_operand> input_operand(quantizer_numerics const& n) {
 /// May inputs be quantized so beside such weights?
 inline bool go_together(ct_operand const& weight, ct_operand const& input) {
   if (weight.scaling != scale_rule::ratio)
-    return input.bits == weight.bits && input.strategy == weight.strategy && input.columns == weight.columns;
+    return is_mx(input.scaling) == is_mx(weight.scaling) && input.bits == weight.bits &&
+           input.strategy == weight.strategy && input.columns == weight.columns;
   bool const alike = input.scaling == scale_rule::ratio && input.is_float == weight.is_float && weight.bits == 8 &&
                      input.bits == 8;
   bool const grouped = input.strategy == ct_strategy::group;

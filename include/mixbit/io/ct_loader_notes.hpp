@@ -1,6 +1,7 @@
 // What loaders are known to refuse or to misread of a compressed-tensors checkpoint, said before it is written.
 #pragma once
 
+#include <algorithm>
 #include <string>
 #include <utility>
 #include <vector>
@@ -57,7 +58,14 @@ std::vector<std::string> ct_loader_notes(model<B>& m, std::vector<ct_layer> cons
   std::vector<std::string> notes;
   if (layers.empty()) notes.push_back("no module is quantized: the checkpoint is an unquantized one");
   for (auto const& l : layers) detail::ct::note_layer(l, notes);
-  detail::hf::note_unshared(m, detail::ct::note_fused(layers, unquantized, notes), notes);
+  std::vector<layer_group> whole, nvfp4;
+  for (auto& group : detail::ct::note_fused(layers, unquantized, notes)) {
+    auto const at = std::find_if(layers.begin(), layers.end(), [&](auto const& l) { return l.name == group.front(); });
+    (at->scheme.is_nvfp4() ? nvfp4 : whole).push_back(std::move(group));
+  }
+  detail::hf::note_unshared(m, whole, notes);
+  detail::hf::note_unshared(m, nvfp4, notes, "take the larger global scale, which is the smaller scale, for both: "
+                                             "the other's values come out too small");
   return notes;
 }
 

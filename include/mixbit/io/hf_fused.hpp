@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <deque>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "mixbit/io/hf_encoding.hpp"
@@ -35,13 +36,15 @@ void require_one_pre_quant_scale(model<B>& m, std::vector<hf_layer> const& layer
              "; loaders that fuse them take one for both, and share_state makes it one");
 }
 
-/// A line for each layer whose tensor-level scale differs from its group's first.
+/// A line for each layer whose tensor-level scale differs from its group's first. `taken`: what loaders make of that.
 template <backend B>
-void note_unshared(model<B>& m, std::vector<layer_group> const& groups, std::vector<std::string>& notes) {
+void note_unshared(model<B>& m, std::vector<layer_group> const& groups, std::vector<std::string>& notes,
+                   std::string_view taken = "take the larger scale for both") {
   for (auto const& group : unshared_groups(m, groups, {true, true, false}))
     for (auto const& d : group.differences)
-      notes.push_back(d.text() + "; loaders that fuse them take the larger scale for both, " +
-                      (d.is_format() ? "and share_state needs one format to make it one" : "share_state makes it one"));
+      notes.push_back(concat(d.text(), "; loaders that fuse them ", taken,
+                             d.is_format() ? ", and share_state needs one format to make it one"
+                                           : ", share_state makes it one"));
 }
 
 /// The same of all fused layers. Groups of several formats have their own line (note_fused); single 2-D blocks theirs

@@ -49,9 +49,10 @@ class staged_output {
   /// Where to write now what will be `folder()/relative`; folders on the way are made. Throws `file_open` for a path
   /// that is absolute or leaves the folder, and where a folder lies in the file's place or a file in a folder's.
   std::filesystem::path path(std::filesystem::path const& relative) {
-    auto const result = fresh() / inside(relative);
+    auto const place = inside(relative);
+    require_place(place);
+    auto const result = fresh() / place;
     std::error_code code;
-    require_place(relative);
     std::filesystem::create_directories(result.parent_path(), code);
     if (code) fail_path("create", result.parent_path(), code.value());
     return result;
