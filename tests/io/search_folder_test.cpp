@@ -206,10 +206,10 @@ TEST_CASE("search folder: what is done is not done again, and serves another bud
   CHECK(second.calls < whole.calls);
   CHECK(second.calls + done >= whole.calls);
   run_of other;
-  other.target = 5.5;
+  other.target = 7.5;
   other.in(folder.path());
   run_of anew;
-  anew.target = 5.5;
+  anew.target = 7.5;
   CHECK(other.result() == anew.result());
   CHECK(other.calls == 0);
 }
