@@ -4,88 +4,42 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
-#include <deque>
 
 #include "mixbit/autoquant/json.hpp"
 #include "mixbit/autoquant/plan_config.hpp"
 #include "mixbit/quantizer/packed_weight.hpp"
+#include "support/attention_host.hpp"
 #include "support/error_text.hpp"
-#include "support/named_chain.hpp"
 
 using namespace mixbit;
 using namespace mixbit::test;
 
 namespace {
 
-/// Two blocks of one head each, x + o(softmax(q kᵀ) v), with quantizers on keys and values.
-struct attention_host {
-  static constexpr Eigen::Index width = 32, head_dim = 16, tokens = 12;
-  struct block {
-    linear_layer q, k, v, o;
-    quantizer_slots<cpu_backend> slots;
-  };
-  std::deque<block> blocks;
-
-  attention_host() {
-    for (unsigned i = 0; i < 2; ++i) {
-      auto& b = blocks.emplace_back();
-      for (auto* layer : {&b.q, &b.k, &b.v}) layer->weight = random_matrix(head_dim, width, 60 + ++seed_) / 5.0f;
-      b.o.weight = random_matrix(width, head_dim, 90 + i) / 4.0f;
-    }
-  }
-  static matrix attend(block& b, matrix const& x) {
-    matrix const q = b.q.forward(x);
-    matrix k = b.k.forward(x), v = b.v.forward(x);
-    apply(b.slots, k, 1);
-    apply(b.slots, v, 2);
-    matrix p = (q * k.transpose() / 4.0f).array().exp();
-    for (Eigen::Index r = 0; r < p.rows(); ++r) p.row(r) /= p.row(r).sum();
-    return b.o.forward(p * v);
-  }
-  matrix forward(matrix x) {
-    for (auto& b : blocks) x += attend(b, x);
-    return x;
-  }
-  template <class Visit>
-  void walk(Visit&& visit) {
-    for (std::size_t i = 0; i < blocks.size(); ++i) {
-      auto& b = blocks[i];
-      std::string const at = "layers." + std::to_string(i) + ".attn";
-      visit(linear(at + ".q_proj", b.q.slots, b.q.weight));
-      visit(linear(at + ".k_proj", b.k.slots, b.k.weight));
-      visit(linear(at + ".v_proj", b.v.slots, b.v.weight));
-      visit(module(at, "attention", b.slots));
-      visit(linear(at + ".o_proj", b.o.slots, b.o.weight));
-    }
-  }
-
-  static matrix batch(int i) { return random_matrix(tokens, width, 7 + static_cast<unsigned>(i)); }
-  search_steps steps() {
-    return {.calibration = 2,
-            .scoring = 2,
-            .calibrate = [this](int i) { forward(batch(i)); },
-            .logits = [this](int i, logits_sink const& take) { take(read_view(forward(batch(i)))); },
-            .metric = [this](int i) { return static_cast<double>(forward(batch(i)).squaredNorm()); }};
-  }
-
- private:
-  unsigned seed_ = 0;
-};
-
-constexpr std::int64_t cached = 40, a_token = 16 + 16;
-
-search_options with_cache() {
-  search_options o{.formats = {preset("INT8_DEFAULT_CFG")}, .target = 12.0};
-  o.method = score_method::kl_div;
-  o.kv_cache = kv_cache_cost{.tokens = cached, .owners = {{"layers.*.attn", 1, 16, 16}}};
-  return o;
-}
-search_options with_searched_cache() {
-  auto o = with_cache();
-  o.module_search_spaces = {{{"layers.*.attn"}, {preset("NVFP4_KV_CFG"), preset("FP8_KV_CFG")}, true}};
-  return o;
-}
 std::int64_t bits_of(group_stats const& g, std::size_t k) { return g.candidates.at(k).bits; }
+
+/// Three heads' keys of a cache, [batch, heads, tokens, width].
+constexpr std::int64_t heads = 3, width = 16;
+kv_cache_owner const keys_of_three{"*", heads, width, 0};
+
+recipe_quantizers<cpu_backend> keys_as(model<cpu_backend>& m, quantizer_attribute_config const& keys) {
+  quantize_config config;
+  config.name = "KEYS";
+  config.entries.push_back({.quantizer_name = "*k_bmm_quantizer", .cfg = std::vector{keys}});
+  return search_recipe(m, config, m.modules()[3]);
+}
+/// The quantizer of keys after it has seen some, which are given to `then` with it.
+template <class Then>
+void show_keys(model<cpu_backend>& m, recipe_quantizers<cpu_backend>& recipe, Then&& then) {
+  matrix const values = random_matrix(heads * cached, width, 3);
+  const_tensor_ref const keys{dense_geometry(dtype::f32, {1, heads, cached, width}), values.data()};
+  auto& q = recipe.quantizers[1].members().front();
+  REQUIRE(q.name().find("k_bmm_quantizer") != std::string::npos);
+  workspace_lock<cpu_backend> const held{m.scratch()};
+  q.observe(m.device(), m.scratch().scratch, keys);
+  q.finish(m.device());
+  then(q, keys);
+}
 
 }  // namespace
 
@@ -140,8 +94,37 @@ TEST_CASE("kv cache: keys and values are paid apart, each by its own heads and f
   CHECK(cache_bits(cost_model::modelopt, recipe, owner, 7) == 8 * 7 * 3 * 96);
   CHECK(cache_bits(cost_model::exact, recipe, owner, 7) == 8 * 7 * 3 * 96 + 2 * 32);
   CHECK(cache_bits(cost_model::exact, of_keys, owner, 7) == 8 * 7 * 3 * 64 + 32 + 16 * 7 * 3 * 32);
+  CHECK(kv_cache_owner{"*", 2, 64}.elements_a_token() == 2 * 128);  // values are as wide as keys unless they are told
   kv_cache_owner const latent{"*", 1, 576, 0};
   CHECK(cache_bits(cost_model::modelopt, recipe, latent, 5) == 8 * 5 * 576);
+}
+
+TEST_CASE("kv cache: axes and blocks are those of [batch, heads, tokens, width], as the quantizer stores them") {
+  attention_host net;
+  model<cpu_backend> m{net};
+  quantizer_attribute_config by_channel{.num_bits = bit_spec{4, 3}}, by_tokens = by_channel;
+  by_channel.axis = axis_list{1, 3};
+  by_tokens.block_sizes = block_config{{{-2, 32}}};
+  for (auto const& [keys, groups] : {std::pair{by_channel, heads * width}, {by_tokens, heads * width * 2}}) {
+    auto recipe = keys_as(m, keys);
+    show_keys(m, recipe, [&](auto& q, const_tensor_ref x) {
+      packed_weight<cpu_backend> const packed{m.device(), m.scratch().scratch, q, x};
+      CHECK(packed.groups().group_count() == groups);
+      CHECK(cache_bits(cost_model::exact, recipe, keys_of_three, cached) == packed.size().bits());
+    });
+  }
+}
+
+TEST_CASE("kv cache: a static bias of keys is paid, a value for each channel of each head") {
+  attention_host net;
+  model<cpu_backend> m{net};
+  auto recipe = search_recipe(m, preset("FP8_AFFINE_KV_CFG"), m.modules()[3]);
+  show_keys(m, recipe, [&](auto& q, const_tensor_ref x) {
+    auto const biases = static_cast<std::int64_t>(q.bias()->values().size());
+    CHECK(biases == heads * width);
+    CHECK(cache_bits(cost_model::exact, recipe, keys_of_three, cached) == 8 * x.size() + 32 + 32 * biases);
+    CHECK(cache_bits(cost_model::modelopt, recipe, keys_of_three, cached) == 8 * x.size());
+  });
 }
 
 TEST_CASE("kv cache: a search scores caches beside weights; plans and configs make what it applied, bit for bit") {
@@ -235,6 +218,7 @@ TEST_CASE("kv cache: patterns that match no attention, sizes that none has and f
   CHECK(says(refusal(error_id::config_no_match, [](auto& o) { o.kv_cache->owners.push_back({"*.o_proj", 1, 1, 1}); }),
              "'*.o_proj'", "attention"));
   CHECK(says(refusal(error_id::config_value, [](auto& o) { o.kv_cache->tokens = 0; }), "tokens is 0"));
+  CHECK(says(refusal(error_id::config_value, [](auto& o) { o.kv_cache->owners.clear(); }), "owners is empty"));
   CHECK(says(refusal(error_id::config_value, [](auto& o) { o.kv_cache->owners[0].heads = 0; }), "0 heads"));
   CHECK(says(refusal(error_id::config_value, [](auto& o) { o.kv_cache->owners[0].value_dim = -1; }), "-1 for values"));
   CHECK(says(refusal(error_id::config_no_match,

@@ -125,6 +125,34 @@ TEST_CASE("hf kv cache: keys without values, other formats and an attention left
   CHECK(says(error_text(error_id::format_value, [&] { queries.b.run(); }), "l.0.self_attn.q_bmm_quantizer", "disable"));
 }
 
+TEST_CASE("hf kv cache: a search may choose among formats where all attentions choose together, and else has one") {
+  attentions a;
+  search_options o{.formats = {preset("FP8_DEFAULT_CFG")}, .target = 16.0};
+  o.method = score_method::kl_div;
+  o.kv_cache = kv_cache_cost{.tokens = 8, .owners = {{"l.*.self_attn", 1, 16}}};
+  auto const said = [&](std::vector<char const*> const& caches, bool none, bool together) {
+    std::vector<quantize_config> formats;
+    for (char const* name : caches) formats.push_back(preset(name));
+    o.module_search_spaces = {{{"*.self_attn"}, std::move(formats), none}};
+    o.grouping.clear();
+    if (together)
+      o.grouping = {{"caches", [](std::string_view name) -> std::optional<std::string> {
+                       return name.ends_with("attn") ? std::optional<std::string>{"all"} : std::nullopt;
+                     }}};
+    search<cpu_backend> const s{*a.b.m, o};
+    return error_text(error_id::format_value, [&] { require_hf_forms(*a.b.m, s); });
+  };
+  CHECK(said({"FP8_KV_CFG"}, false, false) == "(no error)");
+  CHECK(said({"NVFP4_KV_CFG", "FP8_KV_CFG"}, true, true) == "(no error)");
+  auto const apart = said({"FP8_KV_CFG"}, true, false);
+  CHECK_MESSAGE(says(apart, "l.0.self_attn and l.1.self_attn may differ", "not quantized and FP8", "grouping rule"),
+                apart);
+  CHECK(says(said({"NVFP4_KV_CFG", "FP8_KV_CFG"}, false, false), "may differ", "FP8 and NVFP4"));
+  CHECK(says(said({"FP8_AFFINE_KV_CFG"}, false, true), "FP8_AFFINE_KV_CFG: l.0.self_attn", "bias"));
+  o.kv_cache->owners[0].modules = "l.0.self_attn";
+  CHECK(says(said({"FP8_KV_CFG"}, false, false), "l.0.self_attn and l.1.self_attn may differ", "not quantized"));
+}
+
 TEST_CASE("hf kv cache: one that saw no data is refused, and so is a source that has a scale already") {
   attentions a;
   a.quantize(with_cache("FP8_KV_CFG"));

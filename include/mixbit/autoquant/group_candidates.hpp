@@ -11,27 +11,40 @@
 
 namespace mixbit {
 
-/// What a format of a search makes of a module. Throws `config_no_match` where it quantizes neither its weight nor its
-/// key/value cache.
+/// Does a recipe hold a searched module's weight, or the cache of one without a weight, in other than 16 bits?
+template <backend B>
+bool quantizes(recipe_quantizers<B>& recipe, module_ref<B> const& module) {
+  if (recipe.find(quantizer_role::weight) != nullptr) return true;
+  return module.weight.data == nullptr && quantizes_cache(recipe);
+}
+
+/// What a format of a search makes of a module. Throws `config_no_match` where it quantizes neither its weight nor, of
+/// one without a weight, its key/value cache.
 template <backend B>
 recipe_quantizers<B> candidate_recipe(model<B>& m, quantize_config const& format, module_ref<B> const& module) {
   auto q = search_recipe(m, format, module);
-  if (q.find(quantizer_role::weight) == nullptr && !quantizes_cache(q))
+  if (!quantizes(q, module))
     fail(error_id::config_no_match, "format ", format.name, " quantizes no weight of ", module.name, " (",
          module.class_name, ")");
   return q;
 }
 
-/// Is the module one whose cache a search counts?
+/// Is the module without a weight, and with quantizers on keys and values that a config can turn on?
 template <backend B>
-bool owns_cache(model<B>& m, module_ref<B> const& module, std::optional<kv_cache_cost> const& cache) {
-  if (!cache || module.weight.data != nullptr || cache->owner_of(module.name) == nullptr) return false;
+bool has_cache(model<B>& m, module_ref<B> const& module) {
+  if (module.weight.data != nullptr) return false;
   auto const* const placements = m.options().classes.find(module.class_name);
   auto const has = [&](std::string_view leaf) {
     return std::any_of(placements->begin(), placements->end(),
                        [&](auto const& p) { return p.name == leaf && !p.locked_off; });
   };
   return placements != nullptr && has(key_quantizer) && has(value_quantizer);
+}
+
+/// Is the module one whose cache a search counts?
+template <backend B>
+bool owns_cache(model<B>& m, module_ref<B> const& module, std::optional<kv_cache_cost> const& cache) {
+  return cache && cache->owner_of(module.name) != nullptr && has_cache(m, module);
 }
 
 /// What tells whether two modules of a search store one thing: their weight, or the attention that owns a cache.

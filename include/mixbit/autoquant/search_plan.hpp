@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "mixbit/autoquant/cache_rules.hpp"
 #include "mixbit/autoquant/fixed_recipe.hpp"
 #include "mixbit/autoquant/group_candidates.hpp"
 #include "mixbit/autoquant/grouping.hpp"
@@ -32,12 +33,13 @@ struct search_plan {
   candidate_stats stats;                  ///< one a group; candidate k of a group is recipe k of its sites
   std::vector<std::string> score_points;  ///< by module; empty: its own output
   std::vector<matched_rule> rules;
-  std::vector<std::string> notes;         ///< of a model that is not strict: what matched nothing
+  std::vector<std::string> notes;         ///< caches left out, and of a model that is not strict what matched nothing
   std::string cost_name;                  ///< "exact, active_moe 2/8"
 };
 
 /// Makes the plan. Throws `config_no_match` for what matches nothing, `config_conflict` for spaces that overlap or
-/// take a part of a group and for a fixed config beside `formats`, `config_value` for a format without a name,
+/// take a part of a group, for groups and spaces of both weights and caches and for a fixed config beside `formats`,
+/// `config_value` for a format without a name and for sizes that no cache has,
 /// `state_duplicate` for two of one name, `search_input` where nothing is left to search, and what interpreting the
 /// formats throws.
 template <backend B>
@@ -141,16 +143,19 @@ class search_planner {
         for (auto const& p : options_.disabled_layers)
           if (p.matches(made_.modules[i])) g.disabled_by = p.label();
       }
+      refuse_mixed(searched_, group.members, "the group ", g.name, " by '", g.rule, "' has");
     }
   }
 
   /// Which attentions each owner of a cache stands for.
   void find_caches() {
     if (!options_.kv_cache) return;
+    require_countable(options_, searched_);
+    if (auto note = uncounted_caches(model_, all_, *options_.kv_cache)) made_.notes.push_back(std::move(*note));
     for (auto const& owner : options_.kv_cache->owners) {
       matched_rule row{"key/value cache", owner.modules.label(), {}};
       for (auto const& m : searched_)
-        if (m.weight.data == nullptr && options_.kv_cache->owner_of(m.name) == &owner) row.modules.push_back(m.name);
+        if (is_cache(m) && options_.kv_cache->owner_of(m.name) == &owner) row.modules.push_back(m.name);
       if (row.modules.empty())
         unmatched("key/value cache pattern '", row.rule, "' matches no attention with quantizers on keys and values");
       made_.rules.push_back(std::move(row));
@@ -186,7 +191,7 @@ class search_planner {
       for (auto const& p : space.modules) require_match("module search space", p);
     for (auto& g : made_.stats) {
       int const space = space_of(g);
-      if (g.disabled_by.empty() && space < 0 && is_cache(g))
+      if (g.disabled_by.empty() && space < 0 && is_cache(first_of(sources_.size())))
         g.disabled_by = "no module_search_space for key/value caches";
       sources_.push_back(!g.disabled_by.empty()                ? from_nothing
                          : space >= 0                          ? space
@@ -200,13 +205,21 @@ class search_planner {
              "formats or fixed_quantization_config for it");
       if (sources_.back() == from_fixed) settle_fixed(g);
     }
+    for (int s = 0; s < static_cast<int>(options_.module_search_spaces.size()); ++s) refuse_mixed_space(s);
+  }
+  void refuse_mixed_space(int s) const {
+    std::vector<std::size_t> covered;
+    std::string patterns;
+    for (std::size_t g = 0; g < made_.groups.size(); ++g)
+      if (sources_[g] == s) {
+        covered.insert(covered.end(), made_.groups[g].members.begin(), made_.groups[g].members.end());
+        patterns = made_.stats[g].space;
+      }
+    refuse_mixed(searched_, covered, "module_search_spaces[", s, "] '", patterns, "' covers");
   }
 
-  /// Is its first member an attention? Of a group with others, its formats have to quantize all of them.
-  bool is_cache(group_stats const& g) const {
-    return searched_[made_.groups[static_cast<std::size_t>(&g - made_.stats.data())].members.front()].weight.data ==
-           nullptr;
-  }
+  /// One of its modules; they are all layers, or all attentions.
+  module_ref<B> const& first_of(std::size_t group) const { return searched_[made_.groups[group].members.front()]; }
 
   /// A group that the fixed config leaves off is disabled by it. Throws what fixed_recipe throws.
   void settle_fixed(group_stats& g) {
@@ -263,12 +276,28 @@ class search_planner {
       detail::require_known_algorithm(model_, f.algorithm, f.name);
       auto const notes = check_search_entries(model_, all_, f);
       made_.notes.insert(made_.notes.end(), notes.begin(), notes.end());
-      auto const at = std::find(sources_.begin(), sources_.end(), source);
-      std::size_t const g = at == sources_.end() ? 0 : static_cast<std::size_t>(at - sources_.begin());
-      auto q = candidate_recipe(model_, f, searched_[made_.groups[g].members.front()]);
-      double const bits = nominal_bits(q);
+      auto q = example_recipe(source, f);
+      if (!q) {
+        skip(source, f);
+        continue;
+      }
+      double const bits = nominal_bits(*q);
       made_.formats.push_back({format_label(f.name, bits), f, bits});
     }
+  }
+  /// What a format makes of the first group that may have it, or where none may, of any module that it quantizes.
+  std::optional<recipe_quantizers<B>> example_recipe(int source, quantize_config const& f) {
+    auto const at = std::find(sources_.begin(), sources_.end(), source);
+    if (at != sources_.end())
+      return candidate_recipe(model_, f, first_of(static_cast<std::size_t>(at - sources_.begin())));
+    for (auto const& m : searched_)
+      if (auto q = search_recipe(model_, f, m); quantizes(q, m)) return q;
+    return std::nullopt;
+  }
+  void skip(int source, quantize_config const& f) {
+    auto const text = detail::concat("format ", f.name, " quantizes no layer of the search");
+    if (source == from_fixed) made_.notes.push_back(text);
+    else unmatched(text);
   }
 
   void add_candidates(std::size_t at) {
@@ -306,7 +335,7 @@ class search_planner {
                                         options_.active_experts->num_experts);
       require_match("active_moe expert", options_.active_experts->experts);
     }
-    if (options_.kv_cache)
+    if (std::any_of(searched_.begin(), searched_.end(), [](auto const& m) { return is_cache(m); }))
       made_.cost_name += detail::concat(", key/value cache of ", options_.kv_cache->tokens, " tokens");
     for (auto const& p : options_.cost_excluded) require_match("excluded from cost", p);
     for (auto& g : made_.stats) {
@@ -346,7 +375,7 @@ class search_planner {
   /// A cache has no output of its own at which a gradient could score it.
   void require_point(module_group const& group) const {
     for (std::size_t const i : group.members)
-      if (searched_[i].weight.data == nullptr && made_.score_points[i].empty())
+      if (is_cache(searched_[i]) && made_.score_points[i].empty())
         fail(error_id::config_value, made_.modules[i], ": to search its key/value cache by gradient, a score rule ",
              "has to name the point that its attention leads to; or search by kl_div or degradation");
   }

@@ -134,17 +134,23 @@ void require_named(std::string const& format, Call&& call) {
   }
 }
 
-template <backend B>
-void require_form(std::string const& format, module_ref<B> const& module, recipe_quantizers<B> recipe,
-                  hf_kv_formats& caches) {
+/// `add` is called with the format of its cache, for a module that has one.
+template <backend B, class Add>
+void require_form(std::string const& format, module_ref<B> const& module, recipe_quantizers<B> recipe, Add&& add) {
   require_named(format, [&] {
     if (has_kv_cache(module, recipe)) {
       auto const form = hf_kv_form_of(module, recipe);
-      caches.add(module.name, form ? std::optional{form->format} : std::nullopt);
+      add(form ? std::optional{form->format} : std::nullopt);
     } else if (recipe.any_acts()) {
       hf_form_of(module, recipe);
     }
   });
+}
+
+template <backend B>
+void require_form(std::string const& format, module_ref<B> const& module, recipe_quantizers<B> recipe,
+                  hf_kv_formats& caches) {
+  require_form(format, module, std::move(recipe), [&](auto const& form) { caches.add(module.name, form); });
 }
 
 }  // namespace detail::hf
@@ -159,21 +165,31 @@ void require_hf_forms(model<B>& m, quantize_config const& config) {
     detail::hf::require_form(config.name, modules[i], std::move(made.recipes[i]), caches);
 }
 
-/// For every choice that the search may make: each format in each layer that is not disabled.
+/// For every choice that the search may make: each format in each layer that is not disabled, and of caches in
+/// different groups any two. The search leaves those unquantized that it does not know.
 template <backend B>
 void require_hf_forms(model<B>& m, search<B> const& s) {
-  auto const modules = m.modules();
-  hf_kv_formats caches;  // a search leaves them alone
-  std::map<std::string_view, module_ref<B> const*> by_name;
-  for (auto const& module : modules) by_name.emplace(module.name, &module);
+  hf_kv_choices caches;
+  std::map<std::string_view, group_stats const*> group_of;
   for (auto const& group : s.stats())
-    for (auto const& c : group.candidates) {
-      if (c.recipe < 0) continue;
-      auto const& format = s.formats()[static_cast<std::size_t>(c.recipe)].config;
-      for (auto const& name : group.modules)
-        if (auto const at = by_name.find(name); at != by_name.end())
-          detail::hf::require_form(format.name, *at->second, search_recipe(m, format, *at->second), caches);
+    for (auto const& name : group.modules) group_of.emplace(name, &group);
+  for (auto const& module : m.modules()) {
+    auto const at = group_of.find(module.name);
+    auto const require = [&](std::string const& format, recipe_quantizers<B> recipe) {
+      std::string const group = at == group_of.end() ? std::string{} : at->second->name;
+      detail::hf::require_form(format, module, std::move(recipe),
+                               [&](auto const& form) { caches.add(group, module.name, form); });
+    };
+    if (at == group_of.end()) {
+      require({}, unquantized_recipe(m, module));
+      continue;
     }
+    for (auto const& c : at->second->candidates) {
+      if (c.recipe < 0) require({}, unquantized_recipe(m, module));
+      else require(s.formats()[static_cast<std::size_t>(c.recipe)].config.name,
+                   search_recipe(m, s.formats()[static_cast<std::size_t>(c.recipe)].config, module));
+    }
+  }
 }
 
 /// For apply_plan(m, plan). A format that the plan holds and gives to no layer does not matter.

@@ -15,6 +15,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "mixbit/io/hf_format.hpp"
 #include "mixbit/model/module.hpp"
@@ -51,6 +52,8 @@ constexpr float hf_kv_scale(float amax) { return amax / 448.0f; }
 /// The formats of all caches of a model, which are one: loaders read one word for it.
 class hf_kv_formats {
  public:
+  static std::string_view text(std::optional<hf_kv_cache> f) { return f ? name_of(*f) : "not quantized"; }
+
   /// `format`: none where that attention's keys and values are not quantized. Throws `format_value`, naming both, for
   /// one that differs from the first.
   void add(std::string const& attention, std::optional<hf_kv_cache> format) {
@@ -62,10 +65,31 @@ class hf_kv_formats {
   std::optional<hf_kv_cache> format() const { return format_; }
 
  private:
-  static std::string_view text(std::optional<hf_kv_cache> f) { return f ? name_of(*f) : "not quantized"; }
-
   std::string first_;
   std::optional<hf_kv_cache> format_;
+};
+
+/// The formats that a search may give to caches. Groups choose apart, so caches of several groups need one to begin
+/// with; those of one group may have more.
+class hf_kv_choices {
+ public:
+  /// Of any of a group's formats. Throws `format_value`, naming both, where one of another group may differ.
+  void add(std::string const& group, std::string const& attention, std::optional<hf_kv_cache> format) {
+    for (auto const& c : seen_)
+      if (c.group != group && c.format != format)
+        fail(error_id::format_value, c.attention, " and ", attention, " may differ in their key/value caches: ",
+             hf_kv_formats::text(c.format), " and ", hf_kv_formats::text(format), "; a checkpoint has one format for ",
+             "all of them, so put all attentions into one group by a grouping rule");
+    auto const same = [&](choice const& c) { return c.group == group && c.format == format; };
+    if (std::none_of(seen_.begin(), seen_.end(), same)) seen_.push_back({group, attention, format});
+  }
+
+ private:
+  struct choice {
+    std::string group, attention;
+    std::optional<hf_kv_cache> format;
+  };
+  std::vector<choice> seen_;
 };
 
 namespace detail::hf {
