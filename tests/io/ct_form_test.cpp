@@ -144,7 +144,8 @@ TEST_CASE("compressed-tensors: loaders that fuse layers of several forms, or wit
   CHECK(mentions(notes, "table: not a linear layer"));
   CHECK(mentions(notes, "table: one scale for all of a packed weight"));
   CHECK_FALSE(mentions(notes, "m.gate_proj is"));
-  for (auto const& [key, group] : b.quantization().at("config_groups").items())
+  auto const quantization = b.quantization();
+  for (auto const& [key, group] : quantization.at("config_groups").items())
     CHECK(group.at("targets").dump().find("Linear") == std::string::npos);
   ct_bench plain;
   plain.add_layer("fc", 4, 32);
