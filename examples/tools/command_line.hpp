@@ -1,12 +1,6 @@
-// What the tools' command lines have in common: `--option value` pairs and flags, each at most once, and how a program
-// ends. Errors are one line on stderr and exit status 2.
+// What the tools' command lines have in common: `--option value` pairs and flags, each at most once.
 #pragma once
 
-#include <cerrno>
-#include <csignal>
-#include <cstdio>
-#include <cstring>
-#include <exception>
 #include <functional>
 #include <map>
 #include <optional>
@@ -15,7 +9,6 @@
 #include <string_view>
 
 #include "mixbit/core/error.hpp"
-#include "mixbit/core/quoted.hpp"
 
 namespace tools {
 
@@ -57,25 +50,6 @@ inline std::optional<std::set<std::string>> read_options(std::string_view progra
     at->second(name, value);
   }
   return given;
-}
-
-/// Of an error, which may quote what was given.
-inline constexpr std::size_t longest_line = 4000;
-
-/// Runs a program's body, whose result is the exit status where nothing is thrown and stdout takes all.
-inline int run_program(char const* name, std::function<int()> const& body) {
-  std::signal(SIGXFSZ, SIG_IGN);  // a file size limit is then an error like a full disk
-  try {
-    int const status = body();
-    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)
-      mixbit::fail(mixbit::error_id::file_open, "standard output: ", std::strerror(errno));
-    return status;
-  } catch (mixbit::error const& e) {
-    std::fprintf(stderr, "%s: %s\n", name, mixbit::one_line(e.message(), longest_line).c_str());
-  } catch (std::exception const& e) {
-    std::fprintf(stderr, "%s: %s\n", name, mixbit::one_line(e.what(), longest_line).c_str());
-  }
-  return 2;
 }
 
 }  // namespace tools

@@ -12,11 +12,15 @@ using namespace mixbit::test;
 
 namespace {
 
+model_options<cpu_backend> lenient() {
+  model_options<cpu_backend> options;
+  options.strict = false;
+  return options;
+}
+
 std::string refusal(error_id id, search_options const& o, bool strict = true) {
   attention_host net;
-  model_options<cpu_backend> with;
-  with.strict = strict;
-  model<cpu_backend> m{net, with};
+  model<cpu_backend> m{net, strict ? model_options<cpu_backend>{} : lenient()};
   return error_text(id, [&] { search<cpu_backend>{m, o}; });
 }
 
@@ -56,9 +60,7 @@ TEST_CASE("cache rules: a format of the cache alone is none for a module with a 
 
 TEST_CASE("cache rules: attentions without an owner are said, and only counted caches are in the cost's name") {
   attention_host net;
-  model_options<cpu_backend> lenient;
-  lenient.strict = false;
-  model<cpu_backend> m{net, lenient};
+  model<cpu_backend> m{net, lenient()};
   auto o = with_cache();
   o.kv_cache->owners[0].modules = "layers.1.attn";
   auto const some = search<cpu_backend>{m, o}.resolved(1, 1);
@@ -115,9 +117,7 @@ TEST_CASE("cache rules: a space covers weights or caches, as a format of one lea
 
 TEST_CASE("cache rules: a format is read off a module that it quantizes, or left out with a note") {
   attention_host net;
-  model_options<cpu_backend> lenient;
-  lenient.strict = false;
-  model<cpu_backend> any{net, lenient};
+  model<cpu_backend> any{net, lenient()};
   auto o = with_searched_cache();
   o.disabled_layers = {"layers.*.attn"};
   o.target = 16.0;

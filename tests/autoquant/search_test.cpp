@@ -6,33 +6,13 @@
 
 #include "mixbit/autoquant/apply_plan.hpp"
 #include "mixbit/autoquant/json.hpp"
-#include "mixbit/report/markdown.hpp"
 #include "support/error_text.hpp"
-#include "support/small_network.hpp"
+#include "support/searched_network.hpp"
 
 using namespace mixbit;
 using namespace mixbit::test;
 
 namespace {
-
-matrix const batch = random_matrix(6, 32, 7);
-
-search_options three_formats(double bits) {
-  search_options o;
-  o.formats = {preset("INT8_DEFAULT_CFG"), preset("INT4_BLOCKWISE_WEIGHT_ONLY_CFG"), preset("FP8_DEFAULT_CFG")};
-  o.target = bits;
-  return o;
-}
-
-search_steps steps_of(small_network& net, int calibration = 2, int scoring = 2) {
-  auto const forward = [&net](int i) { return net.forward(batch * (1.0f + 0.1f * static_cast<float>(i))); };
-  return {calibration, scoring, [=](int i) { forward(i); },
-          [=, &net](int i) {
-            forward(i);
-            net.backward(random_matrix(6, 8, 20));
-          },
-          {}};
-}
 
 std::string const nothing_matches = "*no_such_layer*";
 
@@ -128,7 +108,7 @@ TEST_CASE("search: layers that share a weight share a recipe, and the weight is 
 TEST_CASE("search: nothing is chosen or applied before a run, nor what another search chose") {
   small_network net;
   model<cpu_backend> m{net};
-  matrix const before = net.forward(batch);
+  matrix const before = net.forward(search_batch);
   search<cpu_backend> s{m, three_formats(8.0)};
   auto const planned = allocate(s.stats(), 8.0);
   CHECK(says(error_text(error_id::search_no_data, [&] { s.choose(8.0); }), "choose", "run()"));
@@ -144,7 +124,7 @@ TEST_CASE("search: nothing is chosen or applied before a run, nor what another s
   CHECK(says(error_text(error_id::search_input, [&] { s.plan(other); }), "second.quant_recipe"));
   other.choice.pop_back();
   CHECK(says(error_text(error_id::search_input, [&] { s.apply(other); }), "1 group", "2"));
-  CHECK(same_bits(before, net.forward(batch)));
+  CHECK(same_bits(before, net.forward(search_batch)));
 }
 
 TEST_CASE("search: a choice is not applied to recipes that are gone, inside a pass, or to folded weights") {
@@ -157,21 +137,21 @@ TEST_CASE("search: a choice is not applied to recipes that are gone, inside a pa
   s.apply(chosen);
   CHECK(says(error_text(error_id::state_nested, inside), "first"));
   quantize(m, preset("INT8_WEIGHT_ONLY_CFG"));
-  matrix const int8 = net.forward(batch);
+  matrix const int8 = net.forward(search_batch);
   CHECK(says(error_text(error_id::state_missing, [&] { s.apply(chosen); }), "first", "run() again"));
-  CHECK(same_bits(int8, net.forward(batch)));
+  CHECK(same_bits(int8, net.forward(search_batch)));
   s.run(steps_of(net));
   s.apply(chosen);
   auto const plan = s.plan(chosen);
   CHECK(fold_weight(m) > 0);
-  matrix const folded = net.forward(batch);
+  matrix const folded = net.forward(search_batch);
   CHECK(says(error_text(error_id::state_folded, [&] { s.apply(chosen); }), "first", "fold_weight"));
   auto nothing = plan;
   for (auto& p : nothing.modules) p.recipe = none_label;
   for (auto const& p : {plan, nothing})
     CHECK(says(error_text(error_id::state_folded, [&] { apply_plan(m, p, steps_of(net)); }), "first",
                "fold_weight"));
-  CHECK(same_bits(folded, net.forward(batch)));
+  CHECK(same_bits(folded, net.forward(search_batch)));
 }
 
 TEST_CASE("search: layers may move between run and apply") {
@@ -183,18 +163,18 @@ TEST_CASE("search: layers may move between run and apply") {
   h.layers[0].weight = random_matrix(8, 32, 1);
   model<cpu_backend> m{h};
   search<cpu_backend> s{m, three_formats(8.0)};
-  auto const forward = [&](int) { h.layers[0].forward(batch); };
+  auto const forward = [&](int) { h.layers[0].forward(search_batch); };
   s.run({1, 1, forward,
          [&](int) {
-           h.layers[0].forward(batch);
+           h.layers[0].forward(search_batch);
            h.layers[0].backward(random_matrix(6, 8, 20));
          },
          {}});
-  matrix const before = h.layers[0].forward(batch);
+  matrix const before = h.layers[0].forward(search_batch);
   auto const chosen = s.choose(8.5);
   h.layers.resize(100);
   s.apply(chosen);
-  CHECK_FALSE(same_bits(before, h.layers[0].forward(batch)));
+  CHECK_FALSE(same_bits(before, h.layers[0].forward(search_batch)));
 }
 
 TEST_CASE("search: NaN that calibration met is told once, in the plan too") {
@@ -204,7 +184,7 @@ TEST_CASE("search: NaN that calibration met is told once, in the plan too") {
   search<cpu_backend> s{m, three_formats(8.0)};
   CHECK(s.notes().empty());
   auto steps = steps_of(net, 1, 1);
-  matrix bad = batch;
+  matrix bad = search_batch;
   bad(2, 7) = bad(0, 0) = NAN;
   steps.calibrate = [&](int) { net.forward(bad); };
   s.run(steps);
@@ -230,7 +210,7 @@ TEST_CASE("search: the choice is within its budget, applied, and the same on eve
   CHECK(chosen.bits <= chosen.budget);
   CHECK(chosen.optimal);
   s.apply(chosen);
-  matrix const y = net.forward(batch);
+  matrix const y = net.forward(search_batch);
   small_network again;
   model<cpu_backend> m2{again};
   search<cpu_backend> s2{m2, three_formats(7.0)};
@@ -239,14 +219,14 @@ TEST_CASE("search: the choice is within its budget, applied, and the same on eve
   CHECK(second.choice == chosen.choice);
   CHECK(second.score == chosen.score);
   s2.apply(second);
-  CHECK(same_bits(y, again.forward(batch)));
+  CHECK(same_bits(y, again.forward(search_batch)));
 }
 
 TEST_CASE("search: more bits never score worse, and all bits leave the model unquantized") {
   small_network net;
   model<cpu_backend> m{net};
   search<cpu_backend> s{m, three_formats(16.0)};
-  matrix const before = net.forward(batch);
+  matrix const before = net.forward(search_batch);
   s.run(steps_of(net));
   double last = INFINITY;
   for (double bits : {5.5, 6.0, 7.0, 8.5, 9.0, 12.0, 16.0}) {
@@ -256,7 +236,7 @@ TEST_CASE("search: more bits never score worse, and all bits leave the model unq
   }
   CHECK(last == 0.0);
   s.apply(s.choose(16.0));
-  CHECK(same_bits(before, net.forward(batch)));
+  CHECK(same_bits(before, net.forward(search_batch)));
 }
 
 TEST_CASE("search: disabled layers stay unquantized, count in the budget, and are named in the plan") {
@@ -301,18 +281,18 @@ TEST_CASE("search: name-based entries of a format do not apply inside it") {
 TEST_CASE("search: a callback that throws halfway leaves the model as it was") {
   small_network net;
   model<cpu_backend> m{net};
-  quantize(m, preset("INT8_DEFAULT_CFG"), [&] { net.forward(batch); });
-  matrix const before = net.forward(batch);
+  quantize(m, preset("INT8_DEFAULT_CFG"), [&] { net.forward(search_batch); });
+  matrix const before = net.forward(search_batch);
   for (bool in_scoring : {false, true}) {
     search<cpu_backend> s{m, three_formats(8.0)};
     auto steps = steps_of(net);
     auto& broken = in_scoring ? steps.score : steps.calibrate;
     broken = [&](int i) {
-      net.forward(batch);
+      net.forward(search_batch);
       if (i == 1) throw std::runtime_error{"data"};
     };
     CHECK_THROWS_WITH(s.run(steps), "data");
-    CHECK(same_bits(before, net.forward(batch)));
+    CHECK(same_bits(before, net.forward(search_batch)));
     CHECK_FALSE(site_of(net.first).scoring);
   }
 }
@@ -322,10 +302,10 @@ TEST_CASE("search: steps that score nothing, and formats that quantize nothing, 
   model<cpu_backend> m{net};
   search<cpu_backend> s{m, three_formats(8.0)};
   auto steps = steps_of(net);
-  steps.score = [&](int) { net.forward(batch); };
+  steps.score = [&](int) { net.forward(search_batch); };
   CHECK(says(error_text(error_id::search_no_data, [&] { s.run(steps); }), "mixbit::score"));
   steps.score = [&](int) {
-    net.forward(batch);
+    net.forward(search_batch);
     net.second.backward(matrix::Ones(6, 8));  // the first layer's backward has forgotten to score
   };
   auto const text = error_text(error_id::search_no_data, [&] { s.run(steps); });
@@ -345,110 +325,9 @@ TEST_CASE("search: a score that is not finite names group and format") {
   search<cpu_backend> s{m, three_formats(8.0)};
   auto steps = steps_of(net, 1, 1);
   steps.score = [&](int) {
-    net.forward(batch);
+    net.forward(search_batch);
     net.backward(matrix::Constant(6, 8, NAN));
   };
   s.run(steps);
   CHECK(says(error_text(error_id::search_input, [&] { s.choose(8.0); }), ".quant_recipe", "nan"));
-}
-
-TEST_CASE("plan: written as JSON and applied to a fresh model it gives the same bits") {
-  small_network net;
-  model<cpu_backend> m{net};
-  search<cpu_backend> s{m, three_formats(7.0)};
-  s.run(steps_of(net));
-  auto const chosen = s.choose(7.0);
-  s.apply(chosen);
-  auto const text = to_json(s.plan(chosen)).dump();
-  auto const plan = plan_from_json(nlohmann::ordered_json::parse(text), "plan.json");
-  small_network other;
-  model<cpu_backend> m2{other};
-  apply_plan(m2, plan, steps_of(other));
-  CHECK(same_bits(net.forward(batch), other.forward(batch)));
-}
-
-TEST_CASE("plan: one that does not fit is refused by name, and the model stays") {
-  small_network net;
-  model<cpu_backend> m{net};
-  auto const where = "plan.json";
-  auto const parse = [&](char const* text) { return plan_from_json(nlohmann::ordered_json::parse(text), where); };
-  auto const other =
-      parse(R"j({"version":1,"formats":{},"recipe":{"third.quant_recipe":"NONE(effective-bits: 16.0)"},
-                "modules":{"third":{"recipe":"NONE(effective-bits: 16.0)"}}})j");
-  CHECK(says(error_text(error_id::search_plan, [&] { apply_plan(m, other, {}); }), "third"));
-  auto const half =
-      parse(R"j({"version":1,"formats":{},"recipe":{"first.quant_recipe":"NONE(effective-bits: 16.0)"},
-                "modules":{"first":{"recipe":"NONE(effective-bits: 16.0)"}}})j");
-  CHECK(says(error_text(error_id::search_plan, [&] { apply_plan(m, half, {}); }), "second"));
-}
-
-TEST_CASE("plan: JSON that is no plan is refused with the member and its value") {
-  struct {
-    char const *text, *member, *value;
-  } const bad[] = {
-      {R"([1])", "a plan", "[1]"},
-      {R"({})", "a plan", "'version'"},
-      {R"({"version":2})", "version", "2"},
-      {R"({"version":"1"})", "version", "\"1\""},
-      {R"({"version":1})", "a plan", "'formats'"},
-      {R"({"version":1,"formats":[7]})", "formats", "[7]"},
-      {R"({"version":1,"formats":{"F":3}})", "formats.F", "3"},
-      {R"({"version":1,"formats":{"F":{}}})", "formats.F", "'nominal_bits'"},
-      {R"({"version":1,"formats":{"F":{"nominal_bits":"four"}}})", "formats.F.nominal_bits", "\"four\""},
-      {R"({"version":1,"formats":{"F":{"nominal_bits":-5}}})", "formats.F.nominal_bits", "-5"},
-      {R"({"version":1,"formats":{"F":{"nominal_bits":4}}})", "formats.F", "'config'"},
-      {R"({"version":1,"formats":{"F":{"nominal_bits":4,"config":"x"}}})", "formats.F.config", "\"x\""},
-      {R"({"version":1,"formats":{}})", "a plan", "'recipe'"},
-      {R"({"version":1,"formats":{},"recipe":["X"]})", "recipe", "[\"X\"]"},
-      {R"({"version":1,"formats":{},"recipe":"X"})", "recipe", "\"X\""},
-      {R"({"version":1,"formats":{},"recipe":{"g":1}})", "recipe.g", "1"},
-      {R"({"version":1,"formats":{},"recipe":{"g":"X"}})", "recipe.g", "'X'"},
-      {R"({"version":1,"formats":{},"recipe":{}})", "a plan", "'modules'"},
-      {R"({"version":1,"formats":{},"recipe":{},"modules":null})", "modules", "null"},
-      {R"({"version":1,"formats":{},"recipe":{},"modules":{"m":"X"}})", "modules.m", "\"X\""},
-      {R"({"version":1,"formats":{},"recipe":{},"modules":{"m":{}}})", "modules.m", "'recipe'"},
-      {R"({"version":1,"formats":{},"recipe":{},"modules":{"m":{"recipe":"X"}}})", "modules.m.recipe", "'X'"},
-      {R"({"version":1,"formats":{},"recipe":{},"modules":{},"notes":"n"})", "notes", "\"n\""},
-      {R"({"version":1,"formats":{},"recipe":{},"modules":{},"notes":["n",4]})", "notes[1]", "4"}};
-  for (auto const& b : bad) {
-    auto const text = error_text(error_id::search_plan,
-                                 [&] { plan_from_json(nlohmann::ordered_json::parse(b.text), "plan.json"); });
-    CAPTURE(text);
-    CHECK(says(text, "plan.json: ", std::string{b.member} + " ", b.value));
-  }
-  auto const rule =
-      R"j({"version":1,"formats":{},"recipe":{},"modules":{"m":{"recipe":"NONE(effective-bits: 16.0)","rule":[]}}})j";
-  CHECK(says(error_text(error_id::search_plan,
-                        [&] { plan_from_json(nlohmann::ordered_json::parse(rule), "plan.json"); }),
-             "modules.m.rule", "[]"));
-}
-
-TEST_CASE("reports: statistics, manifest and markdown say what was measured") {
-  small_network net;
-  model<cpu_backend> m{net};
-  search<cpu_backend> s{m, three_formats(7.0)};
-  s.run(steps_of(net));
-  auto const chosen = s.choose(7.0);
-  auto const plan = s.plan(chosen);
-  auto const stats = to_json(s.stats());
-  CHECK(stats["first.quant_recipe"]["costs"][3].get<double>() == 24 * 32);
-  CHECK(stats["first.quant_recipe"]["uncompressed_cost"].get<double>() == 24 * 32);
-  CHECK(stats["first.quant_recipe"]["raw_scores"][0].get<double>() == s.stats()[0].candidates[0].score);
-  CHECK(stats["first.quant_recipe"]["standard_errors"][0].get<double>() > 0);
-  auto const manifest = manifest_json(s.stats(), plan);
-  auto const& ranking = manifest["sensitivity_ranking"];
-  REQUIRE(ranking.size() == 2);
-  CHECK(ranking[0]["score"].get<double>() >= ranking[1]["score"].get<double>());
-  CHECK(manifest["autoquant_state"]["is_satisfied"] == true);
-  auto const report = sensitivity_report(s.stats(), plan, measured_loss{1.5, 1.625});
-  CHECK(report.find("| measured loss | 1.500000 unquantized, 1.625000 quantized |") != std::string::npos);
-  CHECK(report.find(".quant_recipe") == std::string::npos);
-  CHECK(report.find("| second |") != std::string::npos);
-}
-
-TEST_CASE("candidate_stat: the standard error over steps") {
-  candidate_stat c{"F", 0, 10.0, {1, 2, 3, 4}, 0};
-  CHECK(c.standard_error() == doctest::Approx(std::sqrt(5.0 / 3.0) * 2.0));  // n * sd / sqrt(n), n = 4
-  c.by_step = {10};
-  CHECK(std::isnan(c.standard_error()));
 }

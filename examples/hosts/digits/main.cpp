@@ -1,9 +1,9 @@
 // digits: from training to a mixed-precision checkpoint, on a network that was not made for it. See options.cpp for
 // the command line.
 #include <chrono>
-#include <csignal>
 #include <cstdio>
 
+#include "../../run_program.hpp"
 #include "mixbit/autoquant/json.hpp"
 #include "mixbit/io/json.hpp"
 #include "mixbit/io/staged_output.hpp"
@@ -78,18 +78,10 @@ void run(options const& o) {
 }  // namespace digits
 
 int main(int argc, char** argv) {
-  std::signal(SIGXFSZ, SIG_IGN);  // a file size limit is then an error like a full disk
-  try {
+  return run_program("digits", [&] {
     auto const options = digits::parse_options(argc, argv);
-    if (options.help)
-      std::fputs(digits::usage_text, stdout);
-    else
-      digits::run(options);
+    if (options.help) std::fputs(digits::usage_text, stdout);
+    else digits::run(options);
     return 0;
-  } catch (mixbit::error const& e) {
-    std::fprintf(stderr, "digits: %.*s\n", static_cast<int>(e.message().size()), e.message().data());
-  } catch (std::exception const& e) {
-    std::fprintf(stderr, "digits: %s\n", e.what());
-  }
-  return 2;
+  });
 }

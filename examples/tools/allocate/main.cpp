@@ -3,7 +3,7 @@
 #include <optional>
 #include <string>
 
-#include "../command_line.hpp"
+#include "../../run_program.hpp"
 #include "choice.hpp"
 #include "mixbit/autoquant/json.hpp"
 #include "mixbit/io/json.hpp"
@@ -38,7 +38,7 @@ void run(options const& o) {
 }  // namespace allocate
 
 int main(int argc, char** argv) {
-  return tools::run_program("allocate", [&] {
+  return run_program("allocate", [&] {
     auto const options = allocate::parse_options(argc, argv);
     if (options.help) std::fputs(allocate::usage_text, stdout);
     else allocate::run(options);

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "../command_line.hpp"
+#include "../../run_program.hpp"
 #include "claim.hpp"
 #include "files.hpp"
 #include "mixbit/io/safetensors_writer.hpp"
@@ -126,7 +126,7 @@ int run(options const& o) { return o.vectors.empty() ? compare(o) : write_vector
 }  // namespace conformance
 
 int main(int argc, char** argv) {
-  return tools::run_program("conformance", [&] {
+  return run_program("conformance", [&] {
     auto const options = conformance::parse_options(argc, argv);
     return options.help ? int{std::fputs(conformance::usage_text, stdout) < 0} : conformance::run(options);
   });

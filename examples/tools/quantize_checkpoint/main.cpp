@@ -1,11 +1,11 @@
 // A Hugging Face checkpoint with quantized weights, without a model that runs: what usage_text says.
 #include <cstdio>
 
-#include "../command_line.hpp"
+#include "../../run_program.hpp"
 #include "job.hpp"
 
 int main(int argc, char** argv) {
-  return tools::run_program("quantize_checkpoint", [&] {
+  return run_program("quantize_checkpoint", [&] {
     auto const options = quantize_checkpoint::parse_options(argc, argv);
     if (options.help) std::fputs(quantize_checkpoint::usage_text, stdout);
     else quantize_checkpoint::run(options);

@@ -12,12 +12,6 @@
 
 namespace mixbit {
 
-/// Of what is searched: is it an attention, there for its cache?
-template <backend B>
-bool is_cache(module_ref<B> const& searched) {
-  return searched.weight.data == nullptr;
-}
-
 /// Throws `config_conflict` where these of the searched modules are of both kinds, naming one of each behind `what`.
 template <backend B, class... What>
 void refuse_mixed(std::vector<module_ref<B>> const& searched, std::vector<std::size_t> const& some,

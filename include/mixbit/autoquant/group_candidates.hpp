@@ -11,11 +11,17 @@
 
 namespace mixbit {
 
+/// Of what is searched: is it an attention, there for its cache?
+template <backend B>
+bool is_cache(module_ref<B> const& searched) {
+  return searched.weight.data == nullptr;
+}
+
 /// Does a recipe hold a searched module's weight, or the cache of one without a weight, in other than 16 bits?
 template <backend B>
 bool quantizes(recipe_quantizers<B>& recipe, module_ref<B> const& module) {
   if (recipe.find(quantizer_role::weight) != nullptr) return true;
-  return module.weight.data == nullptr && quantizes_cache(recipe);
+  return is_cache(module) && quantizes_cache(recipe);
 }
 
 /// What a format of a search makes of a module. Throws `config_no_match` where it quantizes neither its weight nor, of
@@ -66,7 +72,7 @@ template <backend B>
 std::int64_t candidate_bits(model<B>& m, search_options const& options, quantize_config const& format,
                             module_ref<B> const& module, bool owns) {
   auto q = candidate_recipe(m, format, module);
-  if (module.weight.data == nullptr)
+  if (is_cache(module))
     return cache_bits(options.cost, q, *options.kv_cache->owner_of(module.name), options.kv_cache->tokens);
   const_tensor_ref const weight = canonical_weight(module);
   side_storage beside;

@@ -116,8 +116,8 @@ std::vector<bool> add_layers(resolved_search& r, model<B>& m, search_plan const&
   std::vector<bool> needs_data(plan.formats.size());
   for (std::size_t g = 0; g < plan.groups.size(); ++g)
     for (std::size_t const i : plan.groups[g].members) {
-      bool const has_weight = searched[i].weight.data != nullptr;  // or a cache, of which nothing is lent
-      scored_layer<B> layer{has_weight ? canonical_weight(searched[i]) : const_tensor_ref{}, by_gradient};
+      // nothing of a cache is lent
+      scored_layer<B> layer{is_cache(searched[i]) ? const_tensor_ref{} : canonical_weight(searched[i]), by_gradient};
       for (auto const& c : plan.stats[g].candidates) {
         if (c.recipe < 0) continue;
         auto const f = static_cast<std::size_t>(c.recipe);
@@ -129,7 +129,7 @@ std::vector<bool> add_layers(resolved_search& r, model<B>& m, search_plan const&
       }
       if (!plan.stats[g].is_open()) continue;
       if (by_gradient) r.kept_bytes += 8 * scoring * layer.recipes;
-      if (!has_weight) continue;
+      if (is_cache(searched[i])) continue;
       r.scratch_bytes = std::max(r.scratch_bytes, layer.bytes());
       r.scratch_bytes_a_token = std::max(r.scratch_bytes_a_token, layer.bytes_a_token());
     }

@@ -3,7 +3,7 @@
 
 #include "fuzz/target.hpp"
 #include "mixbit/model/scale_training.hpp"
-#include "support/checkpoint_host.hpp"
+#include "support/state_host.hpp"
 
 /// Reading a state runs no algorithm, and compiling them takes long.
 template <>
@@ -15,30 +15,6 @@ namespace {
 
 using namespace mixbit;
 using namespace mixbit::test;
-
-/// The layers of tests/golden/state/1.
-struct host {
-  plain_tensor scaled{6, 10}, sequence{4, 10}, packed{5, 10}, learned{3, 10};
-  quantizer_slots<cpu_backend> s_scaled, s_sequence, s_packed, s_learned, s_attention;
-
-  void walk(module_visitor<cpu_backend> const& visit) {
-    visit(linear("scaled", s_scaled, scaled));
-    visit(linear("sequence", s_sequence, sequence));
-    visit(linear("packed", s_packed, packed));
-    visit(linear("learned", s_learned, learned));
-    visit(module("attention", "attention", s_attention));
-  }
-  /// What was restored is used.
-  void run() {
-    plain_tensor const x{4, 10};
-    plain_tensor k{2, 10};
-    apply(s_scaled, x, scaled, multiply);
-    apply(s_sequence, x, sequence, multiply);
-    apply(s_packed, x, packed, multiply);
-    apply(s_learned, x, learned, multiply);
-    apply(s_attention, k, 1);
-  }
-};
 
 std::filesystem::path golden(char const* name) { return std::filesystem::path{MIXBIT_GOLDEN_DIR} / "state/1" / name; }
 
@@ -52,11 +28,12 @@ void restore(std::string const& json, safetensors_file const& tensors) {
   test::write_text(folder / "state.json", json);
   auto const digest = digest_of(std::as_bytes(std::span{json}));
   write_safetensors(folder / "state.safetensors", all, {{"format", "mixbit_state"}, {"state.json", digest}});
-  host net;
+  state_host net;
   model<cpu_backend> m{net};
   auto const restored = restore_state(folder, m);
   if (restored.training) scale_training<cpu_backend>{m, *restored.training};
-  net.run();
+  plain_tensor k{2, 10};
+  net.run(plain_tensor{4, 10}, k, multiply);  // what was restored is used
 }
 
 fuzz::target const state{"state", fuzz::kind::json, [](fuzz::bytes input) {

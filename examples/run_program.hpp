@@ -1,0 +1,33 @@
+// How a program ends: with 0, or with an error's one line on stderr and exit status 2.
+#pragma once
+
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+#include <exception>
+#include <functional>
+#include <string_view>
+
+#include "mixbit/core/error.hpp"
+#include "mixbit/core/quoted.hpp"
+
+/// Runs a program's body, whose result is the exit status where nothing is thrown and stdout takes all.
+inline int run_program(char const* name, std::function<int()> const& body) {
+  constexpr std::size_t longest_line = 4000;  // an error may quote what was given
+  auto const report = [&](std::string_view what) {
+    std::fprintf(stderr, "%s: %s\n", name, mixbit::one_line(what, longest_line).c_str());
+    return 2;
+  };
+  std::signal(SIGXFSZ, SIG_IGN);  // a file size limit is then an error like a full disk
+  try {
+    int const status = body();
+    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)
+      mixbit::fail(mixbit::error_id::file_open, "standard output: ", std::strerror(errno));
+    return status;
+  } catch (mixbit::error const& e) {
+    return report(e.message());
+  } catch (std::exception const& e) {
+    return report(e.what());
+  }
+}
