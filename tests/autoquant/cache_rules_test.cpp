@@ -115,6 +115,16 @@ TEST_CASE("cache rules: a space covers weights or caches, as a format of one lea
   CHECK(refusal(error_id::config_conflict, o) == "(no error)");
 }
 
+TEST_CASE("cache rules: a format of caches alone is no format of layers, which would be INT8 under its name") {
+  search_options o;
+  o.target = 12.0;
+  o.formats = {preset("FP8_KV_CFG")};
+  auto const refused = refusal(error_id::config_no_match, o);
+  CHECK_MESSAGE(says(refused, "format FP8_KV_CFG has no entry for the weight of layers.0."), refused);
+  o.formats = {combine(preset("INT8_DEFAULT_CFG"), preset("FP8_KV_CFG"))};
+  CHECK(refusal(error_id::config_no_match, o) == "(no error)");
+}
+
 TEST_CASE("cache rules: a format is read off a module that it quantizes, or left out with a note") {
   attention_host net;
   model<cpu_backend> any{net, lenient()};

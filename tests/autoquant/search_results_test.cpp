@@ -16,14 +16,14 @@ TEST_CASE("plan: written as JSON and applied to a fresh model it gives the same 
   small_network net;
   model<cpu_backend> m{net};
   search<cpu_backend> s{m, three_formats(7.0)};
-  s.run(steps_of(net));
+  s.run(search_steps_of(net));
   auto const chosen = s.choose(7.0);
   s.apply(chosen);
   auto const text = to_json(s.plan(chosen)).dump();
   auto const plan = plan_from_json(nlohmann::ordered_json::parse(text), "plan.json");
   small_network other;
   model<cpu_backend> m2{other};
-  apply_plan(m2, plan, steps_of(other));
+  apply_plan(m2, plan, search_steps_of(other));
   CHECK(same_bits(net.forward(search_batch), other.forward(search_batch)));
 }
 
@@ -87,7 +87,7 @@ TEST_CASE("reports: statistics, manifest and markdown say what was measured") {
   small_network net;
   model<cpu_backend> m{net};
   search<cpu_backend> s{m, three_formats(7.0)};
-  s.run(steps_of(net));
+  s.run(search_steps_of(net));
   auto const chosen = s.choose(7.0);
   auto const plan = s.plan(chosen);
   auto const stats = to_json(s.stats());

@@ -113,11 +113,11 @@ TEST_CASE("search: nothing is chosen or applied before a run, nor what another s
   auto const planned = allocate(s.stats(), 8.0);
   CHECK(says(error_text(error_id::search_no_data, [&] { s.choose(8.0); }), "choose", "run()"));
   CHECK(says(error_text(error_id::search_no_data, [&] { s.apply(planned); }), "apply", "run()"));
-  auto broken = steps_of(net);
+  auto broken = search_steps_of(net);
   broken.score = [](int) { throw std::runtime_error{"data"}; };
   CHECK_THROWS_WITH(s.run(broken), "data");
   CHECK(says(error_text(error_id::search_no_data, [&] { s.apply(planned); }), "run()"));
-  s.run(steps_of(net));
+  s.run(search_steps_of(net));
   auto other = s.choose(8.0);
   other.choice[1] = 4;
   CHECK(says(error_text(error_id::search_input, [&] { s.apply(other); }), "second.quant_recipe", "candidate 4"));
@@ -131,7 +131,7 @@ TEST_CASE("search: a choice is not applied to recipes that are gone, inside a pa
   small_network net;
   model<cpu_backend> m{net};
   search<cpu_backend> s{m, three_formats(8.0)};
-  s.run(steps_of(net));
+  s.run(search_steps_of(net));
   auto const chosen = s.choose(8.0);
   auto const inside = [&] { calibrate(m, {}, [&] { s.apply(chosen); }); };
   s.apply(chosen);
@@ -140,7 +140,7 @@ TEST_CASE("search: a choice is not applied to recipes that are gone, inside a pa
   matrix const int8 = net.forward(search_batch);
   CHECK(says(error_text(error_id::state_missing, [&] { s.apply(chosen); }), "first", "run() again"));
   CHECK(same_bits(int8, net.forward(search_batch)));
-  s.run(steps_of(net));
+  s.run(search_steps_of(net));
   s.apply(chosen);
   auto const plan = s.plan(chosen);
   CHECK(fold_weight(m) > 0);
@@ -149,7 +149,7 @@ TEST_CASE("search: a choice is not applied to recipes that are gone, inside a pa
   auto nothing = plan;
   for (auto& p : nothing.modules) p.recipe = none_label;
   for (auto const& p : {plan, nothing})
-    CHECK(says(error_text(error_id::state_folded, [&] { apply_plan(m, p, steps_of(net)); }), "first",
+    CHECK(says(error_text(error_id::state_folded, [&] { apply_plan(m, p, search_steps_of(net)); }), "first",
                "fold_weight"));
   CHECK(same_bits(folded, net.forward(search_batch)));
 }
@@ -183,7 +183,7 @@ TEST_CASE("search: NaN that calibration met is told once, in the plan too") {
   model<cpu_backend> m{net};
   search<cpu_backend> s{m, three_formats(8.0)};
   CHECK(s.notes().empty());
-  auto steps = steps_of(net, 1, 1);
+  auto steps = search_steps_of(net, 1, 1);
   matrix bad = search_batch;
   bad(2, 7) = bad(0, 0) = NAN;
   steps.calibrate = [&](int) { net.forward(bad); };
@@ -205,7 +205,7 @@ TEST_CASE("search: the choice is within its budget, applied, and the same on eve
   small_network net;
   model<cpu_backend> m{net};
   search<cpu_backend> s{m, three_formats(7.0)};
-  s.run(steps_of(net));
+  s.run(search_steps_of(net));
   auto const chosen = s.choose(7.0);
   CHECK(chosen.bits <= chosen.budget);
   CHECK(chosen.optimal);
@@ -214,7 +214,7 @@ TEST_CASE("search: the choice is within its budget, applied, and the same on eve
   small_network again;
   model<cpu_backend> m2{again};
   search<cpu_backend> s2{m2, three_formats(7.0)};
-  s2.run(steps_of(again));
+  s2.run(search_steps_of(again));
   auto const second = s2.choose(7.0);
   CHECK(second.choice == chosen.choice);
   CHECK(second.score == chosen.score);
@@ -227,7 +227,7 @@ TEST_CASE("search: more bits never score worse, and all bits leave the model unq
   model<cpu_backend> m{net};
   search<cpu_backend> s{m, three_formats(16.0)};
   matrix const before = net.forward(search_batch);
-  s.run(steps_of(net));
+  s.run(search_steps_of(net));
   double last = INFINITY;
   for (double bits : {5.5, 6.0, 7.0, 8.5, 9.0, 12.0, 16.0}) {
     double const score = s.choose(bits).score;
@@ -246,7 +246,7 @@ TEST_CASE("search: disabled layers stay unquantized, count in the budget, and ar
   o.disabled_layers = {"sec*"};
   search<cpu_backend> s{m, o};
   REQUIRE(s.stats()[1].candidates.size() == 1);
-  s.run(steps_of(net));
+  s.run(search_steps_of(net));
   auto const plan = s.plan(s.choose(12.0));
   CHECK(plan.modules[1].recipe == none_label);
   CHECK(plan.modules[1].rule == "disabled by 'sec*'");
@@ -262,7 +262,7 @@ TEST_CASE("search: ruling out no-quant keeps every layer quantized") {
   auto o = three_formats(16.0);
   o.allow_no_quant = false;
   search<cpu_backend> s{m, o};
-  s.run(steps_of(net));
+  s.run(search_steps_of(net));
   for (auto const& p : s.plan(s.choose(16.0)).modules) CHECK(p.recipe != none_label);
 }
 
@@ -285,7 +285,7 @@ TEST_CASE("search: a callback that throws halfway leaves the model as it was") {
   matrix const before = net.forward(search_batch);
   for (bool in_scoring : {false, true}) {
     search<cpu_backend> s{m, three_formats(8.0)};
-    auto steps = steps_of(net);
+    auto steps = search_steps_of(net);
     auto& broken = in_scoring ? steps.score : steps.calibrate;
     broken = [&](int i) {
       net.forward(search_batch);
@@ -301,7 +301,7 @@ TEST_CASE("search: steps that score nothing, and formats that quantize nothing, 
   small_network net;
   model<cpu_backend> m{net};
   search<cpu_backend> s{m, three_formats(8.0)};
-  auto steps = steps_of(net);
+  auto steps = search_steps_of(net);
   steps.score = [&](int) { net.forward(search_batch); };
   CHECK(says(error_text(error_id::search_no_data, [&] { s.run(steps); }), "mixbit::score"));
   steps.score = [&](int) {
@@ -323,7 +323,7 @@ TEST_CASE("search: a score that is not finite names group and format") {
   small_network net;
   model<cpu_backend> m{net};
   search<cpu_backend> s{m, three_formats(8.0)};
-  auto steps = steps_of(net, 1, 1);
+  auto steps = search_steps_of(net, 1, 1);
   steps.score = [&](int) {
     net.forward(search_batch);
     net.backward(matrix::Constant(6, 8, NAN));

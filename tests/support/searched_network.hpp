@@ -16,7 +16,7 @@ inline search_options three_formats(double bits) {
 }
 
 /// Each step sees the batch a tenth larger than the step before.
-inline search_steps steps_of(small_network& net, int calibration = 2, int scoring = 2) {
+inline search_steps search_steps_of(small_network& net, int calibration = 2, int scoring = 2) {
   auto const forward = [&net](int i) { return net.forward(search_batch * (1.0f + 0.1f * static_cast<float>(i))); };
   return {calibration, scoring, [=](int i) { forward(i); },
           [=, &net](int i) {
