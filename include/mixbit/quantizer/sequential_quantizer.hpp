@@ -112,6 +112,8 @@ class sequential_quantizer {
 
   /// Does it change its operand while quantization is off? By a pre_quant_scale, or a rotation that does not go back.
   bool transforms() const { return has_pre_quant_scale() || off_rotation_; }
+  /// The rotation that stays while it is off; none where that goes back.
+  std::optional<rotation> const& off_rotation() const { return off_rotation_; }
   /// Does it leave its operand rotated, on or off?
   bool leaves_rotated() const {
     if (!enabled_) return off_rotation_.has_value();
