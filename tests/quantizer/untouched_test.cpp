@@ -65,12 +65,25 @@ TEST_CASE("untouched: an input of several quantizers whose last one refuses it")
 }
 
 TEST_CASE("untouched: a sequence of quantizers gives what each makes of the one's before, unsigned ones too") {
-  cpu_backend device;
-  arena scratch;
   matrix const x = random_matrix(3, 16, 11).cwiseAbs();
   quantizer_attribute_config unsigned_bits{.num_bits = 3, .type = quantizer_type::dynamic_type};
   unsigned_bits.is_unsigned = true;
   auto both = input_of({per_token, unsigned_bits});
   auto first = input_of({per_token}), second = input_of({unsigned_bits});
   CHECK(same_bits(by_hand(both, x), by_hand(second, by_hand(first, x))));
+}
+
+TEST_CASE("untouched: a constant amax whose scale the tensor's type cannot hold is refused with its value") {
+  cpu_backend device;
+  arena scratch;
+  tensor_quantizer<cpu_backend> q{"fc.weight_quantizer", {.num_bits = 4, .constant_amax = 1e-5}, policy::modelopt_pack};
+  std::vector<half> x(8, from_float<half>(0.5f)), y = x;
+  std::vector<bfloat16> wide(8, from_float<bfloat16>(0.5f));
+  auto const cast = [&] {
+    q.quantize(device, scratch, dense_view(std::as_const(x).data(), {8}), dense_view(y.data(), {8}));
+  };
+  CHECK(says(error_text(error_id::format_amax, cast), "fc.weight_quantizer: ", "amax[0] is 1e-05", "float16"));
+  CHECK(y == x);
+  CHECK_NOTHROW(q.quantize(device, scratch, dense_view(std::as_const(wide).data(), {8}),
+                           dense_view(wide.data(), {8})));  // 7e5 is one of bfloat16's
 }

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <array>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -150,6 +151,8 @@ class tensor_quantizer {
   /// Throws, before anything is written, what a tensor like x would make `quantize` throw, whatever its values.
   void require_state_for(geometry const& x) const {
     (void)grouping(x);
+    if (numerics_.amax_from == amax_source::constant && !numerics_.groups_from_data)
+      check_amax(std::span{&numerics_.constant_amax, 1}, numerics_.how, x.type, name_);
     if (calibrates_amax()) require_fit(calibrated_grouping(x));
     if (!finished())
       fail(error_id::state_not_calibrated, name_, ": its calibration was not ended; call finish after the last batch");
