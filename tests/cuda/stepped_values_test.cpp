@@ -1,7 +1,8 @@
-// All 65 536 float16 and all bfloat16 values through the stepped CUDA kernels: the bits of reference::scalar, which
-// tests/kernels/every_value_test.cpp holds to the rules element by element.
+// All 65 536 float16 and all bfloat16 values, and every float32 near a boundary, through the stepped CUDA kernels: the
+// bits of reference::scalar, which tests/kernels/every_value_test.cpp holds to the rules element by element.
 #include "cuda/format_cases.hpp"
 #include "cuda/stepping.hpp"
+#include "kernels/boundaries.hpp"
 #include "kernels/kernel_calls.hpp"
 
 using namespace cuda_tests;
@@ -25,9 +26,8 @@ std::vector<unsigned char> bytes_of(std::vector<T> const& values) {
 }
 
 template <class T>
-void compare_values(call const& c) {
+void compare_values(tensor<T> const& x, call const& c) {
   using kernel_tests::decoded, kernel_tests::encoded, kernel_tests::quantized;
-  auto const x = every_value<T>();
   CAPTURE(name_of(c.how));
   CAPTURE(c.amax.empty());
   CHECK(bytes_of(quantized<stepped>(x, x.g, c, false)) == bytes_of(quantized<reference::scalar>(x, x.g, c, false)));
@@ -37,15 +37,15 @@ void compare_values(call const& c) {
 }
 
 void compare_both(call const& c) {
-  compare_values<half>(c);
-  compare_values<bfloat16>(c);
+  compare_values(every_value<half>(), c);
+  compare_values(every_value<bfloat16>(), c);
 }
 
 }  // namespace
 
 TEST_CASE("stepped CUDA kernels: every value of 16 bits, one scale a tensor") {
   auto const groups = per_tensor(dense_geometry(dtype::f32, {rows, columns}));
-  for (auto const& e : {integer_element(8), e4m3_element, e5m2_element, e2m1_element})
+  for (auto const& e : minifloats_and({integer_element(8)}))
     for (policy const p : {policy::stored, policy::modelopt})
       for (float const amax : {6.0f, 448.0f, 1.3e-3f})
         compare_both({groups, {amax}, {e, p, dtype::f32, packing::dense_rows}, 1.0f});
@@ -55,9 +55,22 @@ TEST_CASE("stepped CUDA kernels: every value of 16 bits, blocks with scales of t
   auto const shape = dense_geometry(dtype::f32, {rows, columns});
   std::vector<axis_block> const small{{-1, 16}}, large{{-1, 32}};
   for (policy const p : {policy::stored, policy::modelopt}) {
-    for (auto const& e : {integer_element(8), e4m3_element, e5m2_element, e2m1_element})
+    for (auto const& e : minifloats_and({integer_element(8)}))
       compare_both({blocks_of(shape, large), {}, {e, p, dtype::f8_e8m0, packing::dense_rows, scale_rule::mx_nv}, 1.0f});
     for (scale_rule const r : {scale_rule::two_level, scale_rule::four_over_six})
       compare_both({blocks_of(shape, small), {}, {e2m1_element, p, dtype::f8_e4m3, packing::dense_rows, r}, 3.0f});
   }
+}
+
+TEST_CASE("stepped CUDA kernels: every float32 near a boundary, one scale a tensor") {
+  geometry const shape = dense_geometry(dtype::f32, {rows, columns});
+  for (element_type const& e : minifloat_elements)
+    for (float const amax : {6.0f, 1.3e-3f}) {
+      format const how{e, policy::stored, dtype::f32, packing::dense_rows};
+      float const step = formats::visit_rule(how, {}, [&](auto const& rule) { return rule.file_scale(amax); });
+      auto const values = kernel_tests::near_boundaries(e, step, rows * columns);
+      tensor<float> x{shape};
+      for (std::int64_t i = 0; i < rows * columns; ++i) x[i] = values[static_cast<std::size_t>(i)];
+      compare_values(x, {per_tensor(shape), {amax}, how, 1.0f});
+    }
 }

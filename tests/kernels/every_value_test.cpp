@@ -9,6 +9,7 @@
 #include "mixbit/formats/scale_types.hpp"
 #include "mixbit/formats/storage.hpp"
 #include "mixbit/reference/scalar.hpp"
+#include "kernels/boundaries.hpp"
 #include "kernels/simd_targets.hpp"
 #include "support/kernel_data.hpp"
 
@@ -42,24 +43,6 @@ template <class T>
 std::vector<T> every_value() {
   std::vector<T> all(rows * columns);
   for (std::size_t i = 0; i < all.size(); ++i) all[i] = T{static_cast<std::uint16_t>(i)};
-  return all;
-}
-
-/// The values of a minifloat and the points half way between them, times `step`, each with the 64 float32 on both
-/// sides, of both signs.
-std::vector<float> near_boundaries(element_type const& e, float step) {
-  formats::minifloat_codec const codec{e};
-  std::vector<float> all;
-  for (int code = 0; code <= formats::codes_of(e).largest; ++code) {
-    float const here = codec.value(code);
-    float const next = code == formats::codes_of(e).largest ? 1.25f * here : codec.value(code + 1);
-    for (float x : {here * step, (here + next) * 0.5f * step}) {
-      for (int k = 0; k < 64; ++k) x = std::nextafter(x, -FLT_MAX);
-      for (int k = -64; k <= 64; ++k, x = std::nextafter(x, FLT_MAX)) all.insert(all.end(), {x, -x});
-    }
-  }
-  REQUIRE(all.size() <= static_cast<std::size_t>(rows * columns));
-  for (std::size_t i = 0; all.size() < static_cast<std::size_t>(rows * columns); ++i) all.push_back(all[i]);
   return all;
 }
 
@@ -174,10 +157,10 @@ TEST_CASE("every float32 near a boundary: a cast, and one scale a tensor") {
   partition const whole = per_tensor(dense_geometry(dtype::f32, {rows, columns}));
   for (element_type const& e : minifloat_elements) {
     format const how{e, policy::stored, dtype::f32, packing::dense_rows};
-    compare({how, whole, {}}, near_boundaries(e, 1.0f));
+    compare({how, whole, {}}, near_boundaries(e, 1.0f, rows * columns));
     for (float const amax : {6.0f, 448.0f, 1.3e-3f})
       formats::visit_rule(how, {}, [&](auto const& rule) {
-        compare({how, whole, {amax}}, near_boundaries(e, rule.file_scale(amax)));
+        compare({how, whole, {amax}}, near_boundaries(e, rule.file_scale(amax), rows * columns));
       });
   }
 }

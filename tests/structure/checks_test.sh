@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Tests the checks of scripts/ other than check-layering (which has a test of its own), on small trees made here:
 # check-headers, check-compile-fail, check-mutations, demo, the arguments of test, count-tests.awk, list-sources,
-# batch-tests, install-deps and fuzz.
+# batch-tests, install-deps, fuzz and check-cuda.
 set -euo pipefail
 source_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 work=$(mktemp -d)
@@ -162,6 +162,61 @@ printf '#!%s\nexit 1\n' "$bash_path" >bin/clang++
 chmod +x bin/clang++
 expect 'no libFuzzer' 0 '^skipped: fuzz: ' env PATH="$work/bin:$PATH" scripts/fuzz
 expect 'and what it counts' 0 '^0 passed, 0 failed, 1 skipped$' env PATH="$work/bin:$PATH" scripts/fuzz
+# a compiler that compiles nothing, and a "program" whose only target takes what it is given
+printf '#!%s\nfor last; do :; done\nwhile (($#)); do case $1 in -o) out=$2 ;; esac; shift; done\n' "$bash_path" >bin/clang++
+printf 'cat >"$out" <<"END"\n#!%s\n' "$bash_path" >>bin/clang++
+printf 'case $0 in */list) echo npy ;; esac\nexit 0\nEND\nchmod +x "$out"\n' >>bin/clang++
+mkdir -p tests/fuzz/targets tests/fuzz/corpus/npy examples/tools/allocate reference
+touch tests/fuzz/targets/npy.cpp tests/fuzz/corpus/npy/one tests/fuzz/main.cpp reference/kernels.cpp
+touch examples/tools/allocate/{statistics,latency}.cpp
+expect 'what a run counts' 0 '^1 passed, 0 failed, 0 skipped$' env PATH="$work/bin:$PATH" scripts/fuzz
+
+# check-cuda
+plant() {  # FILE LINE...: a program of bash
+  mkdir -p "$(dirname "$1")"
+  printf '#!%s\n' "$bash_path" >"$1"
+  printf '%s\n' "${@:2}" >>"$1"
+  chmod +x "$1"
+}
+on_device() { env PATH="$work/bin:$PATH" CUDA_HOME=/none scripts/check-cuda --build made "$@"; }
+mkdir -p examples/cuda/mlp
+touch examples/cuda/mlp/main.cpp
+expect 'an unknown tool' 2 '^usage: scripts/check-cuda' scripts/check-cuda --tool leakcheck
+expect 'an unknown option' 2 '^usage: scripts/check-cuda' scripts/check-cuda --frobnicate
+no_tool() { PATH=$work/none:/usr/bin:/bin CUDA_HOME=/none scripts/check-cuda; }
+if ! PATH=/usr/bin:/bin command -v compute-sanitizer >/dev/null; then
+  expect 'no compute-sanitizer' 0 '^skipped: check-cuda: compute-sanitizer .* is not there$' no_tool
+  expect 'and what it counts' 0 '^0 passed, 0 failed, 16 skipped$' no_tool
+fi
+plant bin/compute-sanitizer 'echo "asked: $*"' 'while [[ $1 == --* ]]; do shift 2; done' '"$@"' 'status=$?' \
+  'echo "========= ERROR SUMMARY: ${ERRORS:-0} errors"' '((${ERRORS:-0} == 0)) || exit 9' 'exit $status'
+plant bin/nvidia-smi 'exit 1'
+if ! compgen -G '/dev/nvidia[0-9]*' >/dev/null; then
+  expect 'no GPU' 0 '^skipped: check-cuda: no GPU$' on_device
+  expect 'and what it counts' 0 '^0 passed, 0 failed, 16 skipped$' on_device
+fi
+plant bin/nvidia-smi 'echo "GPU 0: planted"'
+expect 'nothing built' 0 '^skipped: check-cuda cuda_mlp: not built in made$' on_device
+plant made/tests/test_cuda_device 'echo "[doctest] test cases: 1 | 1 passed"' 'echo "skipped: one case: why"'
+plant made/tests/fp8_native_check 'exit 0'
+plant made/tests/fp4_native_check 'echo "skipped: fp4: converts in software"'
+plant made/examples/cuda_mlp 'exit 0'
+expect 'each program under each tool' 0 '^12 passed, 0 failed, 4 skipped$' on_device
+expect 'one of both' 0 '^1 passed, 0 failed, 0 skipped$' on_device --tool racecheck cuda_mlp
+expect 'what a sanitizer finds' 1 '^FAILED: synccheck cuda_mlp: status 9$' env ERRORS=2 PATH="$work/bin:$PATH" \
+  scripts/check-cuda --build made
+expect 'what it is asked' 1 '^asked: --tool initcheck --error-exitcode 9 made/tests/fp8_native_check$' \
+  env ERRORS=2 PATH="$work/bin:$PATH" scripts/check-cuda --build made
+expect 'some cases' 1 '^asked: .*test_cuda_device --no-intro --test-case=cuda amax$' env ERRORS=2 \
+  PATH="$work/bin:$PATH" scripts/check-cuda --build made --cases 'cuda amax' test_cuda_device
+plant made/examples/cuda_mlp 'exit 3'
+expect 'a program that fails' 1 '^8 passed, 4 failed, 4 skipped$' on_device
+plant made/examples/cuda_mlp 'echo "skipped: example cuda_mlp: no CUDA device"'
+expect 'a device that the tool hides' 1 '^8 passed, 4 failed, 4 skipped$' on_device
+plant made/examples/cuda_mlp 'sleep 5'
+expect 'a program that hangs' 1 '^FAILED: memcheck cuda_mlp: not done after 1 s$' on_device --tool memcheck --seconds 1
+plant bin/compute-sanitizer 'echo Device not supported'
+expect 'a tool that watched nothing' 1 '^0 passed, 16 failed, 0 skipped$' on_device
 
 echo "$passed passed, $failed failed, 0 skipped"
 ((failed == 0))

@@ -126,7 +126,7 @@ inline std::vector<named_partition> partitions_of(geometry const& g) {
 
 inline std::vector<std::vector<std::int64_t>> const awkward_shapes = {
     {},      {1},     {7},     {16},       {33},         {1, 1}, {5, 1}, {1, 45},
-    {7, 45}, {3, 31}, {4, 32}, {2, 3, 17}, {5, 4, 3, 3}, {0, 4}, {3, 0}};
+    {7, 45}, {3, 31}, {4, 32}, {2, 3, 17}, {5, 4, 3, 3}, {0, 4}, {3, 0}, {0},    {2, 1, 3, 2, 1, 5}};
 
 inline std::vector<element_type> minifloats_and(std::vector<element_type> others) {
   others.insert(others.begin(), std::begin(minifloat_elements), std::end(minifloat_elements));

@@ -11,7 +11,10 @@
 //
 //   matrix xq = x;
 //   apply(slots, xq, 0);                      // the input's quantizer, the first of a linear layer, in place
-//   y = my_kernel(xq, *slots.packed());       // codes(), scales(), tensor_scale() and the descriptor: how(), groups()
+//   y = my_kernel(xq, *slots.packed());       // codes(), scales(), ... and what they are: description()
+//
+// `describe_packed(device, slots)` says beside the weight's descriptor what else such a layer does: factors and
+// rotations of its input, casts behind the codes, a branch (quantizer/packed_layer.hpp).
 //
 // What is computed is what fake quantization under policy `stored` computes, bit for bit. Calibrating or quantizing
 // anew starts from the host's weight: one that it still shows is no longer compressed then, and one that it does not is
@@ -26,7 +29,7 @@
 #include <vector>
 
 #include "mixbit/model/control.hpp"
-#include "mixbit/quantizer/packed_weight.hpp"
+#include "mixbit/quantizer/packed_layer.hpp"
 
 namespace mixbit {
 

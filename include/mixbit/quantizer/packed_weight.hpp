@@ -1,16 +1,17 @@
 // A weight as codes and scales in a backend's memory: what a file would hold of it, and no more. model/compress.hpp
 // puts it in the place of a weight that is quantized anew at each call.
 //
-// For a host's own kernel it is all public: `how` and `groups` are the descriptor (docs/numerics.md says what a layout,
-// a scale rule and an element are), the rest is pointers into the backend's memory. Policy is always `stored`: an
-// element is its code times its scale, as `decode` computes it.
+// For a host's own kernel it is all public: `description` is the descriptor, which says of every array below where its
+// entries lie and what `decode` makes of them (formats/describe_tensor.hpp), the rest is pointers into the backend's
+// memory. Policy is always `stored`: an element is its code times its scale. What a layer does around its weight is
+// quantizer/packed_layer.hpp's.
 #pragma once
 
 #include <cstdint>
 #include <utility>
 #include <vector>
 
-#include "mixbit/formats/storage.hpp"
+#include "mixbit/formats/describe_tensor.hpp"
 #include "mixbit/quantizer/tensor_quantizer.hpp"
 
 namespace mixbit {
@@ -58,6 +59,9 @@ class packed_weight {
   geometry const& shape() const { return shape_; }
   /// Which elements share a scale.
   partition const& groups() const { return groups_; }
+
+  /// All of that as a kernel needs it: places, types and values, nothing implied.
+  tensor_description description() const { return describe(how_, shape_, groups_); }
 
   std::uint8_t const* codes() const { return codes_.data(); }
   /// One a group, of type how().scale_type; under double quantization (how().scale_block) int8 codes of them.

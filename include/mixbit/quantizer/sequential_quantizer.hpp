@@ -112,6 +112,8 @@ class sequential_quantizer {
 
   /// Does it change its operand while quantization is off? By a pre_quant_scale, or a rotation that does not go back.
   bool transforms() const { return has_pre_quant_scale() || off_rotation_; }
+  /// The rotation that stays while it is off; none where that goes back.
+  std::optional<rotation> const& off_rotation() const { return off_rotation_; }
   /// Does it leave its operand rotated, on or off?
   bool leaves_rotated() const {
     if (!enabled_) return off_rotation_.has_value();
@@ -133,20 +135,25 @@ class sequential_quantizer {
   }
 
   /// y = members in order of the scaled x; where it is off, what `transform` gives. y may be x. Throws `tensor_dtype`
-  /// for a tensor that kernels do not compute on.
+  /// for a tensor that kernels do not compute on, and what members throw, on a CPU before y is written.
   void quantize(B& device, arena& scratch, const_tensor_ref x, tensor_ref y) {
     if (!enabled_) return transform(device, x, y);
     require_compute(x.type, path_);
+    for (auto const& m : members_) m.require_state_for(x);
     const_tensor_ref from = x;
-    if (refuses_negative()) {  // y is left alone until nothing can be refused
+    bool const late = refuses_negative();  // what a member makes of x may be refused by the next
+    if (late) {
       from = scaled(device, scratch, x);
     } else if (has_pre_quant_scale()) {
       multiply(device, x, y);
       from = y;
     }
     for (auto& m : members_) {
-      m.quantize(device, scratch, from, y);
-      from = y;
+      tensor_ref to = y;
+      if (late && &m != &members_.back())
+        to = {dense_like(x), scratch.allocate(static_cast<std::size_t>(dense_like(x).bytes()))};
+      m.quantize(device, scratch, from, to);
+      from = to;
     }
   }
 

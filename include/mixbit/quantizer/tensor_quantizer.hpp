@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <array>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -147,6 +148,18 @@ class tensor_quantizer {
     if (numerics_.rotate && numerics_.rotate->back) rotate(device, y, y);
   }
 
+  /// Throws, before anything is written, what a tensor like x would make `quantize` throw, whatever its values.
+  void require_state_for(geometry const& x) const {
+    (void)grouping(x);
+    if (numerics_.amax_from == amax_source::constant && !numerics_.groups_from_data)
+      check_amax(std::span{&numerics_.constant_amax, 1}, numerics_.how, x.type, name_);
+    if (calibrates_amax()) require_fit(calibrated_grouping(x));
+    if (!finished())
+      fail(error_id::state_not_calibrated, name_, ": its calibration was not ended; call finish after the last batch");
+    if (bias_) bias_->require_fit(x);
+    if (numerics_.rotate) (void)numerics_.rotate->block_of(x, name_);
+  }
+
   /// What encodes x as `quantize` casts it under policy `stored`, but for where codes and scales go; lent from
   /// `scratch`. Not for a bias or a rotation that goes back, which codes do not hold. Throws what `quantize` throws.
   encode_args encoding(B& device, arena& scratch, const_tensor_ref x) {
@@ -227,7 +240,7 @@ class tensor_quantizer {
   std::vector<float> cast_amax(B& device, geometry const& x) const {
     auto const groups = static_cast<std::size_t>(calibrated_grouping(x).group_count());
     if (!calibrates_amax()) return std::vector<float>(groups, numerics_.constant_amax);
-    require_state_for({x, nullptr});
+    require_state_for(x);
     std::vector<float> values(groups);
     device.copy_to_host(values.data(), (double_quantized() ? file_amax_ : amax_).data(), groups * sizeof(float));
     return values;
@@ -282,15 +295,6 @@ class tensor_quantizer {
     if (is_two_level(numerics_.how.scaling)) args.tensor_amax = tensor_amax_of(device, scratch, args.x);
     if (numerics_.groups_from_data) args.use = amax_use::data;
     else args.amax = double_quantized() ? file_amax_.data() : calibrated_amax(device, scratch, args.x);
-  }
-
-  /// Throws, before anything is written, what x would make the steps of `quantize` throw.
-  void require_state_for(const_tensor_ref x) const {
-    if (calibrates_amax()) require_fit(calibrated_grouping(x));
-    if (!finished())
-      fail(error_id::state_not_calibrated, name_, ": its calibration was not ended; call finish after the last batch");
-    if (bias_) bias_->require_fit(x);
-    if (numerics_.rotate) (void)numerics_.rotate->block_of(x, name_);
   }
 
   void rotate(B& device, const_tensor_ref x, tensor_ref y) const {
