@@ -57,7 +57,7 @@ std::unordered_map<layer const*, std::vector<layer const*>> fused_layers(std::ve
   for (auto const& group : mixbit::group_modules(names, mixbit::fused_layer_rules()))
     for (std::size_t const i : group.members)
       for (std::size_t const k : group.members)
-        if (layers[k].format == layers[i].format) all[&layers[i]].push_back(&layers[k]);
+        if (layers[k].is_of_form(layers[i])) all[&layers[i]].push_back(&layers[k]);
   return all;
 }
 
@@ -124,7 +124,7 @@ class job {
   std::vector<mixbit::hf_layer> described() const {
     std::vector<mixbit::hf_layer> all;
     for (auto const& l : made_.layers)
-      all.push_back({l.name, l.format, l.weight, l.groups(), mixbit::site_kind::linear});
+      all.push_back({l.name, *l.format, l.weight, l.groups(), mixbit::site_kind::linear});
     return all;
   }
 
@@ -137,7 +137,7 @@ class job {
 
   std::vector<std::string> loader_notes() const {
     if (!to_compressed_tensors()) return mixbit::hf_loader_notes(described(), unquantized());
-    std::vector<std::string> notes;  // fused layers share NVFP4's scale here, and there are no others of whole tensors
+    std::vector<std::string> notes;  // those of whole tensors are shared here
     (void)mixbit::detail::ct::note_fused(compressed(), unquantized(), notes);
     return notes;
   }
@@ -161,7 +161,7 @@ class job {
   }
 
   static std::string form_of(layer const& l) {
-    return std::string{l.compressed ? mixbit::name_of(l.compressed->format) : mixbit::name_of(l.format.algorithm)};
+    return std::string{l.compressed ? mixbit::name_of(l.compressed->format) : mixbit::name_of(l.format->algorithm)};
   }
 
   void show() const {
@@ -228,7 +228,7 @@ class job {
     publish(files);
   }
 
-  /// Of the layers that loaders fuse with this one and of its own: fused, they have one scale above their blocks'.
+  /// Of the layers that loaders fuse with this one and of its own: fused, they have one scale of the whole.
   float shared_amax(layer const& l) {
     auto const& members = fused_.at(&l);
     if (auto const known = amax_.find(members.front()); known != amax_.end()) return known->second;
@@ -241,8 +241,8 @@ class job {
   void write_layer(partial_output& files, layer const& l, std::function<void(std::int64_t)> const& shown) {
     weight_rows rows{on_, l, source_.tensors().label(), options_.memory};
     layer_tensors const made{l};
-    if (l.format.is_nvfp4()) {
-      rows.share_tensor_amax(shared_amax(l));
+    if (l.has_tensor_scale()) rows.share_tensor_amax(shared_amax(l));
+    if (l.is_nvfp4()) {
       float const scale = second_scale(l, rows.tensor_scale());
       files.write(made.second.name, 0, std::as_bytes(std::span{&scale, 1}));
     }
