@@ -4,6 +4,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "choices.hpp"
 #include "layer_form.hpp"
 #include "mixbit/autoquant/json.hpp"
 #include "mixbit/autoquant/search.hpp"
@@ -84,7 +85,7 @@ class assigner {
     for (auto const& f : wanted.formats) require_max(f);
     wanted.target = *options_.target;
     mixbit::search<backend> const search{model_, std::move(wanted)};
-    auto stats = search.stats();
+    auto stats = possible_choices(options_.to, model_, search, modules_, made_.notes);
     score(search, stats, progress);
     auto const chosen = mixbit::allocate(stats, *options_.target);
     made_.plan = mixbit::make_plan(stats, search.formats(), chosen, "exact");
