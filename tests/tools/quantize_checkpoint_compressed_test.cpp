@@ -6,8 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "examples/tools/quantize_checkpoint/assignment.hpp"
 #include "examples/tools/quantize_checkpoint/job.hpp"
-#include "examples/tools/quantize_checkpoint/weight_rows.hpp"
 #include "mixbit/config/json.hpp"
 #include "mixbit/config/presets.hpp"
 #include "mixbit/io/ct_checkpoint.hpp"
@@ -51,6 +51,16 @@ struct tool_bench : export_bench {
     o.config = (folder / "how.json").string();
     write_text(o.config, config_to_text(how));
     return o;
+  }
+  /// In how many parts the rows of the last layer are encoded.
+  int parts_of_last(quantize_checkpoint::options const& o, std::int64_t memory_for_weights) const {
+    hf_source const checkpoint{source()};
+    quantize_checkpoint::stored_model stored{checkpoint};
+    auto const made = quantize_checkpoint::assign(o, checkpoint, stored, {}, [](auto, auto) {});
+    int parts = 0;
+    quantize_checkpoint::weight_rows{{}, made.layers.back(), "'f'", memory_for_weights}.encode(
+        [&](auto const&) { ++parts; });
+    return parts;
   }
   void check_alike(std::string const& what) const {
     for (char const* file : {"model.safetensors", "config.json"})
@@ -104,6 +114,21 @@ TEST_CASE("quantize_checkpoint: what compressed-tensors alone has a form for is 
     modelopt.to = "modelopt";
     CHECK(says(error_text(error_id::format_value, [&] { quantize_checkpoint::run(modelopt); }),
                "MINE: a.fc: no Hugging Face form"));
+  }
+}
+
+TEST_CASE("quantize_checkpoint: however little memory there is, compressed-tensors' bytes are the same") {
+  constexpr std::int64_t least = (std::int64_t{49} << 20) + 1;  // of which 48 MiB are the program's
+  auto forms = forms_of_its_own();
+  for (char const* name : {"INT8_WEIGHT_ONLY_CFG", "INT4_BLOCKWISE_WEIGHT_ONLY_CFG", "W4A16_NVFP4_CFG",
+                           "FP8_2D_BLOCKWISE_WEIGHT_ONLY_CFG"})
+    forms.emplace_back(name, preset(name));
+  for (auto const& [name, how] : forms) {
+    tool_bench b;
+    b.add("z.fc", make_weight({1101, 256}, 3));  // last in the file: what is written too far makes it longer
+    b.run_both(how, least);
+    b.check_alike(name);
+    CHECK_MESSAGE(b.parts_of_last(b.program(how), (std::int64_t{1} << 20) + 1) > 3, name);
   }
 }
 

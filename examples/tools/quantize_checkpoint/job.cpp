@@ -215,6 +215,9 @@ class job {
     for (std::size_t i = 0; i < files.done(); ++i) done += source_.tensors().at(names_[i]).bytes();
     if (files.done() > 0)
       std::printf("goes on at tensor %zu of %zu\n", files.done() + 1, names_.size());
+    if (files.begins_anew())
+      std::printf("begins anew: an earlier run left other work in %s (another model, form or format)\n",
+                  options_.out.c_str());
     {
       progress bar{"quantizing", source_bytes(), done};
       for (std::size_t i = files.done(); i < names_.size(); ++i) {
