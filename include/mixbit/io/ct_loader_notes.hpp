@@ -56,7 +56,6 @@ template <backend B>
 std::vector<std::string> ct_loader_notes(model<B>& m, std::vector<ct_layer> const& layers,
                                          std::vector<std::string> const& unquantized) {
   std::vector<std::string> notes;
-  if (layers.empty()) notes.push_back("no module is quantized: the checkpoint is an unquantized one");
   for (auto const& l : layers) detail::ct::note_layer(l, notes);
   std::vector<layer_group> whole, nvfp4;
   for (auto& group : detail::ct::note_fused(layers, unquantized, notes)) {
