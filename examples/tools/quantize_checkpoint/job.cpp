@@ -256,7 +256,7 @@ class job {
     rows.encode([&](encoded_rows const& part) {
       auto const scale_bytes = part.scales.empty() ? std::as_bytes(std::span{part.block_scales})
                                                    : std::as_bytes(std::span{part.scales});
-      auto const code_bytes = codes_in_file(l, part);
+      auto const code_bytes = codes_in_file(l, part, pool_);
       files.write(made.codes.name, codes, std::as_bytes(std::span{code_bytes}));
       files.write(made.scales.name, scales, scale_bytes);
       codes += static_cast<std::int64_t>(code_bytes.size());
