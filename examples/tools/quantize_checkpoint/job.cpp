@@ -136,10 +136,8 @@ class job {
   bool to_compressed_tensors() const { return options_.to == "compressed-tensors"; }
 
   std::vector<std::string> loader_notes() const {
-    if (!to_compressed_tensors()) return mixbit::hf_loader_notes(described(), unquantized());
-    std::vector<std::string> notes;  // those of whole tensors are shared here
-    (void)mixbit::detail::ct::note_fused(compressed(), unquantized(), notes);
-    return notes;
+    if (to_compressed_tensors()) return mixbit::ct_loader_notes(compressed(), unquantized());
+    return mixbit::hf_loader_notes(described(), unquantized());
   }
 
   /// Why a tensor stays as it is.
