@@ -41,8 +41,9 @@ template <backend B>
 class ct_export {
  public:
   /// Throws before anything is written: `state_folded`, `state_not_calibrated`, `state_nested`, `format_value` for a
-  /// module whose quantizers have no form and for key/value caches that differ, `format_amax` for a tensor whose global scale float32 does not hold, and
-  /// `file_content` for a module that the source has not, in another shape, or without floats to write in their type.
+  /// module whose quantizers have no form and for key/value caches that differ, `format_amax` for a tensor whose global
+  /// scale float32 does not hold, and `file_content` for a module that the source has not, in another shape, or without
+  /// floats to write in their type.
   ct_export(model<B>& m, std::filesystem::path const& source, ct_export_options options = {})
       : model_{m}, options_{std::move(options)}, output_{m, source, options_.preceding} {
     for (auto const& module : output_.modules()) add_module(module);

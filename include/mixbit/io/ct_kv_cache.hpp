@@ -4,7 +4,7 @@
 //   keys and values            NAME.k_scale, NAME.v_scale (float32 [1])   kv_cache_scheme
 //   E4M3, one static scale     amax/448                                   float, 8 bits, symmetric, per tensor, static
 //
-// NAME is the attention module, as in ModelOpt's form (io/hf_kv_cache.hpp), which has the scales beside the projections.
+// NAME is the attention module, as in ModelOpt's form (io/hf_kv_cache.hpp), where the scales lie beside projections.
 // Everything else is refused by name: vLLM knows this cache and one with a scale a head.
 #pragma once
 

@@ -20,14 +20,14 @@ inline void note_layer(ct_layer const& l, std::vector<std::string>& notes) {
     notes.push_back(l.name + ": one scale for all of a packed weight; vLLM takes one an output channel or a group");
 }
 
-/// Marlin has these groups; of vLLM's other kernels for packed weights some have fewer of them, and Exllama's, which has
-/// others, takes float16 inputs alone.
+/// Marlin has these groups; of vLLM's other kernels for packed weights some have fewer of them, and Exllama's, which
+/// has others, takes float16 inputs alone.
 inline void note_groups(ct_layer const& l, std::vector<std::string>& notes) {
   auto const& w = l.scheme.weight;
   if (l.scheme.format != ct_format::pack_quantized || w.strategy != ct_strategy::group) return;
   if (w.columns == 32 || w.columns == 64 || w.columns == 128) return;
-  notes.push_back(concat(l.name, ": groups of ", w.columns, "; vLLM's Marlin kernel takes groups of 32, 64 and 128, and ",
-                         "for others there may be none"));
+  notes.push_back(concat(l.name, ": groups of ", w.columns, "; vLLM's Marlin kernel takes groups of 32, 64 and 128, ",
+                         "and for others there may be none"));
 }
 
 /// vLLM quantizes inputs in groups as long as a block has rows, which its kernels but Triton's take to be 128.
