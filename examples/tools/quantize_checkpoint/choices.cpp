@@ -57,7 +57,7 @@ class chooser {
   std::optional<std::string> refusal(mixbit::group_stats const& group, candidate_stat const& c) {
     auto const& format = search_.formats()[static_cast<std::size_t>(c.recipe)];
     for (auto const& name : group.modules) {
-      auto const& module = *std::ranges::find(modules_, name, &mixbit::module_ref<backend>::name);
+      auto const& module = *std::ranges::lower_bound(modules_, name, {}, &mixbit::module_ref<backend>::name);
       auto recipe = mixbit::search_recipe(model_, format.config, module);
       try {
         (void)layer_in_form(to_, module, recipe, format.label);
