@@ -4,10 +4,11 @@
 #include <unordered_map>
 #include <utility>
 
+#include "choices.hpp"
+#include "layer_form.hpp"
 #include "mixbit/autoquant/json.hpp"
 #include "mixbit/autoquant/search.hpp"
 #include "mixbit/config/json.hpp"
-#include "mixbit/io/hf_form.hpp"
 #include "mixbit/io/json.hpp"
 #include "mixbit/io/safetensors.hpp"
 
@@ -84,7 +85,7 @@ class assigner {
     for (auto const& f : wanted.formats) require_max(f);
     wanted.target = *options_.target;
     mixbit::search<backend> const search{model_, std::move(wanted)};
-    auto stats = search.stats();
+    auto stats = possible_choices(options_.to, model_, search, modules_, made_.notes);
     score(search, stats, progress);
     auto const chosen = mixbit::allocate(stats, *options_.target);
     made_.plan = mixbit::make_plan(stats, search.formats(), chosen, "exact");
@@ -95,8 +96,10 @@ class assigner {
   void score(mixbit::search<backend> const& search, mixbit::candidate_stats& stats, measured const& progress) {
     auto const importance = read_activations();
     std::int64_t all = 0, done = 0;
-    for (auto const& m : modules_) all += m.weight.bytes();
-    all *= static_cast<std::int64_t>(search.formats().size());
+    for (auto const& group : stats)
+      for (auto const& c : group.candidates)
+        if (c.recipe >= 0)
+          for (auto const& name : group.modules) all += find(name)->weight.bytes();
     for (auto& group : stats)
       for (auto const& name : group.modules) {
         auto const& m = *find(name);
@@ -105,7 +108,7 @@ class assigner {
           if (c.recipe < 0) continue;
           auto const& format = search.formats()[static_cast<std::size_t>(c.recipe)];
           auto recipe = mixbit::search_recipe(model_, format.config, m);
-          auto const l = made(m, recipe, format.label);
+          auto const l = layer_in_form(options_.to, m, recipe, format.label);
           c.score += weight_rows{on_, l, source_.tensors().label(), options_.memory}.error(
               at == importance.end() ? std::vector<float>{} : at->second);
           progress(done += m.weight.bytes(), all);
@@ -136,27 +139,8 @@ class assigner {
     return all;
   }
 
-  /// Throws for what a checkpoint cannot hold, or cannot have from its weights alone.
-  layer made(mixbit::module_ref<backend> const& m, mixbit::recipe_quantizers<backend>& recipe,
-             std::string const& label) {
-    try {
-      auto const form = mixbit::hf_form_of(m, recipe);
-      if (form.format.has_input_scale())
-        fail(error_id::format_value, m.name, ": ", mixbit::name_of(form.format.algorithm), " has a static scale of ",
-             "its inputs, which needs data that runs through the model; take a weight-only format");
-      if (form.weight->needs_calibrator())
-        fail(error_id::format_value, form.weight->name(), ": is calibrated by a histogram; take a format that ",
-             "calibrates by max");
-      layer made{m.name, m.weight, form.format, form.weight->attributes(), label};
-      if (options_.to == "compressed-tensors") made.compressed = mixbit::ct_form_of(m, recipe).scheme;
-      return made;
-    } catch (mixbit::error const& e) {
-      fail(e.id(), label, ": ", e.message());
-    }
-  }
-
   void add(mixbit::module_ref<backend> const& m, mixbit::recipe_quantizers<backend>& recipe, std::string const& label) {
-    if (recipe.any_acts()) made_.layers.push_back(made(m, recipe, label));
+    if (recipe.any_acts()) made_.layers.push_back(layer_in_form(options_.to, m, recipe, label));
   }
 
   options const& options_;

@@ -57,7 +57,7 @@ std::unordered_map<layer const*, std::vector<layer const*>> fused_layers(std::ve
   for (auto const& group : mixbit::group_modules(names, mixbit::fused_layer_rules()))
     for (std::size_t const i : group.members)
       for (std::size_t const k : group.members)
-        if (layers[k].format == layers[i].format) all[&layers[i]].push_back(&layers[k]);
+        if (layers[k].is_of_form(layers[i])) all[&layers[i]].push_back(&layers[k]);
   return all;
 }
 
@@ -124,7 +124,7 @@ class job {
   std::vector<mixbit::hf_layer> described() const {
     std::vector<mixbit::hf_layer> all;
     for (auto const& l : made_.layers)
-      all.push_back({l.name, l.format, l.weight, l.groups(), mixbit::site_kind::linear});
+      all.push_back({l.name, *l.format, l.weight, l.groups(), mixbit::site_kind::linear});
     return all;
   }
 
@@ -136,10 +136,8 @@ class job {
   bool to_compressed_tensors() const { return options_.to == "compressed-tensors"; }
 
   std::vector<std::string> loader_notes() const {
-    if (!to_compressed_tensors()) return mixbit::hf_loader_notes(described(), unquantized());
-    std::vector<std::string> notes;  // fused layers share NVFP4's scale here, and there are no others of whole tensors
-    (void)mixbit::detail::ct::note_fused(compressed(), unquantized(), notes);
-    return notes;
+    if (to_compressed_tensors()) return mixbit::ct_loader_notes(compressed(), unquantized());
+    return mixbit::hf_loader_notes(described(), unquantized());
   }
 
   /// Why a tensor stays as it is.
@@ -161,7 +159,7 @@ class job {
   }
 
   static std::string form_of(layer const& l) {
-    return std::string{l.compressed ? mixbit::name_of(l.compressed->format) : mixbit::name_of(l.format.algorithm)};
+    return std::string{l.compressed ? mixbit::name_of(l.compressed->format) : mixbit::name_of(l.format->algorithm)};
   }
 
   void show() const {
@@ -215,6 +213,9 @@ class job {
     for (std::size_t i = 0; i < files.done(); ++i) done += source_.tensors().at(names_[i]).bytes();
     if (files.done() > 0)
       std::printf("goes on at tensor %zu of %zu\n", files.done() + 1, names_.size());
+    if (files.begins_anew())
+      std::printf("begins anew: an earlier run left other work in %s (another model, form or format)\n",
+                  options_.out.c_str());
     {
       progress bar{"quantizing", source_bytes(), done};
       for (std::size_t i = files.done(); i < names_.size(); ++i) {
@@ -228,7 +229,7 @@ class job {
     publish(files);
   }
 
-  /// Of the layers that loaders fuse with this one and of its own: fused, they have one scale above their blocks'.
+  /// Of the layers that loaders fuse with this one and of its own: fused, they have one scale of the whole.
   float shared_amax(layer const& l) {
     auto const& members = fused_.at(&l);
     if (auto const known = amax_.find(members.front()); known != amax_.end()) return known->second;
@@ -241,8 +242,8 @@ class job {
   void write_layer(partial_output& files, layer const& l, std::function<void(std::int64_t)> const& shown) {
     weight_rows rows{on_, l, source_.tensors().label(), options_.memory};
     layer_tensors const made{l};
-    if (l.format.is_nvfp4()) {
-      rows.share_tensor_amax(shared_amax(l));
+    if (l.has_tensor_scale()) rows.share_tensor_amax(shared_amax(l));
+    if (l.is_nvfp4()) {
       float const scale = second_scale(l, rows.tensor_scale());
       files.write(made.second.name, 0, std::as_bytes(std::span{&scale, 1}));
     }
@@ -253,7 +254,7 @@ class job {
     rows.encode([&](encoded_rows const& part) {
       auto const scale_bytes = part.scales.empty() ? std::as_bytes(std::span{part.block_scales})
                                                    : std::as_bytes(std::span{part.scales});
-      auto const code_bytes = codes_in_file(l, part);
+      auto const code_bytes = codes_in_file(l, part, pool_);
       files.write(made.codes.name, codes, std::as_bytes(std::span{code_bytes}));
       files.write(made.scales.name, scales, scale_bytes);
       codes += static_cast<std::int64_t>(code_bytes.size());

@@ -9,10 +9,10 @@ namespace quantize_checkpoint {
 using mixbit::dtype;
 
 layer_tensors::layer_tensors(layer const& l) {
-  bool const nvfp4 = l.format.is_nvfp4();
+  bool const nvfp4 = l.is_nvfp4();
   if (!l.compressed) {
-    codes = {l.name + ".weight", mixbit::hf_code_shape(l.format, l.weight)};
-    scales = {l.name + ".weight_scale", mixbit::hf_scale_shape(l.format, l.groups(), false)};
+    codes = {l.name + ".weight", mixbit::hf_code_shape(*l.format, l.weight)};
+    scales = {l.name + ".weight_scale", mixbit::hf_scale_shape(*l.format, l.groups(), false)};
     auto const scalar = mixbit::dense_geometry(dtype::f32, std::span<std::int64_t const>{});
     if (nvfp4) second = {l.name + ".weight_scale_2", scalar};
     return;
@@ -36,11 +36,11 @@ float second_scale(layer const& l, float tensor_scale) {
   return l.compressed ? mixbit::ct_global_scale(l.name, "weight", tensor_scale) : tensor_scale;
 }
 
-std::vector<std::uint8_t> codes_in_file(layer const& l, encoded_rows const& part) {
+std::vector<std::uint8_t> codes_in_file(layer const& l, encoded_rows const& part, mixbit::executor_ref threads) {
   if (!l.compressed) return part.codes;
   mixbit::geometry rows = l.weight;
   rows.shape[0] = part.rows;
-  return mixbit::ct_codes(*l.compressed, rows, part.codes);
+  return mixbit::ct_codes(*l.compressed, rows, part.codes, threads);
 }
 
 }  // namespace quantize_checkpoint
