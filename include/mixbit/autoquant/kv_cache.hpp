@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "mixbit/autoquant/cost_model.hpp"
+#include "mixbit/config/module_classes.hpp"
 
 namespace mixbit {
 
@@ -63,9 +64,8 @@ namespace detail {
 /// The enabled quantizer of keys or of values, or null.
 template <backend B>
 sequential_quantizer<B>* cache_quantizer(recipe_quantizers<B>& recipe, std::string_view leaf) {
-  for (auto& q : recipe.quantizers)
-    if (q.leaf() == leaf && q.enabled()) return &q;
-  return nullptr;
+  auto* const q = recipe.named(leaf);
+  return q != nullptr && q->enabled() ? q : nullptr;
 }
 
 template <backend B>
@@ -80,8 +80,6 @@ std::int64_t cached_bits(cost_model model, sequential_quantizer<B> const* q, geo
 }
 
 }  // namespace detail
-
-inline constexpr std::string_view key_quantizer = "k_bmm_quantizer", value_quantizer = "v_bmm_quantizer";
 
 /// Does a recipe hold a cache in other than 16 bits?
 template <backend B>

@@ -16,6 +16,9 @@
 
 namespace mixbit {
 
+/// Of an attention's keys and values, as they go into its key/value cache.
+inline constexpr std::string_view key_quantizer = "k_bmm_quantizer", value_quantizer = "v_bmm_quantizer";
+
 /// One quantizer of a module: its leaf name, how it stands without a config, and whether a config can turn it on
 /// (not where the input is no tensor of numbers, as an embedding's indices).
 struct quantizer_placement {
@@ -126,8 +129,9 @@ inline module_class_registry default_module_classes() {
   }
   for (char const* plain : {"nn.LayerNorm", "nn.LeakyReLU"}) registry.declare(plain, {input, output});
   std::vector<quantizer_placement> attention;
-  for (char const* operand : {"q_bmm_quantizer", "k_bmm_quantizer", "v_bmm_quantizer", "softmax_quantizer"})
-    attention.push_back({operand, attributes(false)});
+  for (std::string_view operand : {std::string_view{"q_bmm_quantizer"}, key_quantizer, value_quantizer,
+                                   std::string_view{"softmax_quantizer"}})
+    attention.push_back({std::string{operand}, attributes(false)});
   registry.declare("attention", std::move(attention));
   return registry;
 }

@@ -20,8 +20,7 @@ namespace mixbit {
 /// them is, for other numbers than the table's, and for further quantizers of the module that are on.
 template <backend B>
 std::optional<hf_kv_form<B>> ct_kv_form_of(module_ref<B> const& module, recipe_quantizers<B>& recipe) {
-  auto *const keys = detail::hf::named_quantizer(recipe, "k_bmm_quantizer"),
-             *const values = detail::hf::named_quantizer(recipe, "v_bmm_quantizer");
+  auto *const keys = recipe.named(key_quantizer), *const values = recipe.named(value_quantizer);
   for (auto const& q : recipe.quantizers) detail::ct::refuse_what_has_no_place(q, &q == keys || &q == values);
   hf_operand const k = detail::hf::operand_of(keys), v = detail::hf::operand_of(values);
   if (k.empty() && v.empty()) return std::nullopt;

@@ -109,8 +109,7 @@ hf_module_form<B> hf_form_of(module_ref<B> const& module, recipe_quantizers<B>& 
 /// where both are otherwise, where caches have no name for them, and for other quantizers of the module that are on.
 template <backend B>
 std::optional<hf_kv_form<B>> hf_kv_form_of(module_ref<B> const& module, recipe_quantizers<B>& recipe) {
-  auto *const keys = detail::hf::named_quantizer(recipe, "k_bmm_quantizer"),
-             *const values = detail::hf::named_quantizer(recipe, "v_bmm_quantizer");
+  auto *const keys = recipe.named(key_quantizer), *const values = recipe.named(value_quantizer);
   detail::hf::refuse_others(recipe, keys, values);
   hf_operand const k = detail::hf::operand_of(keys), v = detail::hf::operand_of(values);
   if (k.empty() && v.empty()) return std::nullopt;

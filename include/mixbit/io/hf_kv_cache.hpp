@@ -11,12 +11,12 @@
 // config/module_classes.hpp, or one of the host's own that declares them).
 #pragma once
 
-#include <algorithm>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "mixbit/config/module_classes.hpp"
 #include "mixbit/io/hf_format.hpp"
 #include "mixbit/model/module.hpp"
 
@@ -94,17 +94,11 @@ class hf_kv_choices {
 
 namespace detail::hf {
 
-template <backend B>
-sequential_quantizer<B>* named_quantizer(recipe_quantizers<B>& recipe, std::string_view leaf) {
-  auto const at = std::ranges::find_if(recipe.quantizers, [&](auto const& q) { return q.leaf() == leaf; });
-  return at == recipe.quantizers.end() ? nullptr : &*at;
-}
-
 /// Is it an attention without a weight of its own, with quantizers on keys and values, on or off?
 template <backend B>
 bool has_kv_cache(module_ref<B> const& module, recipe_quantizers<B>& recipe) {
-  return module.weight.data == nullptr && named_quantizer(recipe, "k_bmm_quantizer") != nullptr &&
-         named_quantizer(recipe, "v_bmm_quantizer") != nullptr;
+  return module.weight.data == nullptr && recipe.named(key_quantizer) != nullptr &&
+         recipe.named(value_quantizer) != nullptr;
 }
 
 }  // namespace detail::hf

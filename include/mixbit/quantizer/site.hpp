@@ -8,6 +8,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "mixbit/config/algorithm_config.hpp"
@@ -52,6 +53,12 @@ struct recipe_quantizers {
   sequential_quantizer<B>* acting(quantizer_role role) {
     for (auto& q : quantizers)
       if (q.role() == role && q.acts()) return &q;
+    return nullptr;
+  }
+  /// The quantizer of that leaf name, enabled or not, or null.
+  sequential_quantizer<B>* named(std::string_view leaf) {
+    for (auto& q : quantizers)
+      if (q.leaf() == leaf) return &q;
     return nullptr;
   }
   /// `weight` was made under the weight quantizer's scale, if it had one, and has it in it from now on. What an earlier
