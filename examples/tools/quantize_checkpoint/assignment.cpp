@@ -4,6 +4,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "gguf_layer.hpp"
 #include "mixbit/autoquant/json.hpp"
 #include "mixbit/autoquant/search.hpp"
 #include "mixbit/config/json.hpp"
@@ -37,7 +38,7 @@ class assigner {
   assignment run(measured const& progress) {
     if (!options_.plan.empty()) by_plan(mixbit::plan_from_json(mixbit::read_json_file(options_.plan), options_.plan));
     else if (options_.target) by_budget(progress);
-    else by_config(mixbit::load_config(options_.preset.empty() ? options_.config : options_.preset));
+    else by_config(load(options_.preset.empty() ? options_.config : options_.preset));
     if (made_.layers.empty())
       fail(error_id::config_no_match, "nothing would be quantized: no layer of ", source_.tensors().label(),
            " is given a format");
@@ -49,6 +50,13 @@ class assigner {
   mixbit::module_ref<backend> const* find(std::string const& name) const {
     auto const at = std::ranges::lower_bound(modules_, name, {}, &mixbit::module_ref<backend>::name);
     return at != modules_.end() && at->name == name ? &*at : nullptr;
+  }
+
+  bool to_gguf() const { return options_.to == "gguf"; }
+
+  mixbit::quantize_config load(std::string const& name) const {
+    if (auto config = to_gguf() ? gguf_config(name) : std::nullopt) return *std::move(config);
+    return mixbit::load_config(name);
   }
 
   void by_config(mixbit::quantize_config const& config) {
@@ -80,16 +88,33 @@ class assigner {
   /// Scores are Σ of weight errors; layers that are fused are one group, as in a search.
   void by_budget(measured const& progress) {
     mixbit::search_options wanted;
-    for (auto const& f : options_.formats) wanted.formats.push_back(mixbit::load_config(f));
+    for (auto const& f : options_.formats) wanted.formats.push_back(load(f));
     for (auto const& f : wanted.formats) require_max(f);
     wanted.target = *options_.target;
     mixbit::search<backend> const search{model_, std::move(wanted)};
     auto stats = search.stats();
+    check(search, stats);
     score(search, stats, progress);
     auto const chosen = mixbit::allocate(stats, *options_.target);
     made_.plan = mixbit::make_plan(stats, search.formats(), chosen, "exact");
     made_.plan->method = "weight_error";
     by_plan(*made_.plan);
+  }
+
+  /// Throws before a weight is read for a format that some layer cannot have. What a layer costs is what its file holds.
+  void check(mixbit::search<backend> const& search, mixbit::candidate_stats& stats) {
+    for (auto& group : stats)
+      for (auto& c : group.candidates) {
+        if (c.recipe < 0) continue;
+        auto const& format = search.formats()[static_cast<std::size_t>(c.recipe)];
+        std::int64_t bits = 0;
+        for (auto const& name : group.modules) {
+          auto recipe = mixbit::search_recipe(model_, format.config, *find(name));
+          auto const l = made(*find(name), recipe, format.label);
+          if (l.gguf) bits += gguf_bits(l);
+        }
+        if (bits > 0) c.bits = bits;
+      }
   }
 
   void score(mixbit::search<backend> const& search, mixbit::candidate_stats& stats, measured const& progress) {
@@ -140,13 +165,12 @@ class assigner {
   layer made(mixbit::module_ref<backend> const& m, mixbit::recipe_quantizers<backend>& recipe,
              std::string const& label) {
     try {
+      if (to_gguf()) return gguf_layer(m, recipe, label);
       auto const form = mixbit::hf_form_of(m, recipe);
       if (form.format.has_input_scale())
         fail(error_id::format_value, m.name, ": ", mixbit::name_of(form.format.algorithm), " has a static scale of ",
              "its inputs, which needs data that runs through the model; take a weight-only format");
-      if (form.weight->needs_calibrator())
-        fail(error_id::format_value, form.weight->name(), ": is calibrated by a histogram; take a format that ",
-             "calibrates by max");
+      require_running_max(*form.weight);
       layer made{m.name, m.weight, form.format, form.weight->attributes(), label};
       if (options_.to == "compressed-tensors") made.compressed = mixbit::ct_form_of(m, recipe).scheme;
       return made;

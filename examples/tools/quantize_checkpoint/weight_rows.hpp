@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "mixbit/io/ct_form.hpp"
+#include "mixbit/io/gguf_format.hpp"
 #include "mixbit/io/hf_encoding.hpp"
 #include "mixbit/io/hf_format.hpp"
 #include "mixbit/quantizer/tensor_quantizer.hpp"
@@ -23,12 +24,16 @@ using device = mixbit::reference::simd;
 struct layer {
   std::string name;
   mixbit::const_tensor_ref weight;
-  mixbit::hf_format format;
+  mixbit::hf_format format;                          ///< of ModelOpt's form and compressed-tensors'
   mixbit::quantizer_attribute_config attributes;     ///< of its weight quantizer
   std::string label;                                 ///< what the user calls the format
-  std::optional<mixbit::ct_scheme> compressed = {};  ///< of compressed-tensors' form; none: ModelOpt's
+  std::optional<mixbit::ct_scheme> compressed = {};  ///< of compressed-tensors' form
+  std::optional<mixbit::gguf_type> gguf = {};        ///< of GGUF's; neither: ModelOpt's
 
   mixbit::partition groups() const;
+  mixbit::element_type element() const;
+  /// What the form calls its format.
+  std::string form() const;
 };
 
 /// Codes of some rows, and their scales.
@@ -38,6 +43,14 @@ struct encoded_rows {
   std::vector<float> scales;
   std::int64_t rows = 0;
 };
+
+/// Throws `format_value` for a weight that is calibrated by more than the running max of some rows.
+template <mixbit::backend B>
+void require_running_max(mixbit::tensor_quantizer<B> const& weight) {
+  if (weight.needs_calibrator())
+    mixbit::fail(mixbit::error_id::format_value, weight.name(), ": is calibrated by a histogram; take a format that ",
+                 "calibrates by max");
+}
 
 class weight_rows {
  public:
@@ -61,6 +74,7 @@ class weight_rows {
  private:
   mixbit::const_tensor_ref rows(std::int64_t first, std::int64_t end);
   mixbit::tensor_quantizer<device> quantizer(mixbit::const_tensor_ref const& x);
+  void round_scales(mixbit::tensor_quantizer<device>& q, mixbit::const_tensor_ref const& x);
   float largest(mixbit::const_tensor_ref const& x);
   void each_chunk(std::function<void(std::int64_t first, mixbit::const_tensor_ref)> const& visit);
 
