@@ -90,10 +90,11 @@ class assigner {
     mixbit::search_options wanted;
     for (auto const& f : options_.formats) wanted.formats.push_back(load(f));
     for (auto const& f : wanted.formats) require_max(f);
-    wanted.target = *options_.target;
+    wanted.target = 16.0;  // what can be met is asked once costs are the file's
     mixbit::search<backend> const search{model_, std::move(wanted)};
     auto stats = search.stats();
     check(search, stats);
+    mixbit::require_feasible(stats, *options_.target);
     score(search, stats, progress);
     auto const chosen = mixbit::allocate(stats, *options_.target);
     made_.plan = mixbit::make_plan(stats, search.formats(), chosen, "exact");
