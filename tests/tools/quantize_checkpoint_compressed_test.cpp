@@ -1,12 +1,17 @@
 // quantize_checkpoint --to compressed-tensors: the files that the library's export writes of the same model, byte for
-// byte, though the weights stream through it some rows at a time.
+// byte, though the weights stream through it some rows at a time; and what that form has no place for.
 #include <doctest/doctest.h>
 
 #include <string>
+#include <utility>
+#include <vector>
 
+#include "examples/tools/quantize_checkpoint/assignment.hpp"
 #include "examples/tools/quantize_checkpoint/job.hpp"
+#include "mixbit/config/json.hpp"
 #include "mixbit/config/presets.hpp"
 #include "mixbit/io/ct_checkpoint.hpp"
+#include "support/ct_bench.hpp"
 #include "support/error_text.hpp"
 #include "support/export_bench.hpp"
 
@@ -23,12 +28,14 @@ struct tool_bench : export_bench {
     add("b.fc", make_weight({130, 128}, 2));
   }
   /// Exports from the host, and runs the program on the same source.
-  void run_both(char const* preset_name) {
+  void run_both(quantize_config const& how, std::int64_t memory = std::int64_t{1} << 30) {
     write_source();
     m = std::make_unique<mixbit::model<cpu_backend>>(host);
-    mixbit::quantize(*m, preset(preset_name));
+    mixbit::quantize(*m, how);
     export_ct_checkpoint(*m, source(), out());
-    quantize_checkpoint::run(program(preset_name));
+    auto o = program(how);
+    o.memory = memory;
+    quantize_checkpoint::run(o);
   }
   quantize_checkpoint::options program(char const* preset_name) const {
     quantize_checkpoint::options o;
@@ -39,7 +46,51 @@ struct tool_bench : export_bench {
     o.threads = 2;
     return o;
   }
+  quantize_checkpoint::options program(quantize_config const& how) const {
+    auto o = program("");
+    o.config = (folder / "how.json").string();
+    write_text(o.config, config_to_text(how));
+    return o;
+  }
+  /// In how many parts the rows of the last layer are encoded.
+  int parts_of_last(quantize_checkpoint::options const& o, std::int64_t memory_for_weights) const {
+    hf_source const checkpoint{source()};
+    quantize_checkpoint::stored_model stored{checkpoint};
+    auto const made = quantize_checkpoint::assign(o, checkpoint, stored, {}, [](auto, auto) {});
+    int parts = 0;
+    quantize_checkpoint::weight_rows{{}, made.layers.back(), "'f'", memory_for_weights}.encode(
+        [&](auto const&) { ++parts; });
+    return parts;
+  }
+  void check_alike(std::string const& what) const {
+    for (char const* file : {"model.safetensors", "config.json"})
+      CHECK_MESSAGE(read_text(out() / file) == read_text(folder / "tool" / file), what << ' ' << file);
+    CHECK_FALSE(std::filesystem::exists(folder / "tool" / "hf_quant_config.json"));
+  }
 };
+
+quantize_config with(quantizer_attribute_config weight, std::optional<quantizer_attribute_config> input = {}) {
+  auto config = nothing_on();
+  config.name = "MINE";
+  turn_on(config, "*weight_quantizer", std::move(weight));
+  if (input) turn_on(config, "*input_quantizer", std::move(*input));
+  return config;
+}
+
+/// What compressed-tensors has a form for and ModelOpt's form has not.
+std::vector<std::pair<char const*, quantize_config>> forms_of_its_own() {
+  bit_spec const e4m3{4, 3};
+  return {{"int-quantized", with(per_axis(8, 0), per_token(8))},
+          {"int-quantized", with(whole(8), per_token(8))},
+          {"int-quantized", with(dynamic(whole(8)), per_token(8))},
+          {"float-quantized", with(per_axis(e4m3, 0))},
+          {"float-quantized", with(whole(e4m3))},
+          {"float-quantized", with(blocks(e4m3, {{-1, 32}, {-2, 4}}), dynamic(blocks(e4m3, {{-1, 32}})))},
+          {"pack-quantized", with(blocks(8, {{-1, 64}}))},
+          {"pack-quantized", with(per_axis(4, 0))},
+          {"pack-quantized", with(whole(4))},
+          {"mxfp8-quantized", with(mxfp8())}};
+}
 
 }  // namespace
 
@@ -47,19 +98,66 @@ TEST_CASE("quantize_checkpoint: compressed-tensors' files are those of the libra
   for (char const* name : {"INT8_WEIGHT_ONLY_CFG", "INT4_BLOCKWISE_WEIGHT_ONLY_CFG", "W4A16_NVFP4_CFG",
                            "MXFP8_DEFAULT_CFG", "FP8_2D_BLOCKWISE_WEIGHT_ONLY_CFG", "FP8_PER_CHANNEL_PER_TOKEN_CFG"}) {
     tool_bench b;
-    b.run_both(name);
-    for (char const* file : {"model.safetensors", "config.json"})
-      CHECK_MESSAGE(read_text(b.out() / file) == read_text(b.folder / "tool" / file), name << ' ' << file);
-    CHECK_FALSE(std::filesystem::exists(b.folder / "tool" / "hf_quant_config.json"));
+    b.run_both(preset(name));
+    b.check_alike(name);
   }
+}
+
+TEST_CASE("quantize_checkpoint: what compressed-tensors alone has a form for is written in it") {
+  for (auto const& [format, how] : forms_of_its_own()) {
+    tool_bench b;
+    b.run_both(how);
+    b.check_alike(format);
+    auto const config = read_json_file(b.folder / "tool" / "config.json");
+    CHECK(config.at("quantization_config").at("format") == format);
+    auto modelopt = b.program(how);
+    modelopt.to = "modelopt";
+    CHECK(says(error_text(error_id::format_value, [&] { quantize_checkpoint::run(modelopt); }),
+               "MINE: a.fc: no Hugging Face form"));
+  }
+}
+
+TEST_CASE("quantize_checkpoint: however little memory there is, compressed-tensors' bytes are the same") {
+  constexpr std::int64_t least = (std::int64_t{49} << 20) + 1;  // of which 48 MiB are the program's
+  auto forms = forms_of_its_own();
+  for (char const* name : {"INT8_WEIGHT_ONLY_CFG", "INT4_BLOCKWISE_WEIGHT_ONLY_CFG", "W4A16_NVFP4_CFG",
+                           "FP8_2D_BLOCKWISE_WEIGHT_ONLY_CFG"})
+    forms.emplace_back(name, preset(name));
+  for (auto const& [name, how] : forms) {
+    tool_bench b;
+    b.add("z.fc", make_weight({1101, 256}, 3));  // last in the file: what is written too far makes it longer
+    b.run_both(how, least);
+    b.check_alike(name);
+    CHECK_MESSAGE(b.parts_of_last(b.program(how), (std::int64_t{1} << 20) + 1) > 3, name);
+  }
+}
+
+TEST_CASE("quantize_checkpoint: layers that loaders fuse share the scale of a whole weight") {
+  tool_bench b;
+  b.add("l.mlp.gate_proj", make_weight({6, 32}));
+  b.add("l.mlp.up_proj", make_weight({6, 32}));
+  b.tensors.back().second.values[5] = 30.0f;
+  b.write_source();
+  quantize_checkpoint::run(b.program(with(whole(8), per_token(8))));
+  auto const file = safetensors_file::open(b.folder / "tool" / "model.safetensors");
+  for (char const* name : {"l.mlp.gate_proj.weight_scale", "l.mlp.up_proj.weight_scale"})
+    CHECK(file.read_as_float(name) == std::vector{30.0f / 127.0f});
+  CHECK(file.read_as_float("a.fc.weight_scale")[0] < 0.1f);
 }
 
 TEST_CASE("quantize_checkpoint: what compressed-tensors has no form for is refused by format and layer") {
   tool_bench b;
   b.add("c.fc", make_weight({4, 40}));
   b.write_source();
-  auto const text = error_text(error_id::format_value,
-                               [&] { quantize_checkpoint::run(b.program("INT4_BLOCKWISE_WEIGHT_ONLY_CFG")); });
-  CHECK_MESSAGE(says(text, "INT4_BLOCKWISE_WEIGHT_ONLY_CFG", "c.fc: rows of 40 elements"), text);
-  CHECK_FALSE(std::filesystem::exists(b.folder / "tool"));
+  auto const refusal = [&](auto const& how) {
+    auto const text = error_text(error_id::format_value, [&] { quantize_checkpoint::run(b.program(how)); });
+    CHECK_FALSE(std::filesystem::exists(b.folder / "tool"));
+    return text;
+  };
+  auto const ragged = refusal("INT4_BLOCKWISE_WEIGHT_ONLY_CFG");
+  CHECK_MESSAGE(says(ragged, "INT4_BLOCKWISE_WEIGHT_ONLY_CFG", "c.fc: rows of 40 elements"), ragged);
+  auto const needs_data = "has a static scale of its inputs, which needs data that runs through the model";
+  CHECK(says(refusal(with(per_axis(8, 0), whole(8))), "MINE: a.fc: int-quantized", needs_data));
+  CHECK(says(refusal(with(nvfp4(), nvfp4())), "MINE: a.fc: nvfp4-pack-quantized", needs_data));
+  CHECK(says(refusal(with(per_axis(6, 0))), "MINE: a.fc: compressed-tensors has no form"));
 }

@@ -59,13 +59,15 @@ quantize_checkpoint::options options_of(fs::path const& model, fs::path const& o
   return o;
 }
 
-/// Runs it in a process of its own, killed after so long; its exit status, or -1 where it was killed.
-int run_killed(quantize_checkpoint::options const& o, std::chrono::microseconds after, rlim_t largest_file = 0) {
+/// Runs it in a process of its own, killed after so long; its exit status, or -1 where it was killed. `says`: a file for
+/// what it prints.
+int run_killed(quantize_checkpoint::options const& o, std::chrono::microseconds after, rlim_t largest_file = 0,
+               fs::path const& says = "/dev/null") {
   std::fflush(nullptr);
   pid_t const child = ::fork();
   if (child == 0) {
-    int const nowhere = ::open("/dev/null", O_WRONLY);
-    ::dup2(nowhere, 1), ::dup2(nowhere, 2);
+    int const output = ::open(says.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0666);
+    ::dup2(output, 1), ::dup2(output, 2);
     if (largest_file != 0) {
       std::signal(SIGXFSZ, SIG_IGN);
       struct rlimit const limit{largest_file, largest_file};
@@ -76,6 +78,7 @@ int run_killed(quantize_checkpoint::options const& o, std::chrono::microseconds 
     } catch (std::exception const&) {
       ::_exit(2);
     }
+    std::fflush(nullptr);
     ::_exit(0);
   }
   if (after.count() > 0) {
@@ -170,6 +173,37 @@ TEST_CASE("quantize_checkpoint: what is done is not done again; other work begin
   int8.out = (work.path() / "int8").string();
   REQUIRE(run_killed(int8, {}) == 0);
   CHECK(bytes_of(fs::path{other.out} / "model.safetensors") == bytes_of(fs::path{int8.out} / "model.safetensors"));
+}
+
+TEST_CASE("quantize_checkpoint: compressed-tensors' files go on where they were; those of another form begin anew") {
+  mixbit::test::temporary_folder const work;
+  write_model(work.path() / "model", 24);
+  auto const log = work.path() / "log";
+  auto fresh = options_of(work.path() / "model", work.path() / "fresh");
+  fresh.to = "compressed-tensors";
+  REQUIRE(run_killed(fresh, {}, 0, log) == 0);
+  CHECK(bytes_of(log).find("begins anew") == std::string::npos);
+  auto const check_same = [&](fs::path const& out) {
+    CHECK(names_in(out) == std::set<std::string>{"config.json", "model.safetensors"});
+    for (auto const& name : names_in(out)) CHECK(bytes_of(out / name) == bytes_of(fs::path{fresh.out} / name));
+  };
+  auto o = fresh;
+  o.out = (work.path() / "out").string();
+  o.memory = std::int64_t{50} << 20;  // some rows at a time
+  stop_after(o, 2);
+  REQUIRE(run_killed(o, {}, 0, log) == 0);
+  CHECK(bytes_of(log).find("goes on at tensor ") != std::string::npos);
+  check_same(o.out);
+
+  auto other = fresh;
+  other.out = (work.path() / "other").string();
+  other.to = "modelopt";
+  stop_after(other, 2);
+  other.to = "compressed-tensors";
+  REQUIRE(run_killed(other, {}, 0, log) == 0);
+  CHECK(bytes_of(log).find("begins anew: an earlier run left other work in " + other.out) != std::string::npos);
+  CHECK(bytes_of(log).find("goes on at tensor ") == std::string::npos);
+  check_same(other.out);
 }
 
 TEST_CASE("quantize_checkpoint: a full disk leaves the output as it was") {

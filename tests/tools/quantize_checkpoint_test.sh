@@ -52,6 +52,14 @@ run '28 of 39' --model model --out again --preset INT8_WEIGHT_ONLY_CFG --to comp
 check "compressed-tensors' config" grep -qF '"quant_method": "compressed-tensors"' again/config.json
 check "ModelOpt's file is gone" test ! -e again/hf_quant_config.json
 
+# a choice among formats that not every layer has a form for: 352 inputs are no whole groups of 128
+mixed=(--to compressed-tensors --effective-bits 6 --formats INT4_BLOCKWISE_WEIGHT_ONLY_CFG,INT8_WEIGHT_ONLY_CFG)
+run 'no choice: INT4_BLOCKWISE_WEIGHT_ONLY_CFG(effective-bits: 4.0): model.layers.0.mlp.down_proj: rows of 352' \
+  --model model --dry-run "${mixed[@]}"
+run 'no choice: INT4_BLOCKWISE_WEIGHT_ONLY_CFG' --model model --out groups "${mixed[@]}"
+run 'of 39' --model model --out groups-again --to compressed-tensors --plan groups/plan.json
+same groups-again/model.safetensors groups/model.safetensors
+
 # what is not a weight comes along, and an earlier output goes
 echo '{"a": 1}' >model/tokenizer.json
 mkdir -p model/sub model/empty && echo y >model/sub/config.json && touch model/pytorch_model.bin model/sub/a.onnx model/.hidden

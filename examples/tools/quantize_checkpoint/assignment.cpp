@@ -4,11 +4,12 @@
 #include <unordered_map>
 #include <utility>
 
+#include "choices.hpp"
 #include "gguf_layer.hpp"
+#include "layer_form.hpp"
 #include "mixbit/autoquant/json.hpp"
 #include "mixbit/autoquant/search.hpp"
 #include "mixbit/config/json.hpp"
-#include "mixbit/io/hf_form.hpp"
 #include "mixbit/io/json.hpp"
 #include "mixbit/io/safetensors.hpp"
 
@@ -52,10 +53,8 @@ class assigner {
     return at != modules_.end() && at->name == name ? &*at : nullptr;
   }
 
-  bool to_gguf() const { return options_.to == "gguf"; }
-
   mixbit::quantize_config load(std::string const& name) const {
-    if (auto config = to_gguf() ? gguf_config(name) : std::nullopt) return *std::move(config);
+    if (auto config = options_.to == "gguf" ? gguf_config(name) : std::nullopt) return *std::move(config);
     return mixbit::load_config(name);
   }
 
@@ -92,8 +91,7 @@ class assigner {
     for (auto const& f : wanted.formats) require_max(f);
     wanted.target = 16.0;  // what can be met is asked once costs are the file's
     mixbit::search<backend> const search{model_, std::move(wanted)};
-    auto stats = search.stats();
-    check(search, stats);
+    auto stats = possible_choices(options_.to, model_, search, modules_, made_.notes);
     mixbit::require_feasible(stats, *options_.target);
     score(search, stats, progress);
     auto const chosen = mixbit::allocate(stats, *options_.target);
@@ -102,27 +100,13 @@ class assigner {
     by_plan(*made_.plan);
   }
 
-  /// Throws before a weight is read for a format that some layer cannot have. What a layer costs is what its file holds.
-  void check(mixbit::search<backend> const& search, mixbit::candidate_stats& stats) {
-    for (auto& group : stats)
-      for (auto& c : group.candidates) {
-        if (c.recipe < 0) continue;
-        auto const& format = search.formats()[static_cast<std::size_t>(c.recipe)];
-        std::int64_t bits = 0;
-        for (auto const& name : group.modules) {
-          auto recipe = mixbit::search_recipe(model_, format.config, *find(name));
-          auto const l = made(*find(name), recipe, format.label);
-          if (l.gguf) bits += gguf_bits(l);
-        }
-        if (bits > 0) c.bits = bits;
-      }
-  }
-
   void score(mixbit::search<backend> const& search, mixbit::candidate_stats& stats, measured const& progress) {
     auto const importance = read_activations();
     std::int64_t all = 0, done = 0;
-    for (auto const& m : modules_) all += m.weight.bytes();
-    all *= static_cast<std::int64_t>(search.formats().size());
+    for (auto const& group : stats)
+      for (auto const& c : group.candidates)
+        if (c.recipe >= 0)
+          for (auto const& name : group.modules) all += find(name)->weight.bytes();
     for (auto& group : stats)
       for (auto const& name : group.modules) {
         auto const& m = *find(name);
@@ -131,7 +115,7 @@ class assigner {
           if (c.recipe < 0) continue;
           auto const& format = search.formats()[static_cast<std::size_t>(c.recipe)];
           auto recipe = mixbit::search_recipe(model_, format.config, m);
-          auto const l = made(m, recipe, format.label);
+          auto const l = layer_in_form(options_.to, m, recipe, format.label);
           c.score += weight_rows{on_, l, source_.tensors().label(), options_.memory}.error(
               at == importance.end() ? std::vector<float>{} : at->second);
           progress(done += m.weight.bytes(), all);
@@ -162,26 +146,8 @@ class assigner {
     return all;
   }
 
-  /// Throws for what a checkpoint cannot hold, or cannot have from its weights alone.
-  layer made(mixbit::module_ref<backend> const& m, mixbit::recipe_quantizers<backend>& recipe,
-             std::string const& label) {
-    try {
-      if (to_gguf()) return gguf_layer(m, recipe, label);
-      auto const form = mixbit::hf_form_of(m, recipe);
-      if (form.format.has_input_scale())
-        fail(error_id::format_value, m.name, ": ", mixbit::name_of(form.format.algorithm), " has a static scale of ",
-             "its inputs, which needs data that runs through the model; take a weight-only format");
-      require_running_max(*form.weight);
-      layer made{m.name, m.weight, form.format, form.weight->attributes(), label};
-      if (options_.to == "compressed-tensors") made.compressed = mixbit::ct_form_of(m, recipe).scheme;
-      return made;
-    } catch (mixbit::error const& e) {
-      fail(e.id(), label, ": ", e.message());
-    }
-  }
-
   void add(mixbit::module_ref<backend> const& m, mixbit::recipe_quantizers<backend>& recipe, std::string const& label) {
-    if (recipe.any_acts()) made_.layers.push_back(made(m, recipe, label));
+    if (recipe.any_acts()) made_.layers.push_back(layer_in_form(options_.to, m, recipe, label));
   }
 
   options const& options_;

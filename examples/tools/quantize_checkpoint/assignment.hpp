@@ -23,9 +23,9 @@ struct assignment {
 /// Told of the bytes of weights that were read to measure errors, of how many.
 using measured = std::function<void(std::int64_t done, std::int64_t all)>;
 
-/// Throws what is wrong with configs and plans, `format_value` for a format that needs data or has no form in a
-/// checkpoint, naming format and layer, `config_no_match` where nothing is quantized, and `file_content` for weights
-/// and activations.
+/// Throws what is wrong with configs and plans, `format_value` for a format that needs data or has no form in what is
+/// written, naming format and layer (of a choice under a budget only where no layer can have it), `config_no_match`
+/// where nothing is quantized, and `file_content` for weights and activations.
 assignment assign(options const& o, mixbit::hf_source const& source, stored_model& stored, device const& on,
                   measured const& progress);
 

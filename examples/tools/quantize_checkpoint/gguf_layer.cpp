@@ -38,7 +38,7 @@ layer gguf_layer(mixbit::module_ref<backend> const& m, mixbit::recipe_quantizers
   mixbit::detail::gguf::module_form<backend> const form{m, recipe};
   mixbit::detail::gguf::require_whole_blocks(m.name, form.type, m.weight.shape[1]);
   require_running_max(*form.weight);
-  layer made{m.name, m.weight, {}, form.weight->attributes(), label};
+  layer made{m.name, m.weight, std::nullopt, form.weight->attributes(), label};
   made.gguf = form.type;
   return made;
 }

@@ -83,6 +83,9 @@ class job {
       if (i < files.done()) done += bytes_of(names[i]);
     }
     if (files.done() > 0) std::printf("goes on at tensor %zu of %zu\n", files.done() + 1, names.size());
+    if (files.begins_anew())
+      std::printf("begins anew: an earlier run left other work in %s (another model, form or format)\n",
+                  task_.wanted.out.c_str());
     {
       progress bar{"quantizing", all, done};
       for (std::size_t i = files.done(); i < names.size(); ++i) {

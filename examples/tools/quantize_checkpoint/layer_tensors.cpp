@@ -9,10 +9,10 @@ namespace quantize_checkpoint {
 using mixbit::dtype;
 
 layer_tensors::layer_tensors(layer const& l) {
-  bool const nvfp4 = l.format.is_nvfp4();
+  bool const nvfp4 = l.is_nvfp4();
   if (!l.compressed) {
-    codes = {l.name + ".weight", mixbit::hf_code_shape(l.format, l.weight)};
-    scales = {l.name + ".weight_scale", mixbit::hf_scale_shape(l.format, l.groups(), false)};
+    codes = {l.name + ".weight", mixbit::hf_code_shape(*l.format, l.weight)};
+    scales = {l.name + ".weight_scale", mixbit::hf_scale_shape(*l.format, l.groups(), false)};
     auto const scalar = mixbit::dense_geometry(dtype::f32, std::span<std::int64_t const>{});
     if (nvfp4) second = {l.name + ".weight_scale_2", scalar};
     return;

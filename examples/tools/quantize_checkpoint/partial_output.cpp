@@ -83,6 +83,7 @@ bool partial_output::is_of(std::string const& work) const {
 }
 
 void partial_output::start(std::string const& work, std::vector<partial_file> const& files) {
+  begins_anew_ = !text_of(hidden_ / "work").empty();
   for (auto const& entry : fs::directory_iterator{hidden_})
     if (entry.path().filename() != "lock") fs::remove_all(entry.path());
   for (std::size_t i = 0; i < files.size(); ++i) {

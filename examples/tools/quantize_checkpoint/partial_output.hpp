@@ -34,6 +34,8 @@ class partial_output {
 
   /// How many pieces of work an earlier run has finished.
   std::size_t done() const { return done_; }
+  /// Was there other work, which is thrown away now?
+  bool begins_anew() const { return begins_anew_; }
   /// Bytes of a tensor, from its byte `offset` on.
   void write(std::string const& tensor, std::int64_t offset, std::span<std::byte const> bytes);
   /// From now on a run that takes this up begins behind `count` pieces.
@@ -63,6 +65,7 @@ class partial_output {
   std::vector<int> files_;
   std::vector<std::pair<std::string, place>> places_;  ///< of tensors, sorted by name
   std::size_t done_ = 0;
+  bool begins_anew_ = false;
 };
 
 }  // namespace quantize_checkpoint

@@ -30,7 +30,7 @@ std::unordered_map<layer const*, std::vector<layer const*>> fused_layers(std::ve
   for (auto const& group : mixbit::group_modules(names, mixbit::fused_layer_rules()))
     for (std::size_t const i : group.members)
       for (std::size_t const k : group.members)
-        if (layers[k].format == layers[i].format) all[&layers[i]].push_back(&layers[k]);
+        if (layers[k].is_of_form(layers[i])) all[&layers[i]].push_back(&layers[k]);
   return all;
 }
 
@@ -71,7 +71,7 @@ std::vector<mixbit::named_geometry> safetensors_output::tensors() const {
 std::vector<mixbit::hf_layer> safetensors_output::described() const {
   std::vector<mixbit::hf_layer> all;
   for (auto const& l : task_.made.layers)
-    all.push_back({l.name, l.format, l.weight, l.groups(), mixbit::site_kind::linear});
+    all.push_back({l.name, *l.format, l.weight, l.groups(), mixbit::site_kind::linear});
   return all;
 }
 
@@ -83,7 +83,7 @@ std::vector<mixbit::ct_layer> safetensors_output::compressed() const {
 
 std::vector<std::string> safetensors_output::notes() const {
   if (!is_compressed()) return mixbit::hf_loader_notes(described(), unquantized());
-  std::vector<std::string> notes;  // fused layers share NVFP4's scale here, and there are no others of whole tensors
+  std::vector<std::string> notes;  // those of whole tensors are shared here
   (void)mixbit::detail::ct::note_fused(compressed(), unquantized(), notes);
   return notes;
 }
@@ -113,7 +113,7 @@ void safetensors_output::write(partial_output& files, std::string const& tensor,
   else files.write(tensor, 0, task_.source.tensors().bytes(tensor));
 }
 
-/// Of the layers that loaders fuse with this one and of its own: fused, they have one scale above their blocks'.
+/// Of the layers that loaders fuse with this one and of its own: fused, they have one scale of the whole.
 float safetensors_output::shared_amax(layer const& l) {
   auto const& members = fused_.at(&l);
   if (auto const known = amax_.find(members.front()); known != amax_.end()) return known->second;
@@ -126,8 +126,8 @@ float safetensors_output::shared_amax(layer const& l) {
 void safetensors_output::write_layer(partial_output& files, layer const& l, shown const& show) {
   auto rows = task_.rows_of(l);
   layer_tensors const made{l};
-  if (l.format.is_nvfp4()) {
-    rows.share_tensor_amax(shared_amax(l));
+  if (l.has_tensor_scale()) rows.share_tensor_amax(shared_amax(l));
+  if (l.is_nvfp4()) {
     float const scale = second_scale(l, rows.tensor_scale());
     files.write(made.second.name, 0, std::as_bytes(std::span{&scale, 1}));
   }

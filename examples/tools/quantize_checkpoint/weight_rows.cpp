@@ -18,10 +18,10 @@ namespace {
 /// Rows are many enough to keep all cores busy, and few enough to stay in a cache between the passes over them.
 constexpr std::int64_t chunk_bytes = std::int64_t{4} << 20;
 
-/// Rows that share scales or bytes.
+/// Rows that share bytes, or scales but the tensor's own.
 std::int64_t rows_of_unit(layer const& l) {
-  if (l.format.algorithm == mixbit::hf_algorithm::int4_weight_only) return 2;
-  return l.groups().block[0];
+  if (l.format && l.format->algorithm == mixbit::hf_algorithm::int4_weight_only) return 2;
+  return l.has_tensor_scale() ? 1 : l.groups().block[0];
 }
 
 /// Taken by a row while it is encoded or measured, at most: copies in and out, float32 amaxes, codes and scales twice.
@@ -49,7 +49,7 @@ mixbit::element_type layer::element() const {
 
 std::string layer::form() const {
   return std::string{gguf ? mixbit::gguf_info(*gguf).name
-                          : compressed ? mixbit::name_of(compressed->format) : mixbit::name_of(format.algorithm)};
+                          : compressed ? mixbit::name_of(compressed->format) : mixbit::name_of(format->algorithm)};
 }
 
 weight_rows::weight_rows(device const& on, layer const& of, std::string file, std::int64_t memory)
@@ -102,11 +102,14 @@ float weight_rows::tensor_scale() {
   return mixbit::detail::hf::tensor_scale(q.numerics(), tensor_amax());
 }
 
+bool weight_rows::is_one_group() const { return layer_.has_tensor_scale() && !layer_.is_nvfp4(); }
+
 mixbit::tensor_quantizer<device> weight_rows::quantizer(const_tensor_ref const& x) {
   mixbit::tensor_quantizer<device> q{layer_.name + ".weight_quantizer", layer_.attributes, mixbit::policy::stored};
   bool const two_levels = mixbit::is_two_level(q.numerics().how.scaling);
-  if (!two_levels) (void)largest(x);
-  if (q.needs_calibration() && q.numerics().groups_from_data) {
+  if (is_one_group()) (void)tensor_amax();
+  else if (!two_levels) (void)largest(x);
+  if (q.needs_calibration() && (q.numerics().groups_from_data || is_one_group())) {
     q.set_amax(device_, mixbit::per_tensor(x), {tensor_amax()});
   } else if (q.needs_calibration()) {
     q.observe(device_, scratch_, x);
@@ -130,7 +133,8 @@ void weight_rows::encode(std::function<void(encoded_rows const&)> const& take) {
     mixbit::hf_encoding<device> encoding{device_, q, x, q.grouping(x)};
     encoded_rows out{first, {}, {}, {}, x.shape[0]};
     if (mixbit::is_two_level(q.numerics().how.scaling)) encoding.take_tensor_amax(tensor_amax());
-    if (q.numerics().how.scaling == mixbit::scale_rule::ratio) out.scales = encoding.scales();
+    bool const has_scales = !is_one_group() || first == 0;
+    if (q.numerics().how.scaling == mixbit::scale_rule::ratio && has_scales) out.scales = encoding.scales();
     auto parts = encoding.encode(device_);
     out.codes = std::move(parts.codes);
     out.block_scales = std::move(parts.block_scales);

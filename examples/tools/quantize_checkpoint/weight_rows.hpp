@@ -20,23 +20,31 @@ namespace quantize_checkpoint {
 
 using device = mixbit::reference::simd;
 
-/// A layer that is quantized: its matrix and how.
+/// A layer that is quantized: its matrix, how, and what it is in the form that is written.
 struct layer {
   std::string name;
   mixbit::const_tensor_ref weight;
-  mixbit::hf_format format;                          ///< of ModelOpt's form and compressed-tensors'
+  std::optional<mixbit::hf_format> format;           ///< in ModelOpt's form,
   mixbit::quantizer_attribute_config attributes;     ///< of its weight quantizer
   std::string label;                                 ///< what the user calls the format
-  std::optional<mixbit::ct_scheme> compressed = {};  ///< of compressed-tensors' form
-  std::optional<mixbit::gguf_type> gguf = {};        ///< of GGUF's; neither: ModelOpt's
+  std::optional<mixbit::ct_scheme> compressed = {};  ///< in compressed-tensors',
+  std::optional<mixbit::gguf_type> gguf = {};        ///< or in GGUF
 
   mixbit::partition groups() const;
   mixbit::element_type element() const;
   /// What the form calls its format.
   std::string form() const;
+  bool is_nvfp4() const {
+    return gguf ? *gguf == mixbit::gguf_type::nvfp4 : compressed ? compressed->is_nvfp4() : format->is_nvfp4();
+  }
+  /// One for all of the weight, alone or above its blocks': fused layers share it.
+  bool has_tensor_scale() const {
+    return is_nvfp4() || (compressed && compressed->weight.strategy == mixbit::ct_strategy::tensor);
+  }
+  bool is_of_form(layer const& other) const { return format == other.format && compressed == other.compressed; }
 };
 
-/// Codes of some rows, and their scales.
+/// Codes of some rows, and their scales; one for all of the weight comes with the first rows.
 struct encoded_rows {
   std::int64_t first = 0;
   std::vector<std::uint8_t> codes, block_scales;
@@ -60,9 +68,9 @@ class weight_rows {
 
   /// The largest |w|. Reads all of the weight. Throws `file_content` for NaN and infinite weights, naming the tensor.
   float tensor_amax();
-  /// From now on the tensor's own scale, of formats with two levels, comes from this: fused layers share it.
+  /// From now on the tensor's own scale comes from this: fused layers share it.
   void share_tensor_amax(float amax) { tensor_amax_ = amax; }
-  /// That scale.
+  /// That scale, of formats with two levels.
   float tensor_scale();
 
   /// Front to back. Throws as tensor_amax() does.
@@ -76,6 +84,7 @@ class weight_rows {
   mixbit::tensor_quantizer<device> quantizer(mixbit::const_tensor_ref const& x);
   void round_scales(mixbit::tensor_quantizer<device>& q, mixbit::const_tensor_ref const& x);
   float largest(mixbit::const_tensor_ref const& x);
+  bool is_one_group() const;
   void each_chunk(std::function<void(std::int64_t first, mixbit::const_tensor_ref)> const& visit);
 
   device device_;

@@ -1,0 +1,100 @@
+// What quantize_checkpoint chooses from under a budget, where a format has a form in some of the layers alone.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "examples/tools/quantize_checkpoint/assignment.hpp"
+#include "mixbit/config/json.hpp"
+#include "support/error_text.hpp"
+#include "support/export_bench.hpp"
+
+using namespace mixbit;
+using namespace mixbit::test;
+
+namespace {
+
+struct choices_bench : export_bench {
+  choices_bench() {
+    add("a.fc", make_weight({8, 256}));
+    add("c.fc", make_weight({8, 40}));  // no whole groups of 32
+    add("l.self_attn.q_proj", make_weight({8, 64}));
+    add("l.self_attn.k_proj", make_weight({8, 40}));
+    write_source();
+  }
+  /// A format in a file of that name.
+  std::string format(std::string const& name, quantizer_attribute_config const& weight) {
+    auto how = nothing_on();
+    turn_on(how, "*weight_quantizer", weight);
+    auto const file = folder / (name + ".json");
+    write_text(file, config_to_text(how));
+    return file.string();
+  }
+  quantize_checkpoint::assignment assigned(std::vector<std::string> formats, double bits,
+                                           std::string to = "compressed-tensors") {
+    quantize_checkpoint::options o;
+    o.to = std::move(to);
+    o.formats = std::move(formats);
+    o.target = bits;
+    hf_source const checkpoint{source()};
+    quantize_checkpoint::stored_model stored{checkpoint};
+    return quantize_checkpoint::assign(o, checkpoint, stored, {}, [](auto, auto) {});
+  }
+};
+
+/// The format of a layer; empty: it is not quantized.
+std::string given(quantize_checkpoint::assignment const& made, std::string const& name) {
+  auto const at = std::ranges::find(made.layers, name, &quantize_checkpoint::layer::name);
+  return at == made.layers.end() ? std::string{} : at->label;
+}
+
+std::vector<std::string> candidates(quantize_checkpoint::assignment const& made, std::string const& name) {
+  for (auto const& m : made.plan->modules)
+    if (m.name == name) return m.candidates;
+  return {};
+}
+
+}  // namespace
+
+TEST_CASE("quantize_checkpoint: a layer is not given a format that it has no form in, and it is said") {
+  choices_bench b;
+  auto const int4 = b.format("four", blocks(4, {{-1, 32}})), int8 = b.format("eight", per_axis(8, 0));
+  auto const made = b.assigned({int4, int8}, 7.5);
+  std::string const four = "four(effective-bits: 4.0)", eight = "eight(effective-bits: 8.0)";
+  CHECK(candidates(made, "a.fc") == std::vector{four, eight});
+  CHECK(candidates(made, "c.fc") == std::vector{eight});
+  CHECK(candidates(made, "l.self_attn.q_proj") == std::vector{eight});  // it is one with k_proj
+  CHECK(given(made, "a.fc") == four);
+  CHECK(given(made, "c.fc") != four);
+  CHECK(mentions(made.notes, "no choice: " + four + ": c.fc: rows of 40 elements are no whole groups of 32"));
+  CHECK(mentions(made.notes, "l.self_attn.k_proj: rows of 40 elements"));
+  CHECK(mentions(made.notes, "(l.self_attn.k_proj, l.self_attn.q_proj choose as one)"));
+  CHECK_FALSE(mentions(made.notes, "a.fc"));
+  for (auto const& name : {"c.fc", "l.self_attn.q_proj", "l.self_attn.k_proj"}) CHECK(given(made, name) != four);
+}
+
+TEST_CASE("quantize_checkpoint: a format that no layer can have ends a choice, naming the first") {
+  choices_bench b;
+  auto const int4 = b.format("four", blocks(4, {{-1, 24}})), int8 = b.format("eight", per_axis(8, 0));
+  auto const text = error_text(error_id::format_value, [&] { b.assigned({int4, int8}, 9); });
+  CHECK_MESSAGE(says(text, "four(effective-bits: 4.0): a.fc: rows of 256 elements", "no layer can have this"), text);
+  CHECK(error_text(error_id::format_value, [&] { b.assigned({int8}, 9); }) == "(no error)");
+}
+
+TEST_CASE("quantize_checkpoint: a choice is among what the form that is written has") {
+  choices_bench b;
+  auto const channels = b.format("channels", per_axis({4, 3}, 0)), int8 = b.format("eight", per_axis(8, 0));
+  CHECK(given(b.assigned({channels}, 9), "c.fc") == "channels(effective-bits: 8.0)");
+  auto const text = error_text(error_id::format_value, [&] { b.assigned({channels, int8}, 9, "modelopt"); });
+  CHECK_MESSAGE(says(text, "channels(effective-bits: 8.0): a.fc: no Hugging Face form", "no layer can have"), text);
+  CHECK(given(b.assigned({int8}, 9, "modelopt"), "c.fc") == "eight(effective-bits: 8.0)");
+}
+
+TEST_CASE("quantize_checkpoint: weights that cannot be read end a choice, whatever the form") {
+  choices_bench b;
+  b.tensors.front().second.values[3] = std::nanf("");
+  b.write_source();
+  auto const int8 = b.format("eight", per_axis(8, 0));
+  CHECK(says(error_text(error_id::file_content, [&] { b.assigned({int8}, 9); }), "'a.fc.weight'", "NaN"));
+}
