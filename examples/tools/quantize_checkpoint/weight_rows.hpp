@@ -56,8 +56,8 @@ struct encoded_rows {
 template <mixbit::backend B>
 void require_running_max(mixbit::tensor_quantizer<B> const& weight) {
   if (weight.needs_calibrator())
-    mixbit::fail(mixbit::error_id::format_value, weight.name(), ": is calibrated by a histogram; take a format that ",
-                 "calibrates by max");
+    mixbit::fail(mixbit::error_id::format_value, weight.name(), ": is calibrated by '",
+                 weight.attributes().calibrator.name(), "'; take a format that calibrates by max");
 }
 
 class weight_rows {
