@@ -237,7 +237,8 @@ TEST_CASE("gguf: what it cannot hold is refused by name, and nothing is written"
              "up_proj.input_quantizer: GGUF has no place for this quantizer", "disable it"));
   CHECK(says(refusal(error_id::format_amax, with(up, blocks(8, {{-1, 32}})), same),
              "up_proj.weight_quantizer: the scale of block 0 is", "Q8_0 has float16 scales", "round_gguf_scales"));
-  CHECK(says(refusal(error_id::state_folded, with(up, mxfp4_blocks()), [](llama& b) { fold_weight(*b.m); }), "up_proj"));
+  CHECK(says(refusal(error_id::state_folded, with(up, mxfp4_blocks()), [](llama& b) { fold_weight(*b.m); }),
+             "up_proj"));
   CHECK(says(refusal(error_id::state_folded, with(up, mxfp4_blocks()), [](llama& b) { compress(*b.m); }), "up_proj",
              "its weight is compressed, of which no checkpoint is made"));
   CHECK(says(refusal(value, with(up, mxfp4_blocks()), [](llama& b) {

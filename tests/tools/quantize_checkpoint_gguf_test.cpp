@@ -198,13 +198,15 @@ TEST_CASE("quantize_checkpoint: what GGUF has no type or no name for is refused,
   auto const value = error_id::format_value, content = error_id::file_content;
   CHECK(says(b.refusal(value, b.program("INT8_WEIGHT_ONLY_CFG")),
              "INT8_WEIGHT_ONLY_CFG: model.layers.0.mlp.down_proj: no type of GGUF holds weight int8"));
-  CHECK(says(b.refusal(value, b.program("MXFP4_DEFAULT_CFG")), "MXFP4_DEFAULT_CFG: model.layers.0.mlp.down_proj.input_quantizer: GGUF has no place"));
+  CHECK(says(b.refusal(value, b.program("MXFP4_DEFAULT_CFG")),
+             "MXFP4_DEFAULT_CFG: model.layers.0.mlp.down_proj.input_quantizer: GGUF has no place"));
   auto calibrated = blocks(8, {{-1, 32}});
   calibrated.calibrator = calibrator_config{"histogram"};
   auto config = nothing_on();
   config.name = "MINE";
   turn_on(config, "*up_proj.weight_quantizer", calibrated);
-  CHECK(says(b.refusal(value, b.program(config)), "MINE: model.layers.0.mlp.up_proj.weight_quantizer: is calibrated by 'histogram'"));
+  CHECK(says(b.refusal(value, b.program(config)),
+             "MINE: model.layers.0.mlp.up_proj.weight_quantizer: is calibrated by 'histogram'"));
   b.config["architectures"] = {"MambaForCausalLM"};
   b.write_source();
   CHECK(says(b.refusal(content, b.choosing(6, {"Q8_0", "Q4_0"})), "model.safetensors'",
@@ -227,6 +229,9 @@ TEST_CASE("quantize_checkpoint: a format that GGUF has no type for is refused be
              "FP8_2D_BLOCKWISE_WEIGHT_ONLY_CFG", "no type of GGUF holds weight e4m3"));
   CHECK(says(b.refusal(error_id::search_infeasible, b.choosing(4.4, {"Q4_0"})), "4.5 to 16 bits", "can be reached"));
   CHECK(says(b.refusal(error_id::file_content, b.choosing(6, {"Q4_0"})), "NaN"));
+  b.config["architectures"] = {"Other"};
+  b.write_source();
+  CHECK(says(b.refusal(error_id::file_content, b.choosing(6, {"Q4_0"})), "no LlamaForCausalLM's"));
 }
 
 TEST_CASE("quantize_checkpoint: weights that GGUF cannot hold leave nothing of a file that was begun") {

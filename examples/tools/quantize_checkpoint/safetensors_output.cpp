@@ -92,7 +92,8 @@ std::vector<partial_file> safetensors_output::files() const {
   std::vector<partial_file> files;
   for (std::size_t i = 0; i < shards_.size(); ++i) {
     auto const name = mixbit::shard_name(i, shards_.size());
-    partial_file file{name, mixbit::safetensors_head(fs::path{task_.wanted.out} / name, shards_[i], {{"format", "pt"}})};
+    auto const path = fs::path{task_.wanted.out} / name;
+    partial_file file{name, mixbit::safetensors_head(path, shards_[i], {{"format", "pt"}})};
     file.size = static_cast<std::int64_t>(file.head.size());
     for (auto const& t : shards_[i]) {
       file.offsets.emplace_back(t.name, file.size);
