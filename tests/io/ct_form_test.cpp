@@ -154,3 +154,31 @@ TEST_CASE("compressed-tensors: loaders that fuse layers of several forms, or wit
   CHECK(mentions(plain.run_ct(), "no module is quantized"));
   CHECK_FALSE(plain.json("config.json").contains("quantization_config"));
 }
+
+TEST_CASE("compressed-tensors: groups and blocks that vLLM's kernels do not take are spoken of") {
+  bit_spec const e4m3{4, 3};
+  auto const notes_of = [](quantizer_attribute_config const& weight, std::int64_t rows, std::int64_t columns) {
+    ct_bench b;
+    for (char const* name : {"l.q_proj", "l.k_proj", "l.v_proj", "l.o_proj"}) b.add_layer(name, rows, columns);
+    b.quantize([&](auto& c) { turn_on(c, "*weight_quantizer", weight); });
+    return b.run_ct();
+  };
+  CHECK(mentions(notes_of(blocks(4, {{-1, 16}}), 4, 64),
+                 "l.o_proj: groups of 16; vLLM's Marlin kernel takes groups of 32, 64 and 128"));
+  CHECK(mentions(notes_of(blocks(8, {{-1, 256}}), 4, 256), "groups of 256"));
+  for (int const size : {32, 64, 128}) CHECK(notes_of(blocks(4, {{-1, size}}), 4, 128).empty());
+  CHECK(notes_of(per_axis(4, 0), 4, 128).empty());
+  CHECK(notes_of(nvfp4(), 4, 64).empty());  // groups of 16, and no packed integers
+
+  auto const small = notes_of(blocks(e4m3, {{-1, 64}, {-2, 128}}), 128, 128);
+  CHECK(mentions(small, "l.q_proj: blocks of 128x64; of vLLM's kernels only Triton's take others"));
+  CHECK_FALSE(mentions(small, "no whole blocks"));
+  auto const usual = blocks(e4m3, {{-1, 128}, {-2, 128}});
+  CHECK(notes_of(usual, 128, 256).empty());
+  CHECK(mentions(notes_of(usual, 128, 192), "l.o_proj: rows of 192 elements are no whole blocks of 128"));
+  auto const fused = notes_of(usual, 130, 128);
+  CHECK(mentions(fused, "l.q_proj: 130 outputs are no whole blocks of 128; vLLM fuses it"));
+  CHECK(mentions(fused, "l.k_proj: 130 outputs"));
+  CHECK_FALSE(mentions(fused, "l.v_proj: 130"));  // the last of those that are fused
+  CHECK_FALSE(mentions(fused, "l.o_proj: 130"));
+}

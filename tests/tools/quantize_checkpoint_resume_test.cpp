@@ -68,8 +68,8 @@ quantize_checkpoint::options options_of(fs::path const& model, fs::path const& o
   return o;
 }
 
-/// Runs it in a process of its own, killed after so long; its exit status, or -1 where it was killed. `says`: a file for
-/// what it prints.
+/// Runs it in a process of its own, killed after so long; its exit status, or -1 where it was killed. `says`: a file
+/// for what it prints.
 int run_killed(quantize_checkpoint::options const& o, std::chrono::microseconds after, rlim_t largest_file = 0,
                fs::path const& says = "/dev/null") {
   std::fflush(nullptr);

@@ -114,7 +114,8 @@ TEST_CASE("quantize_checkpoint: the scale of a tensor is that of all its rows, o
   auto w = some_weights(64, 32);
   w[40 * 32] = 300;  // far behind the first rows
   layer const l{"m", {mixbit::dense_geometry(mixbit::dtype::f32, std::array<std::int64_t, 2>{64, 32}), w.data()},
-                hf_format{hf_algorithm::nvfp4_weight_only, 16}, weight_attributes("W4A16_NVFP4_CFG"), "W4A16_NVFP4_CFG"};
+                hf_format{hf_algorithm::nvfp4_weight_only, 16}, weight_attributes("W4A16_NVFP4_CFG"),
+                "W4A16_NVFP4_CFG"};
   weight_rows rows{device{}, l, "'f'", least_memory(l)};
   CHECK(rows.tensor_amax() == 300);
   CHECK(rows.tensor_scale() == 300.0f / 2688);

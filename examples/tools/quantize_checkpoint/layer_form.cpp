@@ -30,7 +30,7 @@ layer modelopt_layer(module const& m, recipe_of_module& recipe, std::string cons
   return {m.name, m.weight, form.format, form.weight->attributes(), label};
 }
 
-/// A weight does not change: what is dynamic for all of it at once has the scale that it has when it is looked at first.
+/// A weight does not change: what is dynamic for all of it at once keeps the scale of the first look.
 mixbit::quantizer_attribute_config settled(mixbit::ct_scheme const& scheme, mixbit::quantizer_attribute_config how) {
   if (scheme.weight.strategy == mixbit::ct_strategy::tensor) how.type = mixbit::quantizer_type::static_type;
   return how;

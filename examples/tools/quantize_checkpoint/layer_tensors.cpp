@@ -36,11 +36,11 @@ float second_scale(layer const& l, float tensor_scale) {
   return l.compressed ? mixbit::ct_global_scale(l.name, "weight", tensor_scale) : tensor_scale;
 }
 
-std::vector<std::uint8_t> codes_in_file(layer const& l, encoded_rows const& part) {
+std::vector<std::uint8_t> codes_in_file(layer const& l, encoded_rows const& part, mixbit::executor_ref threads) {
   if (!l.compressed) return part.codes;
   mixbit::geometry rows = l.weight;
   rows.shape[0] = part.rows;
-  return mixbit::ct_codes(*l.compressed, rows, part.codes);
+  return mixbit::ct_codes(*l.compressed, rows, part.codes, threads);
 }
 
 }  // namespace quantize_checkpoint

@@ -22,7 +22,7 @@ struct layer_tensors {
 /// Of NVFP4: as the form holds it.
 float second_scale(layer const& l, float tensor_scale);
 
-/// Some rows' codes, as the form holds them.
-std::vector<std::uint8_t> codes_in_file(layer const& l, encoded_rows const& part);
+/// Some rows' codes, as the form holds them; packed by `threads`.
+std::vector<std::uint8_t> codes_in_file(layer const& l, encoded_rows const& part, mixbit::executor_ref threads);
 
 }  // namespace quantize_checkpoint

@@ -82,10 +82,8 @@ std::vector<mixbit::ct_layer> safetensors_output::compressed() const {
 }
 
 std::vector<std::string> safetensors_output::notes() const {
-  if (!is_compressed()) return mixbit::hf_loader_notes(described(), unquantized());
-  std::vector<std::string> notes;  // those of whole tensors are shared here
-  (void)mixbit::detail::ct::note_fused(compressed(), unquantized(), notes);
-  return notes;
+  if (is_compressed()) return mixbit::ct_loader_notes(compressed(), unquantized());
+  return mixbit::hf_loader_notes(described(), unquantized());
 }
 
 std::vector<partial_file> safetensors_output::files() const {
@@ -139,7 +137,7 @@ void safetensors_output::write_layer(partial_output& files, layer const& l, show
   rows.encode([&](encoded_rows const& part) {
     auto const scale_bytes = part.scales.empty() ? std::as_bytes(std::span{part.block_scales})
                                                  : std::as_bytes(std::span{part.scales});
-    auto const code_bytes = codes_in_file(l, part);
+    auto const code_bytes = codes_in_file(l, part, task_.threads);
     files.write(made.codes.name, codes, std::as_bytes(std::span{code_bytes}));
     files.write(made.scales.name, scales, scale_bytes);
     codes += static_cast<std::int64_t>(code_bytes.size());

@@ -27,14 +27,21 @@ class code_view {
 
   /// Bits above the code's own are zero.
   std::uint8_t operator[](std::int64_t index) const {
-    auto const place =
-        formats::place_of(layout_, bits_, placed_, index / placed_.columns, index % placed_.columns);
+    return at(index / placed_.columns, index % placed_.columns);
+  }
+  std::uint8_t operator()(std::int64_t row, std::int64_t column) const {
+    if (placed_.columns == columns_) return at(row, column);  // as a rule, and without a division
+    return (*this)[row * columns_ + column];
+  }
+
+ private:
+  /// Of the matrix that the codes are laid out by.
+  std::uint8_t at(std::int64_t row, std::int64_t column) const {
+    auto const place = formats::place_of(layout_, bits_, placed_, row, column);
     unsigned const byte = codes_[static_cast<std::size_t>(place.byte)];
     return static_cast<std::uint8_t>((byte >> place.shift) & ((1u << bits_) - 1u));
   }
-  std::uint8_t operator()(std::int64_t row, std::int64_t column) const { return (*this)[row * columns_ + column]; }
 
- private:
   packing layout_;
   int bits_;
   std::int64_t columns_, size_;

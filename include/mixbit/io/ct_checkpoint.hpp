@@ -16,11 +16,13 @@
 #include <cstdint>
 #include <deque>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "mixbit/io/ct_config.hpp"
+#include "mixbit/io/ct_kv_cache.hpp"
 #include "mixbit/io/ct_loader_notes.hpp"
 #include "mixbit/io/ct_tensors.hpp"
 #include "mixbit/io/hf_encoding.hpp"
@@ -39,16 +41,15 @@ template <backend B>
 class ct_export {
  public:
   /// Throws before anything is written: `state_folded`, `state_not_calibrated`, `state_nested`, `format_value` for a
-  /// module whose quantizers have no form, `format_amax` for a tensor whose global scale float32 does not hold, and
-  /// `file_content` for a module that the source has not, in another shape, or without floats to write in their type.
+  /// module whose quantizers have no form and for key/value caches that differ, `format_amax` for a tensor whose global
+  /// scale float32 does not hold, and `file_content` for a module that the source has not, in another shape, or without
+  /// floats to write in their type.
   ct_export(model<B>& m, std::filesystem::path const& source, ct_export_options options = {})
       : model_{m}, options_{std::move(options)}, output_{m, source, options_.preceding} {
-    for (auto const& module : output_.modules()) {
-      auto* const recipe = hf_output<B>::exportable_recipe(module);
-      if (recipe != nullptr && recipe->any_acts()) add_quantized(module, *recipe);
-      else output_.keep(module);
-    }
+    for (auto const& module : output_.modules()) add_module(module);
     output_.take_the_rest();
+    if (layers_.empty() && !caches_.format())
+      output_.notes().push_back("no module is quantized: the checkpoint is an unquantized one");
     for (auto& note : ct_loader_notes(m, layers_, output_.unquantized())) output_.notes().push_back(std::move(note));
   }
 
@@ -60,11 +61,19 @@ class ct_export {
   /// Writes all files below `out`, which the caller commits; `inside` is a folder within it. Throws `file_open` where
   /// that folder and the source's lie in one another.
   void write(staged_output& out, std::filesystem::path const& inside = {}) {
-    output_.write(out, inside, options_.shard_bytes, ct_quantization_config(layers_, output_.unquantized()));
+    output_.write(out, inside, options_.shard_bytes,
+                  ct_quantization_config(layers_, output_.unquantized(), caches_.format()));
     out.remove_stale(inside / "hf_quant_config.json");  // of ModelOpt's form, and some loaders believe it first
   }
 
  private:
+  void add_module(module_ref<B> const& module) {
+    auto* const recipe = hf_output<B>::exportable_recipe(module);
+    if (recipe != nullptr && detail::hf::has_kv_cache(module, *recipe)) return add_cache(module, *recipe);
+    if (recipe != nullptr && recipe->any_acts()) return add_quantized(module, *recipe);
+    output_.keep(module);
+  }
+
   void add_quantized(module_ref<B> const& module, recipe_quantizers<B>& recipe) {
     auto const form = ct_form_of(module, recipe);
     recipe.find(quantizer_role::weight)->refuse_learning("an export");
@@ -109,6 +118,20 @@ class ct_export {
     else add_scalar(layer.name + ".input_scale", scale);
   }
 
+  /// An attention without a weight: its key/value cache, or nothing.
+  void add_cache(module_ref<B> const& module, recipe_quantizers<B>& recipe) {
+    auto const form = ct_kv_form_of(module, recipe);
+    caches_.add(module.name, form ? std::optional{form->format} : std::nullopt);
+    if (!form) return;
+    for (auto const& [name, q] : {std::pair{".k_scale", form->keys}, {".v_scale", form->values}}) {
+      float const scale = hf_kv_scale(detail::hf::tensor_amax(model_.device(), *q));
+      if (scale == 0.0f)
+        output_.notes().push_back(q->name() +
+                                  ": was always shown zeros in calibration; loaders divide by its scale, which is 0");
+      add_scalar(module.name + name, scale);
+    }
+  }
+
   void add_scalar(std::string const& name, float value) {
     output_.add_values(name, dense_geometry(dtype::f32, {1}), std::vector{value});
   }
@@ -118,6 +141,7 @@ class ct_export {
   hf_output<B> output_;
   std::vector<ct_layer> layers_;
   std::deque<hf_encoding<B>> encodings_;  ///< of layers_; they stay in their place
+  hf_kv_formats caches_;
 };
 
 /// Checks, then writes into a staged output that the caller commits. Returns the plan's notes.

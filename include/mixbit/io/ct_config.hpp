@@ -2,12 +2,14 @@
 #pragma once
 
 #include <algorithm>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "mixbit/io/ct_form.hpp"
+#include "mixbit/io/ct_kv_cache.hpp"
 #include "mixbit/io/json.hpp"
 
 namespace mixbit {
@@ -52,10 +54,12 @@ inline json_document group_of(ct_scheme const& s, std::vector<std::string> const
 /// A group for each distinct scheme, numbered in the order of the layers. A single one whose layers are all linear
 /// targets the class, as other exporters write it; else targets are the layers' names. `unquantized`: others.
 /// An output head that is not among the layers is ignored also where it is in no file: one that is tied to an
-/// embedding, which many a config.json does not say, would have the class as well. Null without layers.
+/// embedding, which many a config.json does not say, would have the class as well. `cache`: of all key/value caches.
+/// Null without layers and caches.
 inline json_document ct_quantization_config(std::vector<ct_layer> const& layers,
-                                            std::vector<std::string> const& unquantized) {
-  if (layers.empty()) return {};
+                                            std::vector<std::string> const& unquantized,
+                                            std::optional<hf_kv_cache> cache = {}) {
+  if (layers.empty() && !cache) return {};
   std::vector<std::pair<ct_scheme, std::vector<std::string>>> groups;
   bool one_format = true, all_linear = true;
   for (auto const& l : layers) {
@@ -67,7 +71,7 @@ inline json_document ct_quantization_config(std::vector<ct_layer> const& layers,
   }
   if (groups.size() == 1 && all_linear) groups.front().second = {"Linear"};
   json_document j = {{"quant_method", "compressed-tensors"}};
-  j["format"] = one_format ? name_of(layers.front().scheme.format) : "mixed-precision";
+  j["format"] = layers.empty() ? "dense" : one_format ? name_of(layers.front().scheme.format) : "mixed-precision";
   j["quantization_status"] = "compressed";
   json_document all = json_document::object();
   for (std::size_t i = 0; i < groups.size(); ++i)
@@ -77,7 +81,7 @@ inline json_document ct_quantization_config(std::vector<ct_layer> const& layers,
   if (std::none_of(layers.begin(), layers.end(), [](auto const& l) { return l.name.ends_with("lm_head"); }))
     ignored.insert("lm_head");
   j["ignore"] = std::move(ignored);
-  j["kv_cache_scheme"] = nullptr;
+  j["kv_cache_scheme"] = ct_kv_cache_scheme(cache);
   j["global_compression_ratio"] = nullptr;
   return j;
 }

@@ -169,16 +169,18 @@ struct ct_module_form {
 
 namespace detail::ct {
 
+/// `taken`: the caller has a form for what it quantizes.
 template <backend B>
-void refuse_what_has_no_place(sequential_quantizer<B> const& q) {
+void refuse_what_has_no_place(sequential_quantizer<B> const& q, bool taken) {
   auto const refuse = [&](auto const&... what) {
     fail(error_id::format_value, q.path(), ": compressed-tensors has no ", what...);
   };
   if (q.has_pre_quant_scale()) refuse("place for a pre_quant_scale; fold it (fold_pre_quant_scales) or take it off");
   if (q.transforms()) refuse("form in this version for a rotation");
   if (!q.enabled()) return;
-  if (q.role() != quantizer_role::weight && q.role() != quantizer_role::input)
-    refuse("form in this version for this quantizer: it holds weights and inputs; disable it to export");
+  if (!taken)
+    refuse("form in this version for this quantizer: it holds weights, inputs and key/value caches; disable it to ",
+           "export");
   for (auto const& m : q.members())
     if (m.numerics().rotate || m.numerics().bias) refuse("form in this version for a rotation or a bias");
 }
@@ -197,7 +199,9 @@ inline void require_whole_groups(std::string const& module, ct_scheme const& s, 
 /// The form of a module under a recipe that has a quantizer on. Throws `format_value` where there is none.
 template <backend B>
 ct_module_form<B> ct_form_of(module_ref<B> const& module, recipe_quantizers<B>& recipe) {
-  for (auto const& q : recipe.quantizers) detail::ct::refuse_what_has_no_place(q);
+  for (auto const& q : recipe.quantizers)
+    detail::ct::refuse_what_has_no_place(
+        q, q.role() == quantizer_role::weight || q.role() == quantizer_role::input);
   if (recipe.branch)
     fail(error_id::format_value, module.name, ": svdquant computes a branch beside this weight, and ",
          "compressed-tensors has no place for it");

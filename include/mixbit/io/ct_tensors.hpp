@@ -39,11 +39,12 @@ inline geometry ct_scale_shape(ct_scheme const& s, partition const& groups) {
   return dense_geometry(type, {groups.groups[0], groups.groups[1]});
 }
 
-/// What an encoding gives for a weight, or for some of its rows, as the file holds it.
-inline std::vector<std::uint8_t> ct_codes(ct_scheme const& s, geometry const& weight, std::vector<std::uint8_t> codes) {
+/// What an encoding gives for a weight, or for some of its rows, as the file holds it; the same on any threads.
+inline std::vector<std::uint8_t> ct_codes(ct_scheme const& s, geometry const& weight, std::vector<std::uint8_t> codes,
+                                          executor_ref threads = {}) {
   if (s.format != ct_format::pack_quantized) return codes;
   int const bits = s.weight.bits;
-  return detail::ct::packed_rows(detail::code_view{integer_element(bits, false, false), weight, codes}, bits);
+  return detail::ct::packed_rows({integer_element(bits, false, false), weight, codes}, bits, threads);
 }
 
 /// The reciprocal of NVFP4's scale of a whole tensor; of zeros alone 1, as all codes are zero then. Throws

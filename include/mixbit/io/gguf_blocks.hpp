@@ -7,6 +7,8 @@
 //   block_nvfp4  u8 d[4] (E4M3); u8 qs[32]: for each 16 elements 8 bytes, low nibbles the first 8, high the last
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <iterator>
@@ -30,15 +32,16 @@ inline std::byte* put_half(std::byte* out, float scale) {
 }
 
 /// 2·half codes of a row from `column` on, as bytes of element j and j + half. `flip`: Q4_0's offset of 8.
-inline std::byte* put_nibbles(std::byte* out, code_view const& codes, std::int64_t row, std::int64_t column,
+inline std::byte* put_nibbles(std::byte* out, code_view const codes, std::int64_t row, std::int64_t column,
                               std::int64_t half_block, unsigned flip = 0) {
   for (std::int64_t j = column; j < column + half_block; ++j)
     *out++ = static_cast<std::byte>((codes(row, j) ^ flip) | (codes(row, j + half_block) ^ flip) << 4);
   return out;
 }
 
-/// One row. `scales`: of each block of the row, floats of Q8_0 and Q4_0.
-inline void put_row(std::byte* out, gguf_type type, code_view const& codes, std::int64_t row, float const* scales) {
+/// One row. `scales`: of each block of the row, floats of Q8_0 and Q4_0. Views are copies, so that their fields can stay
+/// in registers while bytes are written.
+inline void put_row(std::byte* out, gguf_type type, code_view const codes, std::int64_t row, float const* scales) {
   for (std::int64_t at = 0; at < codes.columns(); at += 32) {
     out = put_half(out, scales[at / 32]);
     if (type == gguf_type::q4_0) out = put_nibbles(out, codes, row, at, 16, 8u);
@@ -48,7 +51,7 @@ inline void put_row(std::byte* out, gguf_type type, code_view const& codes, std:
 }
 
 /// The same for E2M1, whose scales are bytes.
-inline void put_row(std::byte* out, gguf_type type, code_view const& codes, std::int64_t row,
+inline void put_row(std::byte* out, gguf_type type, code_view const codes, std::int64_t row,
                     std::uint8_t const* scales) {
   std::int64_t const size = type == gguf_type::nvfp4 ? 16 : 32, blocks = type == gguf_type::nvfp4 ? 4 : 1;
   for (std::int64_t at = 0; at < codes.columns(); at += size * blocks) {
@@ -73,17 +76,20 @@ constexpr std::int64_t place_of_row(std::int64_t r, std::int64_t rows, std::int6
   return r - in_head + in_head % (size / 2) * 2 + in_head / (size / 2);
 }
 
-/// All blocks of a weight, rows permuted. `Scale`: float or the bytes of the blocks' scales. Each row alone is work for
-/// a thread of `on`.
+/// All blocks of a weight, rows permuted. `Scale`: float or the bytes of the blocks' scales. Rows have bytes of their
+/// own, so `on` makes no difference to them.
 template <class Scale>
 std::vector<std::byte> blocks_of_rows(gguf_type type, code_view const& codes, std::vector<Scale> const& scales,
                                       std::int64_t heads, executor_ref on = {}) {
-  std::int64_t const row = row_bytes(type, codes.columns());
-  std::vector<std::byte> out(static_cast<std::size_t>(codes.rows() * row));
-  auto const per_row = std::ssize(scales) / codes.rows();
-  on.parallel_for(codes.rows(), [&](std::int64_t r) {
-    std::int64_t const from = permuted_row(r, codes.rows(), heads);
-    put_row(out.data() + r * row, type, codes, from, scales.data() + from * per_row);
+  constexpr std::int64_t at_once = 16;
+  std::int64_t const rows = codes.rows(), bytes = row_bytes(type, codes.columns());
+  std::vector<std::byte> out(static_cast<std::size_t>(rows * bytes));
+  auto const per_row = std::ssize(scales) / rows;
+  on.parallel_for((rows + at_once - 1) / at_once, [&](std::int64_t part) {
+    for (std::int64_t r = part * at_once; r < std::min(rows, (part + 1) * at_once); ++r) {
+      std::int64_t const from = permuted_row(r, rows, heads);
+      put_row(out.data() + r * bytes, type, codes, from, scales.data() + from * per_row);
+    }
   });
   return out;
 }
