@@ -39,8 +39,8 @@ inline std::byte* put_nibbles(std::byte* out, code_view const codes, std::int64_
   return out;
 }
 
-/// One row. `scales`: of each block of the row, floats of Q8_0 and Q4_0. Views are copies, so that their fields can stay
-/// in registers while bytes are written.
+/// One row. `scales`: of each block of the row, floats of Q8_0 and Q4_0. The view is a copy, so that its fields can
+/// stay in registers while bytes are written.
 inline void put_row(std::byte* out, gguf_type type, code_view const codes, std::int64_t row, float const* scales) {
   for (std::int64_t at = 0; at < codes.columns(); at += 32) {
     out = put_half(out, scales[at / 32]);
