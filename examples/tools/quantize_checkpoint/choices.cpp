@@ -59,7 +59,7 @@ class chooser {
 
   layer layer_of(std::string const& name, candidate_stat const& c) {
     auto const& format = search_.formats()[static_cast<std::size_t>(c.recipe)];
-    auto const& module = *std::ranges::find(modules_, name, &mixbit::module_ref<backend>::name);
+    auto const& module = *std::ranges::lower_bound(modules_, name, {}, &mixbit::module_ref<backend>::name);
     auto recipe = mixbit::search_recipe(model_, format.config, module);
     return layer_in_form(to_, module, recipe, format.label);
   }

@@ -70,7 +70,7 @@ class job {
               std::to_string(fs::last_write_time(path).time_since_epoch().count()) + '\n';
     }
     for (auto const& l : task_.made.layers)
-      text += l.name + ' ' + l.form() + ' ' + mixbit::attributes_to_json(l.attributes).dump() + '\n';
+      text += l.name + ' ' + mixbit::attributes_to_json(l.attributes).dump() + '\n';
     return text;
   }
 
