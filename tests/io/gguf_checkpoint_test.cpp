@@ -7,79 +7,14 @@
 #include <map>
 
 #include "mixbit/io/gguf_checkpoint.hpp"
-#include "mixbit/io/npz.hpp"
-#include "mixbit/model/control.hpp"
+#include "mixbit/model/compress.hpp"
 #include "support/error_text.hpp"
-#include "support/export_bench.hpp"
-#include "support/python.hpp"
+#include "support/gguf_bench.hpp"
 
 using namespace mixbit;
 using namespace mixbit::test;
 
 namespace {
-
-quantizer_attribute_config mxfp4() {
-  auto a = blocks(bit_spec{2, 1}, {{-1, 32}});
-  a.block_sizes->type = quantizer_type::dynamic_type;
-  a.block_sizes->scale_bits = bit_spec{8, 0};
-  return a;
-}
-quantizer_attribute_config nvfp4() {
-  auto a = blocks(bit_spec{2, 1}, {{-1, 16}});
-  a.block_sizes->type = quantizer_type::dynamic_type;
-  a.block_sizes->scale_bits = bit_spec{4, 3};
-  return a;
-}
-
-/// One layer of a Llama with 4 heads of 16, of which keys have 2.
-struct llama : export_bench {
-  llama() {
-    config = {{"architectures", {"LlamaForCausalLM"}}, {"hidden_size", 64},        {"intermediate_size", 128},
-              {"num_attention_heads", 4},              {"num_key_value_heads", 2}, {"num_hidden_layers", 1},
-              {"max_position_embeddings", 32},         {"rms_norm_eps", 1e-5},     {"vocab_size", 10}};
-    tensors.emplace_back("model.embed_tokens.weight", make_weight({10, 64}, 9));
-    tensors.emplace_back("model.norm.weight", make_weight({64}, 8));
-    int seed = 1;
-    for (char const* name : {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
-                             "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"}) {
-      std::string const n = name;
-      bool const narrow = n.ends_with("k_proj") || n.ends_with("v_proj");
-      bool const wide = n.ends_with("gate_proj") || n.ends_with("up_proj"), back = n.ends_with("down_proj");
-      add("model.layers.0." + n, make_weight({narrow ? 32 : wide ? 128 : 64, back ? 128 : 64}, seed++));
-    }
-    add("lm_head", make_weight({10, 64}, 20));
-  }
-  plain_tensor const& source_tensor(std::string const& name) const {
-    for (auto const& [n, t] : tensors)
-      if (n == name) return t;
-    throw std::runtime_error{name};
-  }
-  /// Of the host, quantized: fold_weight puts Q(w) in the weight's place.
-  std::map<std::string, plain_tensor> folded() {
-    fold_weight(*m);
-    std::map<std::string, plain_tensor> all;
-    for (auto const& module : m->modules()) {
-      plain_tensor t{module.weight};
-      std::memcpy(t.values.data(), module.weight.data, t.values.size() * sizeof(float));
-      all.emplace(module.name, t);
-    }
-    return all;
-  }
-  std::filesystem::path file() const { return folder / "out.gguf"; }
-};
-
-/// Rows [heads, 2, half] become [heads, half, 2], as transformers' and llama.cpp's rotary embeddings differ.
-plain_tensor rotated(plain_tensor const& w, std::int64_t heads) {
-  plain_tensor out{w.shape};
-  std::int64_t const columns = w.shape.shape[1], half = w.shape.shape[0] / heads / 2;
-  std::int64_t row = 0;
-  for (std::int64_t h = 0; h < heads; ++h)
-    for (std::int64_t i = 0; i < half; ++i)
-      for (std::int64_t part = 0; part < 2; ++part, ++row)
-        for (std::int64_t c = 0; c < columns; ++c)
-          out.values[row * columns + c] = w.values[((h * 2 + part) * half + i) * columns + c];
-  return out;
-}
 
 /// Element k of a tensor's blocks, as ggml-common.h lays them out.
 float element(gguf_type type, unsigned char const* blocks, std::int64_t k, float tensor_scale) {
@@ -123,42 +58,6 @@ values_by_name by_description(gguf_export<cpu_backend> const& plan, std::string 
     for (std::int64_t k = 0; k < t.shape.size(); ++k) all[t.name].push_back(element(t.type, blocks, k, scale));
   }
   return all;
-}
-
-/// All tensors of a GGUF file as float32, dequantized by the gguf package, and their types under "NAME/type".
-npz_file dequantized(std::filesystem::path const& file, std::filesystem::path const& out) {
-  CHECK(run_python(R"(
-import sys, gguf, numpy as np
-arrays = {}
-for t in gguf.GGUFReader(sys.argv[1]).tensors:
-    arrays[t.name] = gguf.dequantize(t.data, t.tensor_type).reshape(tuple(reversed(t.shape.tolist())))
-    arrays[t.name + "/type"] = np.int32(int(t.tensor_type))
-np.savez(sys.argv[2], **arrays)
-)", {file, out}) == "");
-  return npz_file::open(out);
-}
-
-/// Equal but for the sign of zeros.
-bool same_values(npz_file const& file, std::string const& name, plain_tensor const& expected) {
-  auto const array = file.read(name);
-  auto const t = array.tensor();
-  if (t.type != dtype::f32 || !t.same_shape(expected.shape)) return false;
-  for (std::size_t i = 0; i < expected.values.size(); ++i)
-    if (!(t.as<float>()[i] == expected.values[i])) return false;
-  return true;
-}
-
-int type_in(npz_file const& file, std::string const& name) {
-  return *file.read(name + "/type").tensor().as<std::int32_t>();
-}
-
-void configure_mixed(quantize_config& c) {
-  turn_on(c, "*q_proj.weight_quantizer", blocks(8, {{-1, 32}}));
-  turn_on(c, "*k_proj.weight_quantizer", blocks(4, {{-1, 32}}));
-  turn_on(c, "*v_proj.weight_quantizer", mxfp4());
-  turn_on(c, "*gate_proj.weight_quantizer", blocks(8, {{-1, 32}}));
-  turn_on(c, "*up_proj.weight_quantizer", blocks(4, {{-1, 32}}));
-  turn_on(c, "*down_proj.weight_quantizer", mxfp4());
 }
 
 }  // namespace
@@ -213,7 +112,7 @@ TEST_CASE("gguf: blocks say by their description what the model simulates") {
 
 TEST_CASE("gguf: NVFP4's codes, block scales and tensor scale are the simulated ones") {
   llama b;
-  b.quantize([](auto& c) { turn_on(c, "*_proj.weight_quantizer", nvfp4()); });
+  b.quantize([](auto& c) { turn_on(c, "*_proj.weight_quantizer", nvfp4_blocks()); });
   gguf_export plan{*b.m, b.source()};
   plan.write(b.file());
   CHECK(std::get<std::uint32_t>(plan.metadata().back().value) == 39);
@@ -255,7 +154,7 @@ TEST_CASE("gguf: metadata say Llama's shape, the type where it is one, and what 
 TEST_CASE("gguf: names of another family are the user's; a tensor may be left out; half types stay") {
   llama b;
   b.config["architectures"] = {"Other"};
-  b.quantize([](auto& c) { turn_on(c, "*up_proj.weight_quantizer", mxfp4()); });
+  b.quantize([](auto& c) { turn_on(c, "*up_proj.weight_quantizer", mxfp4_blocks()); });
   auto const text = error_text(error_id::file_content, [&] { gguf_export{*b.m, b.source()}; });
   CHECK(says(text, "config.json is no LlamaForCausalLM's", "names and metadata"));
   gguf_export_options options;
@@ -338,24 +237,35 @@ TEST_CASE("gguf: what it cannot hold is refused by name, and nothing is written"
              "up_proj.input_quantizer: GGUF has no place for this quantizer", "disable it"));
   CHECK(says(refusal(error_id::format_amax, with(up, blocks(8, {{-1, 32}})), same),
              "up_proj.weight_quantizer: the scale of block 0 is", "Q8_0 has float16 scales", "round_gguf_scales"));
-  CHECK(says(refusal(error_id::state_folded, with(up, mxfp4()), [](llama& b) { fold_weight(*b.m); }), "up_proj"));
-  CHECK(says(refusal(value, with(up, mxfp4()), [](llama& b) {
+  CHECK(says(refusal(error_id::state_folded, with(up, mxfp4_blocks()), [](llama& b) { fold_weight(*b.m); }),
+             "up_proj"));
+  CHECK(says(refusal(error_id::state_folded, with(up, mxfp4_blocks()), [](llama& b) { compress(*b.m); }), "up_proj",
+             "its weight is compressed, of which no checkpoint is made"));
+  CHECK(says(refusal(value, with(up, mxfp4_blocks()), [](llama& b) {
     auto const recipe = detail::gguf::acting_recipe(b.m->modules()[5]);
     recipe->find(quantizer_role::weight)->set_pre_quant_scale(b.m->device(), std::vector<float>(64, 2.0f));
   }), "up_proj.weight_quantizer: GGUF has no place for a pre_quant_scale"));
-  CHECK(says(refusal(error_id::file_content, with(up, mxfp4()), [](llama& b) {
+  CHECK(says(refusal(error_id::file_content, with(up, mxfp4_blocks()), [](llama& b) {
     b.config.erase("hidden_size");
     write_json_file(b.source() / "config.json", b.config);
   }), "hidden_size is missing"));
-  CHECK(says(refusal(error_id::file_content, with(up, mxfp4()), [](llama& b) {
+  CHECK(says(refusal(error_id::file_content, with(up, mxfp4_blocks()), [](llama& b) {
     b.config["rope_scaling"] = {{"rope_type", "llama3"}};
     write_json_file(b.source() / "config.json", b.config);
   }), "rotary embedding is scaled", "llama3"));
   llama odd;
   odd.add("model.layers.1.mlp.up_proj", make_weight({4, 96}));
-  odd.quantize([](auto& c) { turn_on(c, "*layers.1.mlp.up_proj.weight_quantizer", nvfp4()); });
+  odd.quantize([](auto& c) { turn_on(c, "*layers.1.mlp.up_proj.weight_quantizer", nvfp4_blocks()); });
   CHECK(says(error_text(value, [&] { gguf_export{*odd.m, odd.source()}; }),
              "layers.1.mlp.up_proj: rows of 96 elements", "NVFP4 takes a multiple of 64"));
+}
+
+TEST_CASE("gguf: a row's place is where its number comes from") {
+  for (std::int64_t const heads : {0, 1, 2, 3})
+    for (std::int64_t r = 0; r < 24; ++r)
+      CHECK(detail::gguf::permuted_row(detail::gguf::place_of_row(r, 24, heads), 24, heads) == r);
+  CHECK(detail::gguf::place_of_row(1, 24, 2) == 2);  // the second of a head's first half
+  CHECK(detail::gguf::place_of_row(18, 24, 2) == 13);
 }
 
 TEST_CASE("gguf: rounding scales moves an amax by less than half a step of float16, and only those") {

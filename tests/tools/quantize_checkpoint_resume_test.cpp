@@ -29,6 +29,14 @@ namespace {
 
 namespace fs = std::filesystem;
 
+/// Of a Llama, whose names in GGUF are known.
+void write_config(fs::path const& folder, int rope_theta) {
+  mixbit::write_file_atomically(folder / "config.json",
+                                R"({"architectures": ["LlamaForCausalLM"], "hidden_size": 768, "vocab_size": 8,
+"num_attention_heads": 8, "num_hidden_layers": 24, "intermediate_size": 512, "max_position_embeddings": 64,
+"rope_theta": )" + std::to_string(rope_theta) + "}");
+}
+
 /// A model of a few large matrices and small tensors.
 void write_model(fs::path const& folder, int matrices) {
   fs::create_directories(folder);
@@ -44,10 +52,11 @@ void write_model(fs::path const& folder, int matrices) {
     tensors.push_back({layer + ".mlp.up_proj.weight",
                        mixbit::dense_view(static_cast<float const*>(all[static_cast<std::size_t>(m)].data()),
                                           {512, 768})});
-    tensors.push_back({layer + ".norm.weight", mixbit::dense_view(static_cast<float const*>(norm.data()), {768})});
+    tensors.push_back({layer + ".input_layernorm.weight",
+                       mixbit::dense_view(static_cast<float const*>(norm.data()), {768})});
   }
   mixbit::write_safetensors(folder / "model.safetensors", tensors);
-  mixbit::write_file_atomically(folder / "config.json", "{\"model_type\": \"test\"}");
+  write_config(folder, 10000);
 }
 
 quantize_checkpoint::options options_of(fs::path const& model, fs::path const& out) {
@@ -204,6 +213,37 @@ TEST_CASE("quantize_checkpoint: compressed-tensors' files go on where they were;
   CHECK(bytes_of(log).find("begins anew: an earlier run left other work in " + other.out) != std::string::npos);
   CHECK(bytes_of(log).find("goes on at tensor ") == std::string::npos);
   check_same(other.out);
+}
+
+TEST_CASE("quantize_checkpoint: a GGUF file goes on where it was; that of another config.json begins anew") {
+  mixbit::test::temporary_folder const work;
+  write_model(work.path() / "model", 24);
+  auto const log = work.path() / "log";
+  auto const into = [&](char const* out) {
+    auto o = options_of(work.path() / "model", work.path() / out);
+    o.to = "gguf";
+    o.memory = std::int64_t{50} << 20;  // some rows at a time
+    return o;
+  };
+  auto const check_same = [&](auto const& left, auto const& right) {
+    CHECK(names_in(left.out) == std::set<std::string>{"model.gguf"});
+    CHECK(bytes_of(fs::path{left.out} / "model.gguf") == bytes_of(fs::path{right.out} / "model.gguf"));
+  };
+  auto const fresh = into("fresh"), o = into("out");
+  REQUIRE(run_killed(fresh, {}) == 0);
+  stop_after(o, 2);
+  REQUIRE(run_killed(o, {}, 0, log) == 0);
+  CHECK(bytes_of(log).find("goes on at tensor ") != std::string::npos);
+  check_same(o, fresh);
+
+  auto const other = into("other"), changed = into("changed");
+  stop_after(other, 2);
+  write_config(work.path() / "model", 500000);
+  REQUIRE(run_killed(other, {}, 0, log) == 0);
+  CHECK(bytes_of(log).find("begins anew") != std::string::npos);
+  REQUIRE(run_killed(changed, {}) == 0);
+  check_same(other, changed);
+  CHECK(bytes_of(fs::path{other.out} / "model.gguf") != bytes_of(fs::path{o.out} / "model.gguf"));
 }
 
 TEST_CASE("quantize_checkpoint: a full disk leaves the output as it was") {

@@ -60,6 +60,21 @@ run 'no choice: INT4_BLOCKWISE_WEIGHT_ONLY_CFG' --model model --out groups "${mi
 run 'of 39' --model model --out groups-again --to compressed-tensors --plan groups/plan.json
 same groups-again/model.safetensors groups/model.safetensors
 
+# GGUF: one file, beside whatever is there
+run 'unquantized as F32: an embedding' --model model --dry-run --preset Q8_0 --to gguf
+run 'Q4_0(effective-bits: 4.5) as Q4_0' --model model --dry-run --to gguf --effective-bits 5 --formats Q8_0,Q4_0
+run 'no tokenizer is in the metadata' --model model --out gguf --preset Q4_0 --to gguf
+check 'one GGUF file' test "$(ls -A gguf)" = model.gguf
+run '28 of 39' --model model --out again --preset Q4_0 --to gguf --threads 1 --memory 50M
+same again/model.gguf gguf/model.gguf
+check 'the other checkpoint stays' test -e again/model.safetensors
+rm again/model.gguf
+refused 'NVFP4: model.layers.0.mlp.down_proj: rows of 352 elements' --model model --out o --preset NVFP4 --to gguf
+refused 'no type of GGUF holds weight int8' --model model --out o --preset INT8_WEIGHT_ONLY_CFG --to gguf
+refused '"Q8_0" is neither a preset nor a file' --model model --out o --preset Q8_0
+cp -r model foreign && sed -i 's/LlamaForCausalLM/OtherForCausalLM/' foreign/config.json
+refused "config.json is no LlamaForCausalLM's" --model foreign --out o --preset Q8_0 --to gguf
+
 # what is not a weight comes along, and an earlier output goes
 echo '{"a": 1}' >model/tokenizer.json
 mkdir -p model/sub model/empty && echo y >model/sub/config.json && touch model/pytorch_model.bin model/sub/a.onnx model/.hidden
@@ -88,7 +103,7 @@ run 'unchanged: an embedding' --model model --dry-run --preset INT8_WEIGHT_ONLY_
 check 'a dry run writes nothing' test ! -e o
 
 # wrong usage
-refused "--to 'gguf' is neither" --model model --out o --preset INT8_WEIGHT_ONLY_CFG --to gguf
+refused "--to 'onnx' is none of" --model model --out o --preset INT8_WEIGHT_ONLY_CFG --to onnx
 refused '--model DIR is needed' --out o --preset INT8_WEIGHT_ONLY_CFG
 refused '--out DIR is needed' --model model --preset INT8_WEIGHT_ONLY_CFG
 refused 'exactly one of --preset' --model model --out o

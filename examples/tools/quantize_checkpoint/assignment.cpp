@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "choices.hpp"
+#include "gguf_layer.hpp"
 #include "layer_form.hpp"
 #include "mixbit/autoquant/json.hpp"
 #include "mixbit/autoquant/search.hpp"
@@ -38,7 +39,7 @@ class assigner {
   assignment run(measured const& progress) {
     if (!options_.plan.empty()) by_plan(mixbit::plan_from_json(mixbit::read_json_file(options_.plan), options_.plan));
     else if (options_.target) by_budget(progress);
-    else by_config(mixbit::load_config(options_.preset.empty() ? options_.config : options_.preset));
+    else by_config(load(options_.preset.empty() ? options_.config : options_.preset));
     if (made_.layers.empty())
       fail(error_id::config_no_match, "nothing would be quantized: no layer of ", source_.tensors().label(),
            " is given a format");
@@ -50,6 +51,11 @@ class assigner {
   mixbit::module_ref<backend> const* find(std::string const& name) const {
     auto const at = std::ranges::lower_bound(modules_, name, {}, &mixbit::module_ref<backend>::name);
     return at != modules_.end() && at->name == name ? &*at : nullptr;
+  }
+
+  mixbit::quantize_config load(std::string const& name) const {
+    if (auto config = options_.to == "gguf" ? gguf_config(name) : std::nullopt) return *std::move(config);
+    return mixbit::load_config(name);
   }
 
   void by_config(mixbit::quantize_config const& config) {
@@ -81,11 +87,12 @@ class assigner {
   /// Scores are Σ of weight errors; layers that are fused are one group, as in a search.
   void by_budget(measured const& progress) {
     mixbit::search_options wanted;
-    for (auto const& f : options_.formats) wanted.formats.push_back(mixbit::load_config(f));
+    for (auto const& f : options_.formats) wanted.formats.push_back(load(f));
     for (auto const& f : wanted.formats) require_max(f);
-    wanted.target = *options_.target;
+    wanted.target = 16.0;  // what can be met is asked once costs are the file's
     mixbit::search<backend> const search{model_, std::move(wanted)};
     auto stats = possible_choices(options_.to, model_, search, modules_, made_.notes);
+    mixbit::require_feasible(stats, *options_.target);
     score(search, stats, progress);
     auto const chosen = mixbit::allocate(stats, *options_.target);
     made_.plan = mixbit::make_plan(stats, search.formats(), chosen, "exact");

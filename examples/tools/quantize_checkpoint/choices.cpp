@@ -4,6 +4,7 @@
 #include <optional>
 #include <utility>
 
+#include "gguf_layer.hpp"
 #include "layer_form.hpp"
 #include "mixbit/core/error.hpp"
 
@@ -28,6 +29,9 @@ class chooser {
     for (auto const& format : uses_)
       if (!format.possible && !format.first_refusal.empty())
         mixbit::fail(mixbit::error_id::format_value, format.first_refusal, "; and so no layer can have this format");
+    if (to_ == "gguf")
+      for (auto& group : stats)
+        for (auto& c : group.candidates) charge(group, c);
     return stats;
   }
 
@@ -46,6 +50,20 @@ class chooser {
     return false;
   }
 
+  /// GGUF's own bits: its scales are float16 where quantizers count with float32.
+  void charge(mixbit::group_stats const& group, candidate_stat& c) {
+    if (c.recipe < 0) return;
+    c.bits = 0;
+    for (auto const& name : group.modules) c.bits += gguf_bits(layer_of(name, c));
+  }
+
+  layer layer_of(std::string const& name, candidate_stat const& c) {
+    auto const& format = search_.formats()[static_cast<std::size_t>(c.recipe)];
+    auto const& module = *std::ranges::lower_bound(modules_, name, {}, &mixbit::module_ref<backend>::name);
+    auto recipe = mixbit::search_recipe(model_, format.config, module);
+    return layer_in_form(to_, module, recipe, format.label);
+  }
+
   static std::string together(mixbit::group_stats const& group) {
     if (group.modules.size() < 2) return {};
     std::string text;
@@ -55,12 +73,9 @@ class chooser {
 
   /// Why one of the layers cannot have it; none: all can.
   std::optional<std::string> refusal(mixbit::group_stats const& group, candidate_stat const& c) {
-    auto const& format = search_.formats()[static_cast<std::size_t>(c.recipe)];
     for (auto const& name : group.modules) {
-      auto const& module = *std::ranges::lower_bound(modules_, name, {}, &mixbit::module_ref<backend>::name);
-      auto recipe = mixbit::search_recipe(model_, format.config, module);
       try {
-        (void)layer_in_form(to_, module, recipe, format.label);
+        (void)layer_of(name, c);
       } catch (mixbit::error const& e) {
         if (e.id() != mixbit::error_id::format_value) throw;
         return std::string{e.message()};

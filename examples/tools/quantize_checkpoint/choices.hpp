@@ -11,8 +11,9 @@
 namespace quantize_checkpoint {
 
 /// The search's groups without the candidates that one of their layers has no form for; layers that are fused lose a
-/// candidate together. `modules`: those of the model, sorted by name. `notes` is given a line for each. Throws
-/// `format_value` for a format that no layer can have, with what the first one lacks.
+/// candidate together. `modules`: those of the model, sorted by name. A candidate of GGUF costs what its file stores.
+/// `notes` is given a line for each that goes. Throws `format_value` for a format that no layer can have, with what the
+/// first one lacks.
 mixbit::candidate_stats possible_choices(std::string const& to, mixbit::model<backend>& model,
                                          mixbit::search<backend> const& search,
                                          std::vector<mixbit::module_ref<backend>> const& modules,

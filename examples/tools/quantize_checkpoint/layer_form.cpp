@@ -2,6 +2,7 @@
 
 #include <string_view>
 
+#include "gguf_layer.hpp"
 #include "mixbit/io/ct_form.hpp"
 #include "mixbit/io/hf_form.hpp"
 
@@ -20,8 +21,7 @@ void require_no_data(module const& m, std::string_view form, bool has_input_scal
   if (has_input_scale)
     fail(error_id::format_value, m.name, ": ", form, " has a static scale of its inputs, which needs data that runs ",
          "through the model; take a weight-only format, or one whose inputs are quantized as they come");
-  if (weight.needs_calibrator())
-    fail(error_id::format_value, weight.name(), ": is calibrated by a histogram; take a format that calibrates by max");
+  require_running_max(weight);
 }
 
 layer modelopt_layer(module const& m, recipe_of_module& recipe, std::string const& label) {
@@ -48,6 +48,7 @@ layer compressed_layer(module const& m, recipe_of_module& recipe, std::string co
 
 layer layer_in_form(std::string const& to, module const& m, recipe_of_module& recipe, std::string const& label) {
   try {
+    if (to == "gguf") return gguf_layer(m, recipe, label);
     return to == "compressed-tensors" ? compressed_layer(m, recipe, label) : modelopt_layer(m, recipe, label);
   } catch (mixbit::error const& e) {
     fail(e.id(), label, ": ", e.message());

@@ -17,7 +17,7 @@ usage: quantize_checkpoint --model DIR --out DIR (--preset NAME | --config FILE 
 
 Reads model.safetensors (or its shards) and config.json of a folder, whatever the model is, and writes the same
 checkpoint with its matrices quantized, in ModelOpt's unified form, which vLLM, TensorRT-LLM and SGLang read, or in
-compressed-tensors', which vLLM and transformers read.
+compressed-tensors', which vLLM and transformers read; or one file model.gguf for llama.cpp, of a Llama.
 Embeddings, output heads, routers, norms and all that is not a matrix of float32, float16 or bfloat16 stay byte for
 byte. Weights stream from a memory map: memory does not grow with the checkpoint. Formats that quantize inputs with a
 static scale need data that runs through the model, and so do AWQ, GPTQ and the like: they are refused.
@@ -25,9 +25,12 @@ static scale need data that runs through the model, and so do AWQ, GPTQ and the 
   --model DIR          the unquantized checkpoint
   --out DIR            where to write; apart from --model. Files of the source that are neither weights nor config.json
                        (tokenizer and the like) are copied
-  --to FORM            modelopt (default) or compressed-tensors, which vLLM takes INT8 and INT4 in as well
+  --to FORM            modelopt (default); compressed-tensors, which vLLM takes INT8 and INT4 in as well; or gguf:
+                       weights in Q8_0, Q4_0, MXFP4 and NVFP4, other matrices in their type, vectors in float32,
+                       no tokenizer, and no other file of DIR is touched
   --preset NAME        one format for all: INT8_WEIGHT_ONLY_CFG, INT4_BLOCKWISE_WEIGHT_ONLY_CFG, W4A16_NVFP4_CFG,
-                       MXFP8_DEFAULT_CFG, FP8_2D_BLOCKWISE_WEIGHT_ONLY_CFG, FP8_PER_CHANNEL_PER_TOKEN_CFG
+                       MXFP8_DEFAULT_CFG, FP8_2D_BLOCKWISE_WEIGHT_ONLY_CFG, FP8_PER_CHANNEL_PER_TOKEN_CFG;
+                       with --to gguf: Q8_0, Q4_0, MXFP4, NVFP4, and presets that are one of these
   --config FILE        a quantize() config, as JSON
   --plan FILE          a plan.json: what each layer gets
   --effective-bits X   the least total weight error within X bits a weight, scales included; exact. Writes plan.json too
@@ -98,8 +101,8 @@ tools::known_options options_of(options& o) {
 void check_together(options const& o) {
   if (o.model.empty()) refuse("--model DIR is needed");
   if (o.out.empty() && !o.dry_run) refuse("--out DIR is needed");
-  if (o.to != "modelopt" && o.to != "compressed-tensors")
-    refuse("--to '" + o.to + "' is neither modelopt nor compressed-tensors");
+  if (o.to != "modelopt" && o.to != "compressed-tensors" && o.to != "gguf")
+    refuse("--to '" + o.to + "' is none of modelopt, compressed-tensors and gguf");
   int const ways = !o.preset.empty() + !o.config.empty() + !o.plan.empty() + o.target.has_value();
   if (ways != 1) refuse("exactly one of --preset, --config, --plan and --effective-bits is needed");
   if (o.target && o.formats.empty()) refuse("--effective-bits needs --formats to choose from");

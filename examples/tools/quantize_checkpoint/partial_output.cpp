@@ -13,7 +13,6 @@
 
 #include "mixbit/io/atomic_file.hpp"
 #include "mixbit/io/mapped_file.hpp"
-#include "mixbit/io/safetensors_shards.hpp"
 
 namespace quantize_checkpoint {
 
@@ -28,21 +27,11 @@ std::string text_of(fs::path const& file) {
 
 }  // namespace
 
-partial_output::partial_output(fs::path const& folder, std::string const& work,
-                               std::vector<std::vector<mixbit::named_geometry>> const& shards,
-                               mixbit::safetensors_metadata const& metadata)
+partial_output::partial_output(fs::path const& folder, std::string const& work, std::vector<partial_file> const& files)
     : folder_{folder}, hidden_{folder / ".quantize_checkpoint"} {
-  std::vector<std::string> heads;
-  std::vector<std::int64_t> sizes;
-  for (std::size_t i = 0; i < shards.size(); ++i) {
-    names_.push_back(mixbit::shard_name(i, shards.size()));
-    heads.push_back(mixbit::safetensors_head(folder / names_.back(), shards[i], metadata));
-    auto offset = static_cast<std::int64_t>(heads.back().size());
-    for (auto const& t : shards[i]) {
-      places_.emplace_back(t.name, place{i, offset});
-      offset += t.shape.bytes();
-    }
-    sizes.push_back(offset);
+  for (auto const& file : files) {
+    for (auto const& [tensor, offset] : file.offsets) places_.emplace_back(tensor, place{names_.size(), offset});
+    names_.push_back(file.name);
   }
   std::sort(places_.begin(), places_.end(), [](auto const& a, auto const& b) { return a.first < b.first; });
   std::error_code code;
@@ -52,7 +41,7 @@ partial_output::partial_output(fs::path const& folder, std::string const& work,
   lock();
   try {
     if (is_of(work)) open_files();
-    else start(work, heads, sizes);
+    else start(work, files);
   } catch (...) {
     finished_with();
     throw;
@@ -93,15 +82,14 @@ bool partial_output::is_of(std::string const& work) const {
   return std::all_of(names_.begin(), names_.end(), [&](auto const& n) { return fs::exists(hidden_ / n, none); });
 }
 
-void partial_output::start(std::string const& work, std::vector<std::string> const& heads,
-                           std::vector<std::int64_t> const& sizes) {
+void partial_output::start(std::string const& work, std::vector<partial_file> const& files) {
   begins_anew_ = !text_of(hidden_ / "work").empty();
   for (auto const& entry : fs::directory_iterator{hidden_})
     if (entry.path().filename() != "lock") fs::remove_all(entry.path());
-  for (std::size_t i = 0; i < names_.size(); ++i) {
-    files_.push_back(::open((hidden_ / names_[i]).c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
-    if (files_.back() < 0 || ::ftruncate(files_.back(), sizes[i]) != 0) fail_writing(errno);
-    put(i, 0, std::as_bytes(std::span{heads[i]}));
+  for (std::size_t i = 0; i < files.size(); ++i) {
+    files_.push_back(::open((hidden_ / files[i].name).c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
+    if (files_.back() < 0 || ::ftruncate(files_.back(), files[i].size) != 0) fail_writing(errno);
+    put(i, 0, std::as_bytes(std::span{files[i].head}));
   }
   mixbit::write_file_atomically(hidden_ / "work", work);  // last: without it the rest is not taken up
 }

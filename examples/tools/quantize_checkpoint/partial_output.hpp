@@ -1,4 +1,4 @@
-// Safetensors files that are written piece by piece into a hidden folder of the output, and are still there when the
+// Files of tensors that are written piece by piece into a hidden folder of the output, and are still there when the
 // program is killed: run again with the same work it goes on where it was.
 #pragma once
 
@@ -10,18 +10,23 @@
 #include <utility>
 #include <vector>
 
-#include "mixbit/io/safetensors_head.hpp"
 #include "mixbit/io/staged_output.hpp"
 
 namespace quantize_checkpoint {
+
+/// A file that grows: what it begins with, and where in it the data of each of its tensors lies. The rest is zeros.
+struct partial_file {
+  std::string name, head;
+  std::vector<std::pair<std::string, std::int64_t>> offsets = {};
+  std::int64_t size = 0;
+};
 
 class partial_output {
  public:
   /// `work` is a text that says all that the files depend on: what an earlier run left of the same work is taken up,
   /// and of other work is thrown away. Throws `file_open`, also while another process writes into `folder`.
   partial_output(std::filesystem::path const& folder, std::string const& work,
-                 std::vector<std::vector<mixbit::named_geometry>> const& shards,
-                 mixbit::safetensors_metadata const& metadata);
+                 std::vector<partial_file> const& files);
   partial_output(partial_output const&) = delete;
   partial_output& operator=(partial_output const&) = delete;
   /// After an error nothing of it stays; a process that is killed does not come here.
@@ -47,7 +52,7 @@ class partial_output {
 
   bool is_of(std::string const& work) const;
   void lock();
-  void start(std::string const& work, std::vector<std::string> const& heads, std::vector<std::int64_t> const& sizes);
+  void start(std::string const& work, std::vector<partial_file> const& files);
   void open_files();
   void put(std::size_t file, std::int64_t offset, std::span<std::byte const> bytes);
   void finished_with() noexcept;

@@ -43,6 +43,15 @@ mixbit::partition layer::groups() const {
   return mixbit::tensor_quantizer<device>{name, attributes, mixbit::policy::stored}.grouping(weight);
 }
 
+mixbit::element_type layer::element() const {
+  return mixbit::tensor_quantizer<device>{name, attributes, mixbit::policy::stored}.numerics().how.element;
+}
+
+std::string layer::form() const {
+  return std::string{gguf ? mixbit::gguf_info(*gguf).name
+                          : compressed ? mixbit::name_of(compressed->format) : mixbit::name_of(format->algorithm)};
+}
+
 weight_rows::weight_rows(device const& on, layer const& of, std::string file, std::int64_t memory)
     : device_{on}, layer_{of}, file_{std::move(file)} {
   std::int64_t const unit = rows_of_unit(of), row = bytes_of_row(of), limit = std::min(memory, 16 * chunk_bytes);
@@ -105,9 +114,17 @@ mixbit::tensor_quantizer<device> weight_rows::quantizer(const_tensor_ref const& 
   } else if (q.needs_calibration()) {
     q.observe(device_, scratch_, x);
     q.finish(device_);
+    if (layer_.gguf && mixbit::has_half_scales(*layer_.gguf)) round_scales(q, x);
   }
   if (two_levels) q.hold_tensor_amax(device_, tensor_amax());
   return q;
+}
+
+/// As round_gguf_scales does: what is measured and encoded has the scales that the file holds.
+void weight_rows::round_scales(mixbit::tensor_quantizer<device>& q, const_tensor_ref const& x) {
+  auto amax = q.amax(device_);
+  for (float& a : amax) a = mixbit::half_scale_amax(*layer_.gguf, a);
+  q.set_amax(device_, q.grouping(x), amax);
 }
 
 void weight_rows::encode(std::function<void(encoded_rows const&)> const& take) {

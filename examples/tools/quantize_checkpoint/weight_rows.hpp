@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "mixbit/io/ct_form.hpp"
+#include "mixbit/io/gguf_format.hpp"
 #include "mixbit/io/hf_encoding.hpp"
 #include "mixbit/io/hf_format.hpp"
 #include "mixbit/quantizer/tensor_quantizer.hpp"
@@ -26,10 +27,16 @@ struct layer {
   std::optional<mixbit::hf_format> format;           ///< in ModelOpt's form,
   mixbit::quantizer_attribute_config attributes;     ///< of its weight quantizer
   std::string label;                                 ///< what the user calls the format
-  std::optional<mixbit::ct_scheme> compressed = {};  ///< or in compressed-tensors'
+  std::optional<mixbit::ct_scheme> compressed = {};  ///< in compressed-tensors',
+  std::optional<mixbit::gguf_type> gguf = {};        ///< or in GGUF
 
   mixbit::partition groups() const;
-  bool is_nvfp4() const { return compressed ? compressed->is_nvfp4() : format->is_nvfp4(); }
+  mixbit::element_type element() const;
+  /// What the form calls its format.
+  std::string form() const;
+  bool is_nvfp4() const {
+    return gguf ? *gguf == mixbit::gguf_type::nvfp4 : compressed ? compressed->is_nvfp4() : format->is_nvfp4();
+  }
   /// One for all of the weight, alone or above its blocks': fused layers share it.
   bool has_tensor_scale() const {
     return is_nvfp4() || (compressed && compressed->weight.strategy == mixbit::ct_strategy::tensor);
@@ -44,6 +51,14 @@ struct encoded_rows {
   std::vector<float> scales;
   std::int64_t rows = 0;
 };
+
+/// Throws `format_value` for a weight that is calibrated by more than the running max of some rows.
+template <mixbit::backend B>
+void require_running_max(mixbit::tensor_quantizer<B> const& weight) {
+  if (weight.needs_calibrator())
+    mixbit::fail(mixbit::error_id::format_value, weight.name(), ": is calibrated by '",
+                 weight.attributes().calibrator.name(), "'; take a format that calibrates by max");
+}
 
 class weight_rows {
  public:
@@ -67,6 +82,7 @@ class weight_rows {
  private:
   mixbit::const_tensor_ref rows(std::int64_t first, std::int64_t end);
   mixbit::tensor_quantizer<device> quantizer(mixbit::const_tensor_ref const& x);
+  void round_scales(mixbit::tensor_quantizer<device>& q, mixbit::const_tensor_ref const& x);
   float largest(mixbit::const_tensor_ref const& x);
   bool is_one_group() const;
   void each_chunk(std::function<void(std::int64_t first, mixbit::const_tensor_ref)> const& visit);

@@ -51,6 +51,14 @@ struct module_form {
   }
 };
 
+/// Throws `format_value` for rows that are no whole blocks.
+inline void require_whole_blocks(std::string const& module, gguf_type type, std::int64_t row) {
+  auto const info = gguf_info(type);
+  if (row % info.block != 0)
+    fail(error_id::format_value, module, ": rows of ", row, " elements are no whole blocks: ", info.name,
+         " takes a multiple of ", info.block);
+}
+
 /// The recipe by which a module is quantized, or null.
 template <backend B>
 recipe_quantizers<B>* acting_recipe(module_ref<B> const& module) {

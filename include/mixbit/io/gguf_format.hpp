@@ -15,7 +15,7 @@
 
 #include <optional>
 
-#include "mixbit/io/gguf_writer.hpp"
+#include "mixbit/io/gguf_head.hpp"
 #include "mixbit/io/hf_format.hpp"
 
 namespace mixbit {

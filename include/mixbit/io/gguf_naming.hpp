@@ -11,7 +11,7 @@
 #include <string_view>
 #include <utility>
 
-#include "mixbit/io/gguf_writer.hpp"
+#include "mixbit/io/gguf_head.hpp"
 #include "mixbit/io/json.hpp"
 
 namespace mixbit {

@@ -20,6 +20,7 @@
 #include <utility>
 #include <vector>
 
+#include "mixbit/io/exportable.hpp"
 #include "mixbit/io/folders.hpp"
 #include "mixbit/io/hf_config.hpp"
 #include "mixbit/io/hf_rewritten.hpp"
@@ -48,14 +49,8 @@ class hf_output {
   std::vector<std::string>& notes() { return notes_; }
   std::vector<std::string> const& notes() const { return notes_; }
 
-  /// The recipe of a module, or null. Throws `state_folded` for a weight that is no longer what was trained.
   static recipe_quantizers<B>* exportable_recipe(module_ref<B> const& module) {
-    auto& s = *module.slots->shared_site();
-    if (s.folded)
-      fail(error_id::state_folded, module.name, ": fold_weight has replaced this weight by its quantized values; ",
-           "export before folding");
-    s.refuse_packed("of which no checkpoint is made; export before compressing");
-    return s.recipes.empty() ? nullptr : &s.quantizers();
+    return detail::exportable_recipe(module);
   }
 
   /// A module that is not quantized.

@@ -1,0 +1,67 @@
+#include "gguf_layer.hpp"
+
+#include <string_view>
+#include <utility>
+
+#include "mixbit/config/presets.hpp"
+#include "mixbit/io/gguf_form.hpp"
+
+namespace quantize_checkpoint {
+
+namespace {
+
+using mixbit::quantizer_type;
+
+/// A type's weight quantizer, and the bits that its blocks take an element.
+struct named_type {
+  mixbit::gguf_type type;
+  mixbit::bit_spec bits;
+  int block;
+  std::optional<mixbit::bit_spec> scale_bits;
+};
+
+mixbit::quantizer_attribute_config attributes_of(named_type const& t) {
+  auto const info = mixbit::gguf_info(t.type);
+  mixbit::quantizer_attribute_config a;
+  a.num_bits = t.bits;
+  a.block_sizes = mixbit::block_config{{{-1, t.block}}};
+  if (t.scale_bits) a.block_sizes->type = quantizer_type::dynamic_type;
+  a.block_sizes->scale_bits = t.scale_bits;
+  a.effective_bits = 8.0 * static_cast<double>(info.bytes) / static_cast<double>(info.block);
+  return a;
+}
+
+}  // namespace
+
+layer gguf_layer(mixbit::module_ref<backend> const& m, mixbit::recipe_quantizers<backend>& recipe,
+                 std::string const& label) {
+  mixbit::detail::gguf::module_form<backend> const form{m, recipe};
+  mixbit::detail::gguf::require_whole_blocks(m.name, form.type, m.weight.shape[1]);
+  require_running_max(*form.weight);
+  layer made{m.name, m.weight, std::nullopt, form.weight->attributes(), label};
+  made.gguf = form.type;
+  return made;
+}
+
+std::int64_t gguf_bits(layer const& l) {
+  std::int64_t const scale = l.gguf == mixbit::gguf_type::nvfp4 ? sizeof(float) : 0;
+  return 8 * (mixbit::gguf_tensor{l.name, *l.gguf, l.weight}.bytes() + scale);
+}
+
+std::optional<mixbit::quantize_config> gguf_config(std::string const& type) {
+  named_type const types[] = {{mixbit::gguf_type::q8_0, 8, 32, {}},
+                              {mixbit::gguf_type::q4_0, 4, 32, {}},
+                              {mixbit::gguf_type::mxfp4, {2, 1}, 32, mixbit::bit_spec{8, 0}},
+                              {mixbit::gguf_type::nvfp4, {2, 1}, 16, mixbit::bit_spec{4, 3}}};
+  for (auto const& t : types) {
+    if (type != mixbit::gguf_info(t.type).name) continue;
+    auto config = mixbit::preset("INT8_WEIGHT_ONLY_CFG");
+    config.name = type;
+    for (auto& entry : config.entries)
+      if (entry.cfg) entry.cfg = std::vector{attributes_of(t)};
+    return config;
+  }
+  return std::nullopt;
+}
+
+}  // namespace quantize_checkpoint

@@ -1,0 +1,64 @@
+#include "task.hpp"
+
+#include <algorithm>
+#include <memory>
+#include <thread>
+
+#include "gguf_output.hpp"
+#include "mixbit/io/folders.hpp"
+#include "progress.hpp"
+
+namespace quantize_checkpoint {
+
+namespace {
+
+/// What of --memory remains for weights: the program, its names and its threads take the rest.
+std::int64_t memory_for_weights(std::int64_t memory) {
+  constexpr std::int64_t taken = std::int64_t{48} << 20;
+  if (memory <= taken + (std::int64_t{1} << 20))
+    mixbit::fail(mixbit::error_id::usage, "--memory ", memory, ": the program itself takes up to ", taken, " bytes");
+  return memory - taken;
+}
+
+options with_memory(options o) {
+  o.memory = memory_for_weights(o.memory);
+  return o;
+}
+
+measured measuring() {
+  return [bar = std::shared_ptr<progress>{}](std::int64_t done, std::int64_t all) mutable {
+    if (!bar) bar = std::make_shared<progress>("measuring", all);
+    bar->show(done);
+  };
+}
+
+}  // namespace
+
+task::task(options const& o)
+    : wanted{with_memory(o)},
+      source{o.model},
+      stored{source},
+      pool{o.threads > 0 ? o.threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()))},
+      threads{pool},
+      on{threads},
+      names{source.tensors().names()} {
+  if (!o.dry_run && mixbit::lie_in_one_another(o.model, o.out))
+    mixbit::fail(mixbit::error_id::usage, "--out ", mixbit::in_quotes(o.out), " and --model ",
+                 mixbit::in_quotes(o.model), " lie in one another; results go to a folder apart from the model's");
+  if (o.to == "gguf") require_gguf_source(source);  // before weights are measured
+  made = assign(wanted, source, stored, on, measuring());
+  for (auto const& l : made.layers) layers_.emplace(l.name + ".weight", &l);
+  std::sort(names.begin(), names.end());
+}
+
+layer const* task::layer_of(std::string const& tensor) const {
+  auto const at = layers_.find(tensor);
+  return at == layers_.end() ? nullptr : at->second;
+}
+
+std::string task::why_kept(std::string const& tensor) const {
+  auto const& why = stored.why_kept(tensor);
+  return why.empty() ? std::string{"the config gives it no format"} : why;
+}
+
+}  // namespace quantize_checkpoint
