@@ -6,15 +6,16 @@
 // what quantization costs a window.
 #include <cmath>
 #include <cstdio>
-#include <exception>
 #include <filesystem>
-#include <string_view>
 #include <vector>
 
+#include "byte_lm/divergence.hpp"
 #include "byte_lm/search_steps.hpp"
 #include "golden_suites/lm_model.hpp"
+#include "json_option.hpp"
 #include "mixbit/autoquant/refine.hpp"
 #include "mixbit/io/json.hpp"
+#include "recorded_search.hpp"
 
 namespace {
 
@@ -50,28 +51,6 @@ double modelopt_loss(mixbit::json_document const& runs, double bits) {
   return std::nan("");
 }
 
-/// Σ KL over the score windows, in nats, from logits of the unquantized model.
-class divergence {
- public:
-  explicit divergence(golden::lm_model& lm) : lm_{lm} {
-    for (auto const& batch : lm.score) reference_.push_back(rows(batch));
-  }
-  double operator()() const {
-    double sum = 0;
-    for (std::size_t i = 0; i < reference_.size(); ++i)
-      sum += mixbit::kl_divergence(reference_[i], rows(lm_.score[i]));
-    return sum;
-  }
-
- private:
-  mixbit::logit_rows rows(byte_lm::byte_windows const& batch) const {
-    auto const y = lm_.host.logits(batch.inputs());
-    return {{y.data(), y.data() + y.size()}, y.cols()};
-  }
-  golden::lm_model& lm_;
-  std::vector<mixbit::logit_rows> reference_;
-};
-
 struct row {
   double bits, modelopt;
   loss_by_window plain, refined;
@@ -92,15 +71,10 @@ void print(row const& r, loss_by_window const& unquantized, bool json) {
 
 void table(golden::lm_model& lm, mixbit::json_document const& runs, bool json) {
   auto const unquantized = losses(lm);
-  divergence const measure{lm};
   auto model = lm.quantized(mixbit::policy::modelopt);
-  mixbit::search_options o;
-  for (char const* f : {"INT4_BLOCKWISE_WEIGHT_ONLY_CFG", "INT8_DEFAULT_CFG", "FP8_DEFAULT_CFG"})
-    o.formats.push_back(mixbit::preset(f));
-  o.target = 4.8;
-  o.cost = mixbit::cost_model::modelopt;
-  mixbit::search<byte_lm::backend> s{model, o};
+  mixbit::search<byte_lm::backend> s{model, bench::recorded_search()};
   int const count = static_cast<int>(lm.score.size());
+  byte_lm::divergence_since const measure{lm.host, lm.score, count};
   auto const steps = byte_lm::search_steps(lm.host, lm.score, count, lm.score, count);
   s.run(steps);
   if (!json)
@@ -118,24 +92,10 @@ void table(golden::lm_model& lm, mixbit::json_document const& runs, bool json) {
 
 }  // namespace
 
-int main(int argc, char** argv) try {
-  bool json = false;
-  for (int i = 1; i < argc; ++i) {
-    std::string_view const option{argv[i]};
-    if (option == "--help" && argc == 2)
-      return std::puts("bench_budgets [--json]\n  --json   one JSON object a line"), 0;
-    if (option != "--json" || json) {
-      std::fprintf(stderr, "bench_budgets: '%s' is %s; bench_budgets [--json]\n", argv[i],
-                   option == "--json" ? "given twice" : "an unknown option");
-      return 2;
-    }
-    json = true;
-  }
-  golden::lm_model lm{MIXBIT_GOLDEN_DIR, MIXBIT_DATA_DIR};
-  std::filesystem::path const golden{MIXBIT_GOLDEN_DIR};
-  table(lm, mixbit::read_json_file(golden / "lm_autoquant.json").at("runs"), json);
-  return 0;
-} catch (std::exception const& problem) {
-  std::fprintf(stderr, "bench_budgets: %s\n", problem.what());
-  return 2;
+int main(int argc, char** argv) {
+  return bench::with_json_option("bench_budgets", argc, argv, [](bool json) {
+    golden::lm_model lm{MIXBIT_GOLDEN_DIR, MIXBIT_DATA_DIR};
+    std::filesystem::path const golden{MIXBIT_GOLDEN_DIR};
+    table(lm, mixbit::read_json_file(golden / "lm_autoquant.json").at("runs"), json);
+  });
 }
