@@ -7,8 +7,9 @@
 //   best that one format for all layers can do within the budget; each format alone is listed behind.
 //
 // Scores and refinement see the score windows alone: refined is by kl_div, measured as the divergence from the
-// unquantized model. The error is that of the mean over validation windows of a difference of two models: of what
-// quantization costs a window, or mixing gains.
+// unquantized model; the second table has one round of it, and that divergence also on the validation windows. The
+// error is that of the mean over validation windows of a difference of two models: of what quantization costs a window,
+// or mixing gains.
 #include <filesystem>
 
 #include "golden_suites/lm_model.hpp"

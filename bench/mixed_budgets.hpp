@@ -17,24 +17,29 @@
 
 namespace bench {
 
+/// Divergence from the unquantized model: on the score windows, which search and refinement see, and on others.
+struct divergences {
+  byte_lm::divergence_since seen, unseen;
+};
+
 /// A model as some choice leaves it.
 struct measured {
   std::string name;  ///< of a format for all layers
   double bits = 0;   ///< exact, an element
-  double divergence = 0;
+  double seen = 0, unseen = 0;
   loss_by_window losses = {};
 };
 
 /// Afterwards the model runs the choice.
 inline measured measure(golden::lm_model& lm, lm_search& s, mixbit::allocation const& chosen,
-                        byte_lm::divergence_since const& divergence) {
+                        divergences const& divergence) {
   s.apply(chosen);
-  return {{}, chosen.bits_per_element, divergence(), window_losses(lm)};
+  return {{}, chosen.bits_per_element, divergence.seen(), divergence.unseen(), window_losses(lm)};
 }
 
 /// Each format in every layer; all groups have the same candidates, and the last is not to quantize.
 inline std::vector<measured> formats_alone(golden::lm_model& lm, lm_search& s,
-                                           byte_lm::divergence_since const& divergence) {
+                                           divergences const& divergence) {
   std::vector<measured> all;
   auto const& stats = s.stats();
   for (std::size_t k = 0; k < s.formats().size(); ++k) {
@@ -59,31 +64,32 @@ struct mixed_row {
   double budget;
   mixbit::allocation chosen;
   measured plain, refined;
-  mixbit::refined_choice found;
 };
 
 inline void print(mixed_row const& r, measured const& one, loss_by_window const& unquantized, bool json) {
   double const gain = mean(one.losses) - mean(r.refined.losses);
   char const* const format =
       json ? "{\"exact_bits\": %g, \"plain_bits\": %.4f, \"plain_loss\": %.6f, \"plain_error\": %.6f, "
-             "\"refined_bits\": %.4f, \"refined_loss\": %.6f, \"refined_error\": %.6f, \"divergence\": %.4f, "
-             "\"refined_divergence\": %.4f, \"rounds\": %d, \"format\": \"%s\", \"format_bits\": %.4f, "
-             "\"format_loss\": %.6f, \"format_divergence\": %.4f, \"gain\": %.6f, \"gain_error\": %.6f}\n"
-           : "| %g | %.3f: %.5f ± %.5f | %.3f: %.5f ± %.5f | %.1f -> %.1f (%d) | %s, %.3f: %.5f (%.1f) | "
-             "%.5f ± %.5f |\n";
+             "\"refined_bits\": %.4f, \"refined_loss\": %.6f, \"refined_error\": %.6f, \"format\": \"%s\", "
+             "\"format_bits\": %.4f, \"format_loss\": %.6f, \"gain\": %.6f, \"gain_error\": %.6f, "
+             "\"seen_divergence\": [%.4f, %.4f, %.4f], \"unseen_divergence\": [%.4f, %.4f, %.4f]}\n"
+           : "| %g | %.3f: %.5f ± %.5f | %.3f: %.5f ± %.5f | %s, %.3f: %.5f | %.5f ± %.5f | %.1f, %.1f, %.1f | "
+             "%.1f, %.1f, %.1f |\n";
   std::printf(format, r.budget, r.plain.bits, mean(r.plain.losses), standard_error(r.plain.losses, unquantized),
-              r.refined.bits, mean(r.refined.losses), standard_error(r.refined.losses, unquantized),
-              r.plain.divergence, r.refined.divergence, r.found.rounds, one.name.c_str(), one.bits, mean(one.losses),
-              one.divergence, gain, standard_error(one.losses, r.refined.losses));
+              r.refined.bits, mean(r.refined.losses), standard_error(r.refined.losses, unquantized), one.name.c_str(),
+              one.bits, mean(one.losses), gain, standard_error(one.losses, r.refined.losses), r.plain.seen,
+              r.refined.seen, one.seen, r.plain.unseen, r.refined.unseen, one.unseen);
   std::fflush(stdout);
 }
 
 inline void print(std::vector<measured> const& alone, bool json) {
-  if (!json) std::puts("\n| in every layer | exact bits | validation loss | divergence |\n|---|---|---|---|");
+  if (!json)
+    std::puts("\n| in every layer | exact bits | loss | score windows | validation windows |\n|---|---|---|---|---|");
   for (auto const& m : alone)
-    std::printf(json ? "{\"format\": \"%s\", \"exact_bits\": %.4f, \"loss\": %.6f, \"divergence\": %.4f}\n"
-                     : "| %s | %.3f | %.5f | %.1f |\n",
-                m.name.c_str(), m.bits, mean(m.losses), m.divergence);
+    std::printf(json ? "{\"format\": \"%s\", \"exact_bits\": %.4f, \"loss\": %.6f, \"seen_divergence\": %.4f, "
+                       "\"unseen_divergence\": %.4f}\n"
+                     : "| %s | %.3f | %.5f | %.1f | %.1f |\n",
+                m.name.c_str(), m.bits, mean(m.losses), m.seen, m.unseen);
 }
 
 /// Seconds from one call to the next.
@@ -122,16 +128,16 @@ inline mixbit::search_options among(std::vector<mixbit::quantize_config> formats
 /// many times as many forwards. Prints each row when it is done.
 inline void refine(golden::lm_model& lm, lm_search& few, std::vector<mixed_row>& rows,
                    std::vector<measured> const& alone, loss_by_window const& unquantized,
-                   byte_lm::divergence_since const& divergence, bool json) {
+                   divergences const& divergence, bool json) {
   auto const steps = score_window_steps(lm);
   few.run(steps);
   if (!json)
-    std::puts("\n| budget | plain | refined | divergence on score windows (rounds) | best format alone (divergence) | "
-              "gain of mixing |\n|---|---|---|---|---|---|");
+    std::puts("\n| budget | plain | refined | best format alone | gain of mixing | score windows | validation windows |"
+              "\n|---|---|---|---|---|---|---|");
   for (auto& r : rows) {
-    r.found = mixbit::refine(few, few.choose(r.budget), steps, divergence,
-                             {.method = mixbit::score_method::kl_div, .rounds = 1});
-    r.refined = measure(lm, few, r.found.best, divergence);
+    auto const found = mixbit::refine(few, few.choose(r.budget), steps, divergence.seen,
+                                      {.method = mixbit::score_method::kl_div, .rounds = 1});
+    r.refined = measure(lm, few, found.best, divergence);
     print(r, best_within(r.budget, alone), unquantized, json);
   }
 }
@@ -139,7 +145,8 @@ inline void refine(golden::lm_model& lm, lm_search& few, std::vector<mixed_row>&
 inline void mixed_table(golden::lm_model& lm, bool json) {
   phases clock;
   auto const unquantized = window_losses(lm);
-  auto const divergence = divergence_from_here(lm);
+  std::vector<byte_lm::byte_windows> const validation{lm.validation};
+  divergences const divergence{divergence_from_here(lm), {lm.host, validation, 1}};
   mixbit::model<byte_lm::backend> model{
       lm.host, {.device = byte_lm::backend{lm.pool}, .linalg = mixbit::eigen_linalg{lm.pool}}};
   auto const list = every_format();
@@ -149,7 +156,7 @@ inline void mixed_table(golden::lm_model& lm, bool json) {
   std::vector<mixed_row> rows;
   for (double const bits : {3.5, 4.5, 5.0, 6.0, 8.0}) {
     auto const chosen = s.choose(bits);
-    rows.push_back({bits, chosen, measure(lm, s, chosen, divergence), {}, {}});
+    rows.push_back({bits, chosen, measure(lm, s, chosen, divergence), {}});
   }
   auto const alone = formats_alone(lm, s, divergence);
   double const measured_alone = clock.next();
