@@ -1,141 +1,27 @@
-// bench_budgets [--json]: what a search's choice is worth at a budget, and what refining it brings. byte_lm with
-// FP8_DEFAULT_CFG, INT8_DEFAULT_CFG and INT4_BLOCKWISE_WEIGHT_ONLY_CFG at 4.8, 6, 8 and 11 effective bits by ModelOpt's
-// cost and numerics, beside the validation loss of ModelOpt's own choice (tests/golden/lm_autoquant.json). Scores and
-// refinement see the score windows alone: refined is by kl_div, measured as the divergence from the unquantized model.
-// Prints a table of docs/losses.md, or one JSON object a line. The error is that of the mean over validation windows of
-// what quantization costs a window.
-#include <cmath>
-#include <cstdio>
-#include <exception>
+// bench_budgets [--json]: what a search's choice is worth at a budget, and what refining it brings, on byte_lm. Two
+// tables of docs/losses.md, or JSON objects, one a line:
+//
+// - the first search that tests/golden/lm_autoquant.json records, at 4.8, 6, 8 and 11 effective bits by ModelOpt's cost
+//   and numerics, beside the validation loss of ModelOpt's own choice (in that file);
+// - every format of the library (every_format.hpp) at 3.5, 4.5, 5, 6 and 8 exact bits, numerics `stored`, beside the
+//   best that one format for all layers can do within the budget; each format alone is listed behind.
+//
+// Scores and refinement see the score windows alone: refined is by kl_div, measured as the divergence from the
+// unquantized model; the second table has one round of it, and that divergence also on the validation windows. The
+// error is that of the mean over validation windows of a difference of two models: of what quantization costs a window,
+// or mixing gains.
 #include <filesystem>
-#include <string_view>
-#include <vector>
 
-#include "byte_lm/search_steps.hpp"
 #include "golden_suites/lm_model.hpp"
-#include "mixbit/autoquant/refine.hpp"
-#include "mixbit/io/json.hpp"
+#include "json_option.hpp"
+#include "mixed_budgets.hpp"
+#include "recorded_budgets.hpp"
 
-namespace {
-
-using loss_by_window = std::vector<double>;
-
-loss_by_window losses(golden::lm_model& lm) {
-  loss_by_window all;
-  for (std::int64_t i = 0; i < lm.validation.count; ++i)
-    all.push_back(byte_lm::evaluate(lm.host, lm.validation.slice(i, 1)));
-  return all;
-}
-
-double mean(loss_by_window const& all) {
-  double sum = 0;
-  for (double const l : all) sum += l;
-  return sum / static_cast<double>(all.size());
-}
-
-/// Of the mean difference of windows.
-double standard_error(loss_by_window const& a, loss_by_window const& b) {
-  double const off = mean(a) - mean(b), n = static_cast<double>(a.size());
-  double squares = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) squares += (a[i] - b[i] - off) * (a[i] - b[i] - off);
-  return std::sqrt(squares / (n - 1) / n);
-}
-
-/// ModelOpt's validation loss at so many bits.
-double modelopt_loss(mixbit::json_document const& runs, double bits) {
-  for (auto const& run : runs)
-    if (run.at("method") == "gradient" && run.at("formats").size() == 3 && run.at("disabled_layers").is_null() &&
-        run.at("effective_bits").get<double>() == bits)
-      return run.at("validation_loss").get<double>();
-  return std::nan("");
-}
-
-/// Σ KL over the score windows, in nats, from logits of the unquantized model.
-class divergence {
- public:
-  explicit divergence(golden::lm_model& lm) : lm_{lm} {
-    for (auto const& batch : lm.score) reference_.push_back(rows(batch));
-  }
-  double operator()() const {
-    double sum = 0;
-    for (std::size_t i = 0; i < reference_.size(); ++i)
-      sum += mixbit::kl_divergence(reference_[i], rows(lm_.score[i]));
-    return sum;
-  }
-
- private:
-  mixbit::logit_rows rows(byte_lm::byte_windows const& batch) const {
-    auto const y = lm_.host.logits(batch.inputs());
-    return {{y.data(), y.data() + y.size()}, y.cols()};
-  }
-  golden::lm_model& lm_;
-  std::vector<mixbit::logit_rows> reference_;
-};
-
-struct row {
-  double bits, modelopt;
-  loss_by_window plain, refined;
-  mixbit::refined_choice found;
-};
-
-void print(row const& r, loss_by_window const& unquantized, bool json) {
-  double const plain = mean(r.plain), refined = mean(r.refined);
-  char const* const format =
-      json ? "{\"effective_bits\": %g, \"modelopt_loss\": %.6f, \"plain_loss\": %.6f, \"plain_error\": %.6f, "
-             "\"refined_loss\": %.6f, \"refined_error\": %.6f, \"divergence\": %.4f, \"refined_divergence\": %.4f, "
-             "\"rounds\": %d}\n"
-           : "| %g | %.5f | %.5f ± %.5f | %.5f ± %.5f | %.2f -> %.2f | %d |\n";
-  std::printf(format, r.bits, r.modelopt, plain, standard_error(r.plain, unquantized), refined,
-              standard_error(r.refined, unquantized), r.found.before, r.found.measured, r.found.rounds);
-  std::fflush(stdout);
-}
-
-void table(golden::lm_model& lm, mixbit::json_document const& runs, bool json) {
-  auto const unquantized = losses(lm);
-  divergence const measure{lm};
-  auto model = lm.quantized(mixbit::policy::modelopt);
-  mixbit::search_options o;
-  for (char const* f : {"INT4_BLOCKWISE_WEIGHT_ONLY_CFG", "INT8_DEFAULT_CFG", "FP8_DEFAULT_CFG"})
-    o.formats.push_back(mixbit::preset(f));
-  o.target = 4.8;
-  o.cost = mixbit::cost_model::modelopt;
-  mixbit::search<byte_lm::backend> s{model, o};
-  int const count = static_cast<int>(lm.score.size());
-  auto const steps = byte_lm::search_steps(lm.host, lm.score, count, lm.score, count);
-  s.run(steps);
-  if (!json)
-    std::puts("| bits | ModelOpt's | plain | refined | divergence on score windows | rounds |\n"
-              "|---|---|---|---|---|---|");
-  for (double const bits : {4.8, 6.0, 8.0, 11.0}) {
-    auto const chosen = s.choose(bits);
-    s.apply(chosen);
-    row r{bits, modelopt_loss(runs, bits), losses(lm), {}, {}};
-    r.found = mixbit::refine(s, chosen, steps, measure, {.method = mixbit::score_method::kl_div});
-    r.refined = losses(lm);
-    print(r, unquantized, json);
-  }
-}
-
-}  // namespace
-
-int main(int argc, char** argv) try {
-  bool json = false;
-  for (int i = 1; i < argc; ++i) {
-    std::string_view const option{argv[i]};
-    if (option == "--help" && argc == 2)
-      return std::puts("bench_budgets [--json]\n  --json   one JSON object a line"), 0;
-    if (option != "--json" || json) {
-      std::fprintf(stderr, "bench_budgets: '%s' is %s; bench_budgets [--json]\n", argv[i],
-                   option == "--json" ? "given twice" : "an unknown option");
-      return 2;
-    }
-    json = true;
-  }
-  golden::lm_model lm{MIXBIT_GOLDEN_DIR, MIXBIT_DATA_DIR};
-  std::filesystem::path const golden{MIXBIT_GOLDEN_DIR};
-  table(lm, mixbit::read_json_file(golden / "lm_autoquant.json").at("runs"), json);
-  return 0;
-} catch (std::exception const& problem) {
-  std::fprintf(stderr, "bench_budgets: %s\n", problem.what());
-  return 2;
+int main(int argc, char** argv) {
+  return bench::with_json_option("bench_budgets", argc, argv, [](bool json) {
+    golden::lm_model lm{MIXBIT_GOLDEN_DIR, MIXBIT_DATA_DIR};
+    std::filesystem::path const golden{MIXBIT_GOLDEN_DIR};
+    bench::recorded_table(lm, mixbit::read_json_file(golden / "lm_autoquant.json").at("runs"), json);
+    bench::mixed_table(lm, json);
+  });
 }

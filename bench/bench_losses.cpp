@@ -4,15 +4,15 @@
 // on the calibration windows, weights as they are. Prints the tables of docs/losses.md, or one JSON object a line.
 // Windows are those of tests/golden.
 #include <cstdio>
-#include <exception>
 #include <string>
-#include <string_view>
 #include <tuple>
 #include <vector>
 
+#include "block_weights.hpp"
 #include "byte_lm/loss.hpp"
 #include "byte_lm/training.hpp"
 #include "golden_suites/lm_model.hpp"
+#include "json_option.hpp"
 #include "mixbit/adapters/eigen_linalg.hpp"
 #include "mixbit/config/json.hpp"
 #include "mixbit/model/scale_training.hpp"
@@ -55,19 +55,6 @@ outcome loss_of(golden::lm_model& lm, mixbit::quantize_config const& config) {
   return measured;
 }
 
-/// INT_bits weights in blocks of 32, whatever else the preset of blocks says.
-mixbit::quantize_config weights_in(int bits, mixbit::algorithm_config const& algorithm) {
-  auto config = mixbit::preset("INT4_BLOCKWISE_WEIGHT_ONLY_CFG");
-  for (auto& entry : config.entries)
-    if (entry.cfg)
-      for (auto& a : *entry.cfg) {
-        a.num_bits = mixbit::bit_spec{bits};
-        a.block_sizes->axes = {{-1, 32}};
-      }
-  config.algorithm = algorithm;
-  return config;
-}
-
 struct row {
   std::string weights;
   mixbit::quantize_config config;
@@ -79,13 +66,13 @@ std::vector<row> rows_of(int bits) {
   std::string const name = "INT" + std::to_string(bits) + " b32";
   std::vector<row> rows;
   for (char const* algorithm : {"max", "mse", "awq_lite", "awq_clip", "awq_full", "gptq", "svdquant", "lsq"})
-    rows.push_back({name, weights_in(bits, algorithm)});
+    rows.push_back({name, bench::block_weights(bits, algorithm)});
   mixbit::algorithm_step const hessian{"local_hessian", {{"fp8_scale_sweep", false}}};  // the default is NVFP4's alone
-  rows.push_back({name, weights_in(bits, hessian)});
+  rows.push_back({name, bench::block_weights(bits, hessian)});
   for (auto const& [algorithm, preset, takes] :
        {std::tuple{"smoothquant", "INT8_DEFAULT_CFG", 8}, {"nvfp4_act_headroom", "NVFP4_DEFAULT_CFG", 4}}) {
     if (bits != takes) {
-      rows.push_back({name, weights_in(bits, algorithm)});
+      rows.push_back({name, bench::block_weights(bits, algorithm)});
       continue;
     }
     for (char const* method : {"max", algorithm}) {
@@ -126,24 +113,10 @@ void presets_table(golden::lm_model& lm, bool json) {
 
 }  // namespace
 
-int main(int argc, char** argv) try {
-  bool json = false;
-  for (int i = 1; i < argc; ++i) {
-    std::string_view const option{argv[i]};
-    if (option == "--help" && argc == 2)
-      return std::puts("bench_losses [--json]\n  --json   one JSON object a line"), 0;
-    if (option != "--json" || json) {
-      std::fprintf(stderr, "bench_losses: '%s' is %s; bench_losses [--json]\n", argv[i],
-                   option == "--json" ? "given twice" : "an unknown option");
-      return 2;
-    }
-    json = true;
-  }
-  golden::lm_model lm{MIXBIT_GOLDEN_DIR, MIXBIT_DATA_DIR};
-  bits_table(lm, json);
-  presets_table(lm, json);
-  return 0;
-} catch (std::exception const& problem) {
-  std::fprintf(stderr, "bench_losses: %s\n", problem.what());
-  return 2;
+int main(int argc, char** argv) {
+  return bench::with_json_option("bench_losses", argc, argv, [](bool json) {
+    golden::lm_model lm{MIXBIT_GOLDEN_DIR, MIXBIT_DATA_DIR};
+    bits_table(lm, json);
+    presets_table(lm, json);
+  });
 }

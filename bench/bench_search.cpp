@@ -15,6 +15,7 @@
 #include "byte_lm/search_steps.hpp"
 #include "golden_suites/lm_model.hpp"
 #include "python_peer.hpp"
+#include "recorded_search.hpp"
 
 namespace {
 
@@ -44,11 +45,7 @@ void round(golden::lm_model& lm, std::string const& method, timings& t) {
 
   start = clock_type::now();
   auto model = lm.quantized(mixbit::policy::modelopt);
-  mixbit::search_options o;
-  for (char const* f : {"INT4_BLOCKWISE_WEIGHT_ONLY_CFG", "INT8_DEFAULT_CFG", "FP8_DEFAULT_CFG"})
-    o.formats.push_back(mixbit::preset(f));
-  o.target = 4.8;
-  o.cost = mixbit::cost_model::modelopt;
+  auto o = bench::recorded_search();
   o.method = method == "kl_div" ? mixbit::score_method::kl_div : mixbit::score_method::gradient;
   mixbit::search<byte_lm::backend> s{model, o};
   int const count = static_cast<int>(lm.score.size());

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "checkpoint.hpp"
+#include "divergence.hpp"
 #include "inputs.hpp"
 #include "mixbit/adapters/eigen_linalg.hpp"
 #include "mixbit/autoquant/refine.hpp"
@@ -183,24 +184,11 @@ class job {
                                            found.measured, " nats"));
   }
 
-  /// What measures the model as it is by its score windows' logits, beside those of the model without quantization.
+  /// What measures the model as it is, beside it without quantization, by its score windows' logits.
   std::function<double()> divergence() {
-    auto const rows = [this](int i) {
-      matrix const y = model_.logits(data_.score[index_of(i)].inputs());
-      return mixbit::logit_rows{{y.data(), y.data() + y.size()}, y.cols()};
-    };
-    std::vector<mixbit::logit_rows> reference;
-    {
-      mixbit::active_recipes<backend> unquantized{search_->shared_sites()};
-      unquantized.activate_all([](auto const& s) { return mixbit::unquantized_index(s); });
-      for (int i = 0; i < score_steps_; ++i) reference.push_back(rows(i));
-    }
-    return [rows, reference = std::move(reference)] {
-      double sum = 0;
-      for (std::size_t i = 0; i < reference.size(); ++i)
-        sum += mixbit::kl_divergence(reference[i], rows(static_cast<int>(i)));
-      return sum;
-    };
+    mixbit::active_recipes<backend> unquantized{search_->shared_sites()};
+    unquantized.activate_all([](auto const& s) { return mixbit::unquantized_index(s); });
+    return divergence_since{model_, data_.score, score_steps_};
   }
 
   static void print_notes(std::vector<std::string> const& notes) {
