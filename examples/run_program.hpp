@@ -22,8 +22,10 @@ inline int run_program(char const* name, std::function<int()> const& body) {
   std::signal(SIGXFSZ, SIG_IGN);  // a file size limit is then an error like a full disk
   try {
     int const status = body();
+    errno = 0;
     if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)
-      mixbit::fail(mixbit::error_id::file_open, "standard output: ", std::strerror(errno));
+      mixbit::fail(mixbit::error_id::file_open, "standard output: ",
+                   errno != 0 ? std::strerror(errno) : "could not be written");
     return status;
   } catch (mixbit::error const& e) {
     return report(e.message());

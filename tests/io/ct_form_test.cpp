@@ -181,4 +181,11 @@ TEST_CASE("compressed-tensors: groups and blocks that vLLM's kernels do not take
   CHECK(mentions(fused, "l.k_proj: 130 outputs"));
   CHECK_FALSE(mentions(fused, "l.v_proj: 130"));  // the last of those that are fused
   CHECK_FALSE(mentions(fused, "l.o_proj: 130"));
+  ct_bench experts;
+  for (char const* name : {"e.w1", "e.w2", "e.w3"}) experts.add_layer(name, 130, 128);
+  experts.quantize([&](auto& c) { turn_on(c, "*weight_quantizer", usual); });
+  auto const mixtral = experts.run_ct();
+  CHECK(mentions(mixtral, "e.w1: 130 outputs are no whole blocks of 128; vLLM fuses it"));
+  CHECK_FALSE(mentions(mixtral, "e.w2: 130"));
+  CHECK_FALSE(mentions(mixtral, "e.w3: 130"));
 }

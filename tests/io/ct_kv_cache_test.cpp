@@ -94,7 +94,7 @@ for i, layer in enumerate(model.l):
 plain_tensor cast(model<cpu_backend>& m, std::string const& module, char const* quantizer, plain_tensor x) {
   for (auto const& ref : m.modules()) {
     if (ref.name != module) continue;
-    auto& q = detail::hf::named_quantizer(ref.slots->shared_site()->quantizers(), quantizer)->members().front();
+    auto& q = ref.slots->shared_site()->quantizers().named(quantizer)->members().front();
     arena scratch;
     tensor_ref const y{x.shape, x.values.data()};
     q.quantize(m.device(), scratch, y, y);

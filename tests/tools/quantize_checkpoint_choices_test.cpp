@@ -2,6 +2,8 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cmath>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -89,6 +91,34 @@ TEST_CASE("quantize_checkpoint: a choice is among what the form that is written 
   auto const text = error_text(error_id::format_value, [&] { b.assigned({channels, int8}, 9, "modelopt"); });
   CHECK_MESSAGE(says(text, "channels(effective-bits: 8.0): a.fc: no Hugging Face form", "no layer can have"), text);
   CHECK(given(b.assigned({int8}, 9, "modelopt"), "c.fc") == "eight(effective-bits: 8.0)");
+}
+
+/// Σ (w - Q(w))² of int8 with one scale.
+double error_under(float amax, plain_tensor const& w) {
+  double sum = 0;
+  for (float const x : w.values) {
+    double const scale = double{amax} / 127, off = x - scale * std::nearbyint(x / scale);
+    sum += off * off;
+  }
+  return sum;
+}
+
+TEST_CASE("quantize_checkpoint: errors are those of the file, where fused layers share a scale") {
+  choices_bench b;
+  std::map<std::string, plain_tensor const*> weights;
+  for (auto& [name, w] : b.tensors) {
+    if (name == "l.self_attn.k_proj.weight") w.values[3] = 100;
+    weights[name] = &w;
+  }
+  b.write_source();
+  auto const int8 = b.format("eight", {.num_bits = 8});
+  double sum = 0;
+  for (auto const& [name, w] : weights) {
+    float own = 0;
+    for (float const x : w->values) own = std::max(own, std::abs(x));
+    sum += error_under(name.starts_with("l.") ? 100.0f : own, *w);
+  }
+  CHECK(b.assigned({int8}, 8.05).plan->achieved.score == doctest::Approx(sum).epsilon(1e-4));  // all of them
 }
 
 TEST_CASE("quantize_checkpoint: weights that cannot be read end a choice, whatever the form") {

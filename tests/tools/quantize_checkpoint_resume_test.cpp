@@ -215,6 +215,46 @@ TEST_CASE("quantize_checkpoint: compressed-tensors' files go on where they were;
   check_same(other.out);
 }
 
+/// A config of these for weights and, where there is any, inputs.
+std::string config_in(fs::path const& file, std::string const& weight, std::string const& input = {}) {
+  auto const entry = [](char const* of, std::string const& cfg) {
+    return std::string{R"(, {"quantizer_name": "*)"} + of + R"(_quantizer", "cfg": )" + cfg + "}";
+  };
+  mixbit::write_file_atomically(
+      file, R"({"quant_cfg": [{"quantizer_name": "*", "enable": false})" + entry("weight", weight) +
+                (input.empty() ? input : entry("input", input)) + R"(], "algorithm": "max"})");
+  return file.string();
+}
+
+TEST_CASE("quantize_checkpoint: the same weights beside other inputs are another file, which begins anew") {
+  mixbit::test::temporary_folder const work;
+  write_model(work.path() / "model", 24);
+  auto const log = work.path() / "log";
+  std::string const per_token = R"("type": "dynamic", "block_sizes": {"-1": null}})";
+  struct {
+    char const* weight;
+    std::string input;
+  } const changes[] = {{R"({"num_bits": 8, "axis": 0})", R"({"num_bits": 8, )" + per_token},         // another head
+                       {R"({"num_bits": [4, 3]})", R"({"num_bits": [4, 3], )" + per_token}};  // the same head
+  for (auto const& c : changes) {
+    CAPTURE(c.weight);
+    auto o = options_of(work.path() / "model", work.path() / "out");
+    o.to = "compressed-tensors";
+    o.preset.clear();
+    o.config = config_in(work.path() / "weights.json", c.weight);
+    stop_after(o, 2);
+    o.config = config_in(work.path() / "both.json", c.weight, c.input);
+    REQUIRE(run_killed(o, {}, 0, log) == 0);
+    CHECK(bytes_of(log).find("begins anew") != std::string::npos);
+    auto fresh = o;
+    fresh.out = (work.path() / "fresh").string();
+    REQUIRE(run_killed(fresh, {}) == 0);
+    for (char const* name : {"config.json", "model.safetensors"})
+      CHECK(bytes_of(fs::path{o.out} / name) == bytes_of(fs::path{fresh.out} / name));
+    for (auto const& out : {o.out, fresh.out}) fs::remove_all(out);
+  }
+}
+
 TEST_CASE("quantize_checkpoint: a GGUF file goes on where it was; that of another config.json begins anew") {
   mixbit::test::temporary_folder const work;
   write_model(work.path() / "model", 24);

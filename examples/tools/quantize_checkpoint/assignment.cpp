@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "choices.hpp"
+#include "fused_layers.hpp"
 #include "gguf_layer.hpp"
 #include "layer_form.hpp"
 #include "mixbit/autoquant/json.hpp"
@@ -39,7 +40,7 @@ class assigner {
   assignment run(measured const& progress) {
     if (!options_.plan.empty()) by_plan(mixbit::plan_from_json(mixbit::read_json_file(options_.plan), options_.plan));
     else if (options_.target) by_budget(progress);
-    else by_config(load(options_.preset.empty() ? options_.config : options_.preset));
+    else by_config(options_.preset.empty() ? mixbit::load_config(options_.config) : load(options_.preset));
     if (made_.layers.empty())
       fail(error_id::config_no_match, "nothing would be quantized: no layer of ", source_.tensors().label(),
            " is given a format");
@@ -53,6 +54,7 @@ class assigner {
     return at != modules_.end() && at->name == name ? &*at : nullptr;
   }
 
+  /// A preset, a type of GGUF's or a file.
   mixbit::quantize_config load(std::string const& name) const {
     if (auto config = options_.to == "gguf" ? gguf_config(name) : std::nullopt) return *std::move(config);
     return mixbit::load_config(name);
@@ -108,19 +110,43 @@ class assigner {
         if (c.recipe >= 0)
           for (auto const& name : group.modules) all += find(name)->weight.bytes();
     for (auto& group : stats)
-      for (auto const& name : group.modules) {
-        auto const& m = *find(name);
-        auto const at = importance.find(name);
-        for (auto& c : group.candidates) {
-          if (c.recipe < 0) continue;
-          auto const& format = search.formats()[static_cast<std::size_t>(c.recipe)];
-          auto recipe = mixbit::search_recipe(model_, format.config, m);
-          auto const l = layer_in_form(options_.to, m, recipe, format.label);
-          c.score += weight_rows{on_, l, source_.tensors().label(), options_.memory}.error(
-              at == importance.end() ? std::vector<float>{} : at->second);
-          progress(done += m.weight.bytes(), all);
+      for (auto& c : group.candidates) {
+        if (c.recipe < 0) continue;
+        auto const layers = layers_of(group, search.formats()[static_cast<std::size_t>(c.recipe)]);
+        auto const amaxes = shared_amaxes(layers);
+        for (std::size_t i = 0; i < layers.size(); ++i) {
+          auto const at = importance.find(layers[i].name);
+          auto rows = rows_of(layers[i]);
+          if (amaxes[i]) rows.share_tensor_amax(*amaxes[i]);
+          c.score += rows.error(at == importance.end() ? std::vector<float>{} : at->second);
+          progress(done += layers[i].weight.bytes(), all);
         }
       }
+  }
+
+  std::vector<layer> layers_of(mixbit::group_stats const& group, mixbit::search_format const& format) {
+    std::vector<layer> layers;
+    for (auto const& name : group.modules) {
+      auto const& m = *find(name);
+      auto recipe = mixbit::search_recipe(model_, format.config, m);
+      layers.push_back(layer_in_form(options_.to, m, recipe, format.label));
+    }
+    return layers;
+  }
+
+  weight_rows rows_of(layer const& l) const { return {on_, l, source_.tensors().label(), options_.memory}; }
+
+  /// What scales of whole weights come from where fused layers share them, as they do in safetensors' forms.
+  std::vector<std::optional<float>> shared_amaxes(std::vector<layer> const& layers) const {
+    std::vector<std::optional<float>> amaxes(layers.size());
+    if (options_.to == "gguf") return amaxes;
+    std::vector<float> own;
+    for (auto const& l : layers) own.push_back(l.has_tensor_scale() ? rows_of(l).tensor_amax() : 0.0f);
+    auto const fused = fused_layers(layers);
+    for (std::size_t i = 0; i < layers.size(); ++i)
+      for (std::size_t const k : fused[i])
+        if (layers[i].has_tensor_scale()) amaxes[i] = std::max(amaxes[i].value_or(0.0f), own[k]);
+    return amaxes;
   }
 
   std::unordered_map<std::string, std::vector<float>> read_activations() {

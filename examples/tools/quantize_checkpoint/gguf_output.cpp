@@ -91,6 +91,10 @@ void gguf_output::write(partial_output& files, std::string const& tensor, shown 
   else write_values(files, *i);
 }
 
+void gguf_output::write_others(mixbit::staged_output& out) const {
+  if (!task_.made.plan) out.remove_stale("plan.json");
+}
+
 void gguf_output::write_blocks(partial_output& files, gguf_item const& i, layer const& l, shown const& show) const {
   auto rows = task_.rows_of(l);
   if (auto const scale = i.scale()) {

@@ -1,5 +1,6 @@
 // One GGUF file as the output, model.gguf: the bytes that export_gguf (io/gguf_checkpoint.hpp) writes of a model with
-// these weights, whose scales round_gguf_scales has rounded. Other files of the folder stay.
+// these weights, whose scales round_gguf_scales has rounded. Other files of the folder stay, but for a plan.json of
+// another file.
 #pragma once
 
 #include <span>
@@ -24,7 +25,7 @@ class gguf_output : public output_form {
   std::string depends_on() const override;
   becoming of(std::string const& tensor) const override;
   void write(partial_output& files, std::string const& tensor, shown const& show) override;
-  void write_others(mixbit::staged_output&) const override {}
+  void write_others(mixbit::staged_output& out) const override;
 
  private:
   void write_blocks(partial_output& files, mixbit::gguf_item const& i, layer const& l, shown const& show) const;

@@ -63,7 +63,7 @@ class job {
   /// All that the output's bytes depend on. A source file that is changed in place without another size or time is not
   /// seen.
   std::string work() const {
-    std::string text = "quantize_checkpoint 2\nto " + task_.wanted.to + '\n' + form_->depends_on();
+    std::string text = "quantize_checkpoint 3\nto " + task_.wanted.to + '\n' + form_->depends_on();
     for (auto const& s : task_.source.tensors().shards()) {
       auto const path = task_.source.folder() / s.name;
       text += s.name + ' ' + std::to_string(fs::file_size(path)) + ' ' +
@@ -71,6 +71,7 @@ class job {
     }
     for (auto const& l : task_.made.layers)
       text += l.name + ' ' + mixbit::attributes_to_json(l.attributes).dump() + '\n';
+    for (auto const& f : files_) text += f.name + ' ' + std::to_string(f.size) + ' ' + f.head + '\n';
     return text;
   }
 

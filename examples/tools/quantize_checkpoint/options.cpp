@@ -27,7 +27,7 @@ static scale need data that runs through the model, and so do AWQ, GPTQ and the 
                        (tokenizer and the like) are copied
   --to FORM            modelopt (default); compressed-tensors, which vLLM takes INT8 and INT4 in as well; or gguf:
                        weights in Q8_0, Q4_0, MXFP4 and NVFP4, other matrices in their type, vectors in float32,
-                       no tokenizer, and no other file of DIR is touched
+                       no tokenizer, and no other file of --out but plan.json is touched
   --preset NAME        one format for all: INT8_WEIGHT_ONLY_CFG, INT4_BLOCKWISE_WEIGHT_ONLY_CFG, W4A16_NVFP4_CFG,
                        MXFP8_DEFAULT_CFG, FP8_2D_BLOCKWISE_WEIGHT_ONLY_CFG, FP8_PER_CHANNEL_PER_TOKEN_CFG;
                        with --to gguf: Q8_0, Q4_0, MXFP4, NVFP4, and presets that are one of these

@@ -8,8 +8,8 @@
 #include <string_view>
 #include <utility>
 
+#include "fused_layers.hpp"
 #include "layer_tensors.hpp"
-#include "mixbit/config/grouping_rule.hpp"
 #include "mixbit/io/ct_loader_notes.hpp"
 #include "mixbit/io/hf_config.hpp"
 #include "mixbit/io/hf_loader_notes.hpp"
@@ -21,18 +21,6 @@ namespace quantize_checkpoint {
 namespace fs = std::filesystem;
 
 namespace {
-
-/// Each layer with those of its format that loaders run as one with it.
-std::unordered_map<layer const*, std::vector<layer const*>> fused_layers(std::vector<layer> const& layers) {
-  std::vector<std::string> names;
-  for (auto const& l : layers) names.push_back(l.name);
-  std::unordered_map<layer const*, std::vector<layer const*>> all;
-  for (auto const& group : mixbit::group_modules(names, mixbit::fused_layer_rules()))
-    for (std::size_t const i : group.members)
-      for (std::size_t const k : group.members)
-        if (layers[k].is_of_form(layers[i])) all[&layers[i]].push_back(&layers[k]);
-  return all;
-}
 
 std::int64_t bytes_of(layer const& l) {
   std::int64_t bytes = 0;
@@ -114,11 +102,11 @@ void safetensors_output::write(partial_output& files, std::string const& tensor,
 
 /// Of the layers that loaders fuse with this one and of its own: fused, they have one scale of the whole.
 float safetensors_output::shared_amax(layer const& l) {
-  auto const& members = fused_.at(&l);
+  auto const& layers = task_.made.layers;
+  auto const& members = fused_[static_cast<std::size_t>(&l - layers.data())];
   if (auto const known = amax_.find(members.front()); known != amax_.end()) return known->second;
   float amax = 0;
-  for (auto const* const member : members)
-    amax = std::max(amax, task_.rows_of(*member).tensor_amax());
+  for (std::size_t const member : members) amax = std::max(amax, task_.rows_of(layers[member]).tensor_amax());
   return amax_[members.front()] = amax;
 }
 
@@ -155,13 +143,18 @@ void safetensors_output::write_others(mixbit::staged_output& out) const {
     mixbit::write_json_file(out.path("model.safetensors.index.json"), mixbit::shard_index(shards_));
 }
 
+mixbit::json_document safetensors_output::quantization() const {
+  if (is_compressed()) return mixbit::ct_quantization_config(compressed(), unquantized());
+  return mixbit::hf_quant_config(described(), exclude(), {}, {});
+}
+
 void safetensors_output::write_configs(mixbit::staged_output& out) const {
   auto config = task_.source.config();
   if (is_compressed()) {
-    config["quantization_config"] = mixbit::ct_quantization_config(compressed(), unquantized());
+    config["quantization_config"] = quantization();
     out.remove_stale("hf_quant_config.json");
   } else {
-    auto const quant = mixbit::hf_quant_config(described(), exclude(), {}, {});
+    auto const quant = quantization();
     config["quantization_config"] = mixbit::hf_quantization_config(described(), quant);
     mixbit::write_json_file(out.path("hf_quant_config.json"), quant, 4);
   }

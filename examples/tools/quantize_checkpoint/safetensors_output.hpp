@@ -1,6 +1,7 @@
 // A Hugging Face checkpoint as the output, in ModelOpt's form or compressed-tensors'.
 #pragma once
 
+#include <cstddef>
 #include <unordered_map>
 #include <vector>
 
@@ -18,7 +19,7 @@ class safetensors_output : public output_form {
 
   std::vector<std::string> notes() const override;
   std::vector<partial_file> files() const override;
-  std::string depends_on() const override { return {}; }
+  std::string depends_on() const override { return quantization().dump() + '\n'; }
   becoming of(std::string const& tensor) const override;
   void write(partial_output& files, std::string const& tensor, shown const& show) override;
   void write_others(mixbit::staged_output& out) const override;
@@ -30,14 +31,16 @@ class safetensors_output : public output_form {
   std::vector<mixbit::ct_layer> compressed() const;
   std::vector<std::string> unquantized() const;
   std::vector<std::string> exclude() const;
+  /// What the form says of the layers, inputs included: of ModelOpt's hf_quant_config.json, else in config.json.
+  mixbit::json_document quantization() const;
   float shared_amax(layer const& l);
   void write_layer(partial_output& files, layer const& l, shown const& show);
   void write_configs(mixbit::staged_output& out) const;
   void copy_others(mixbit::staged_output& out) const;
 
   task const& task_;
-  std::unordered_map<layer const*, std::vector<layer const*>> fused_;  ///< those that loaders run as one with it
-  std::unordered_map<layer const*, float> amax_;                       ///< of the first of fused layers
+  std::vector<std::vector<std::size_t>> fused_;  ///< of each of the layers
+  std::unordered_map<std::size_t, float> amax_;  ///< of fused layers, by the first one's place
   std::vector<std::vector<mixbit::named_geometry>> shards_;
 };
 

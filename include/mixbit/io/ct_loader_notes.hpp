@@ -50,7 +50,7 @@ inline void note_fused_blocks(std::vector<ct_layer> const& layers, std::vector<s
     for (std::size_t const i : members) {
       auto const& l = layers[i];
       auto const& w = l.scheme.weight;
-      bool const last = l.name.ends_with("v_proj") || l.name.ends_with("up_proj");
+      bool const last = l.name.ends_with("v_proj") || l.name.ends_with("up_proj") || l.name.ends_with(".w3");
       if (last || w.strategy != ct_strategy::block || l.weight.shape[0] % w.rows == 0) continue;
       notes.push_back(concat(l.name, ": ", l.weight.shape[0], " outputs are no whole blocks of ", w.rows,
                              "; vLLM fuses it with the next layer and refuses that"));

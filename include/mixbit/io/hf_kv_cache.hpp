@@ -11,6 +11,7 @@
 // config/module_classes.hpp, or one of the host's own that declares them).
 #pragma once
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <string_view>
