@@ -31,7 +31,7 @@ TEST_CASE("partition: axes that a tensor does not have, and blocks of no size, a
              "axis 0", "rank 0"));
 }
 
-TEST_CASE("partition: a block longer than its axis is the axis, and one of an empty axis has a group") {
+TEST_CASE("partition: a block longer than its axis is the axis; one of an empty axis has blocks of 1 and no group") {
   std::vector<axis_block> const long_block{{-1, 64}};
   partition const whole = blocks_of(dense_geometry(dtype::f32, {3, 10}), long_block);
   CHECK(whole.block[1] == 10);

@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -90,6 +91,36 @@ matrix scaled_and_rotated(matrix x, std::vector<float> const& scale, std::int64_
   return x;
 }
 
+quantize_config weight_sequence(quantizer_attribute_config const& first, quantizer_attribute_config const& second) {
+  auto config = weight_only(first);
+  config.entries.push_back({.quantizer_name = "*weight_quantizer", .cfg = std::vector{first, second}});
+  return config;
+}
+
+/// What the members behind the codes make of them in the library.
+matrix cast_by_library(model<cpu_backend>& m, linear_layer& layer, matrix w) {
+  auto& members = layer.slots.shared_site()->quantizers().find(quantizer_role::weight)->members();
+  for (std::size_t i = 1; i < members.size(); ++i)
+    members[i].quantize(m.device(), m.scratch().scratch, read_view(std::as_const(w)), write_view(w));
+  return w;
+}
+
+/// Half to even at `mantissa` bits, down to the step of 2^lowest's.
+float to_minifloat(float x, int mantissa, int lowest, float highest) {
+  float const v = std::abs(x), step = v == 0 ? 1 : std::ldexp(1.0f, std::max(std::ilogb(v), lowest) - mantissa);
+  return std::copysign(std::min(std::nearbyint(v / step) * step, highest), x);
+}
+
+/// NF4 in blocks of 16 along rows, `amax` one each.
+matrix to_nf4(matrix x, std::vector<float> const& values, std::vector<float> const& amax) {
+  REQUIRE(amax.size() == static_cast<std::size_t>(x.size()) / 16);
+  for (Eigen::Index i = 0; i < x.size(); ++i) {
+    float const scale = amax[static_cast<std::size_t>(i) / 16], v = x.data()[i] / scale;
+    x.data()[i] = scale * *std::ranges::min_element(values, {}, [&](float of) { return std::abs(of - v); });
+  }
+  return x;
+}
+
 }  // namespace
 
 TEST_CASE("packed layer: a kernel made of the descriptor alone reads every format as decode does, bit for bit") {
@@ -158,12 +189,8 @@ TEST_CASE("packed layer: casts behind the codes, of inputs, and a branch are tol
   REQUIRE(fp8.amax.size() == 1);
   matrix w = read_as_described(layer, *net.fc.slots.packed());
   float const scale = fp8.amax[0] / fp8.bound;
-  for (Eigen::Index i = 0; i < w.size(); ++i) {
-    float const v = std::abs(w.data()[i] / scale);  // half to even at E4M3's three bits, 2^-9 below 2^-6
-    float const step = std::ldexp(1.0f, std::max(std::ilogb(v), -6) - 3);
-    float const q = v == 0 ? 0 : std::min(std::nearbyint(v / step) * step, fp8.highest);
-    w.data()[i] = std::copysign(q, w.data()[i]) * scale;
-  }
+  for (Eigen::Index i = 0; i < w.size(); ++i)
+    w.data()[i] = to_minifloat(w.data()[i] / scale, 3, -6, fp8.highest) * scale;
   REQUIRE(layer.input_casts.size() == 1);
   CHECK(layer.input_casts[0].element == e4m3_element);
   CHECK(layer.input_casts[0].amax_from == amax_source::calibration);
@@ -171,6 +198,82 @@ TEST_CASE("packed layer: casts behind the codes, of inputs, and a branch are tol
   matrix xq = x;
   apply(net.fc.slots, xq, 0);
   CHECK(same_bits(linear_layer::product()(xq, w), expected));
+}
+
+TEST_CASE("packed layer: a cast behind the codes tells one amax a group also where it is constant") {
+  one_layer net{random_matrix(24, 64, 3)};
+  model<cpu_backend> m{net};
+  matrix const x = random_matrix(5, 64, 9);
+  auto config = weight_sequence({.num_bits = 8, .axis = 0}, {.num_bits = 4, .axis = 0, .constant_amax = 0.75});
+  config.entries.push_back(
+      {.quantizer_name = "*input_quantizer", .cfg = std::vector{quantizer_attribute_config{.constant_amax = 2.0}}});
+  quantize(m, config, [&] { net.fc.forward(x); });
+  matrix const expected = net.fc.forward(x);
+  auto const layer = compressed(m, net.fc);
+  REQUIRE(layer.weight_casts.size() == 1);
+  cast_description const& int4 = layer.weight_casts[0];
+  CHECK(int4.amax_from == amax_source::constant);
+  REQUIRE(int4.amax.size() == 24);
+  matrix w = read_as_described(layer, *net.fc.slots.packed()), xq = x;
+  for (Eigen::Index r = 0; r < w.rows(); ++r)
+    for (Eigen::Index c = 0; c < w.cols(); ++c) {
+      float const scale = int4.amax[static_cast<std::size_t>(r)] / int4.bound;
+      w(r, c) = std::clamp(std::nearbyint(w(r, c) / scale), int4.lowest, int4.highest) * scale + 0.0f;
+    }
+  apply(net.fc.slots, xq, 0);
+  CHECK(same_bits(linear_layer::product()(xq, w), expected));
+  REQUIRE(layer.input_casts.size() == 1);
+  CHECK(layer.input_casts[0].amax == std::vector{2.0f});  // of all groups
+}
+
+TEST_CASE("packed layer: a cast with double quantization tells the amaxes that it casts with") {
+  one_layer net{random_matrix(24, 64, 3)};
+  model<cpu_backend> m{net};
+  matrix const x = random_matrix(5, 64, 9);
+  auto blocks = blocks_of_last(16);
+  blocks.scale_bits = bit_spec{8};
+  blocks.scale_block_sizes = {{-1, 8}};
+  quantizer_attribute_config const nf4{.num_bits = 4, .block_sizes = blocks};
+  auto finer = nf4;
+  finer.block_sizes->axes = {{-1, 4}};
+  auto config = weight_sequence(finer, nf4);
+  config.entries.push_back({.quantizer_name = "*input_quantizer", .cfg = std::vector{nf4}});
+  quantize(m, config, [&] { net.fc.forward(x); });
+  matrix const expected = net.fc.forward(x);
+  auto const layer = compressed(m, net.fc);
+  REQUIRE(layer.weight_casts.size() == 1);
+  REQUIRE(layer.input_casts.size() == 1);
+  CHECK_FALSE(layer.weight_casts[0].tensor_amax.has_value());
+  auto const& values = layer.weight.values;  // of the codes, which are NF4 as well
+  matrix const w = to_nf4(read_as_described(layer, *net.fc.slots.packed()), values, layer.weight_casts[0].amax);
+  CHECK(same_bits(linear_layer::product()(to_nf4(x, values, layer.input_casts[0].amax), w), expected));
+}
+
+TEST_CASE("packed layer: a two-level cast behind the codes tells the tensor's amax, also one held above its blocks'") {
+  for (bool const held : {false, true}) {
+    one_layer net{random_matrix(24, 64, 3)};
+    model<cpu_backend> m{net};
+    auto blocks = blocks_of_last(16);
+    blocks.scale_bits = bit_spec{4, 3};
+    quantize(m, weight_sequence({.num_bits = 8, .axis = 0}, {.num_bits = bit_spec{2, 1}, .block_sizes = blocks}));
+    auto& second = net.fc.slots.shared_site()->quantizers().find(quantizer_role::weight)->members().at(1);
+    if (held) second.hold_tensor_amax(m.device(), 40.0f);
+    auto const layer = compressed(m, net.fc);
+    REQUIRE(layer.weight_casts.size() == 1);
+    cast_description const& nvfp4 = layer.weight_casts[0];
+    REQUIRE(nvfp4.amax.size() == 24 * 4);
+    REQUIRE(nvfp4.tensor_amax.has_value());
+    CHECK(*nvfp4.tensor_amax == (held ? 40.0f : *std::ranges::max_element(nvfp4.amax)));
+    matrix w = read_as_described(layer, *net.fc.slots.packed());
+    matrix const expected = cast_by_library(m, net.fc, w);
+    float const of_tensor = *nvfp4.tensor_amax / nvfp4.tensor_bound;
+    for (Eigen::Index i = 0; i < w.size(); ++i) {
+      float const ratio = nvfp4.amax[static_cast<std::size_t>(i) / 16] / (nvfp4.bound * of_tensor);
+      float const scale = to_minifloat(ratio, 3, -6, 448) * of_tensor;
+      w.data()[i] = to_minifloat((w.data()[i] + 0.0f) / scale, 1, 0, nvfp4.highest) * scale;
+    }
+    CHECK(same_bits(w, expected));
+  }
 }
 
 TEST_CASE("packed layer: svdquant's branch is told, beside a quantized input and in the weight's place without one") {

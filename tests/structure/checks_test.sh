@@ -209,6 +209,11 @@ expect 'what it is asked' 1 '^asked: --tool initcheck --error-exitcode 9 made/te
   env ERRORS=2 PATH="$work/bin:$PATH" scripts/check-cuda --build made
 expect 'some cases' 1 '^asked: .*test_cuda_device --no-intro --test-case=cuda amax$' env ERRORS=2 \
   PATH="$work/bin:$PATH" scripts/check-cuda --build made --cases 'cuda amax' test_cuda_device
+plant made/tests/test_cuda_device 'echo "[doctest] test cases:  0 |  0 passed | 0 failed | 41 skipped"'
+expect 'a filter that no case matches' 1 '^0 passed, 1 failed, 0 skipped$' on_device --tool memcheck \
+  --cases 'cuda typo' test_cuda_device
+plant made/tests/test_cuda_device 'echo "[doctest] test cases: 10 | 10 passed | 0 failed | 31 skipped"' \
+  'echo "skipped: one case: why"'
 plant made/examples/cuda_mlp 'exit 3'
 expect 'a program that fails' 1 '^8 passed, 4 failed, 4 skipped$' on_device
 plant made/examples/cuda_mlp 'echo "skipped: example cuda_mlp: no CUDA device"'

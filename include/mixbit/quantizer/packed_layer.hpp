@@ -14,6 +14,7 @@
 // reads codes has nothing to do for either. Codes never hold a bias: `compress` refuses weights with one.
 #pragma once
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <vector>
@@ -29,7 +30,10 @@ struct cast_description : format_description {
   grouping_scheme grouping;           ///< elements that share an amax
   amax_source amax_from = amax_source::calibration;
   bool groups_from_data = false;      ///< amaxes of the groups are of each call's data, `amax` then of the tensor
-  std::vector<float> amax;            ///< one a group in row-major order, of the operand's unit; empty: of each call
+  /// What the groups are cast with, one each in row-major order, of the operand's unit; empty: of each call. Of inputs
+  /// and outputs, whose shape is not known, one for all groups where amax_from is constant.
+  std::vector<float> amax;
+  std::optional<float> tensor_amax;   ///< of two levels: the tensor's own, above the groups' or not; none: of each call
   std::optional<bias_config> bias;    ///< taken off before and added after
   std::optional<rotation> rotate;     ///< in front of all of it; `back` also behind
 };
@@ -49,8 +53,27 @@ struct packed_layer {
 
 namespace detail {
 
+/// `x`: the operand's shape where that is known, else null.
 template <backend B>
-cast_description describe_cast(B& device, tensor_quantizer<B> const& q) {
+std::vector<float> told_amax(B& device, tensor_quantizer<B> const& q, geometry const* x) {
+  switch (q.numerics().amax_from) {
+    case amax_source::data: return {};
+    case amax_source::constant: return x ? q.cast_amax(device, *x) : std::vector{q.numerics().constant_amax};
+    default: return x ? q.cast_amax(device, *x) : q.cast_amax(device);
+  }
+}
+
+/// `amax`: what was told of the groups.
+template <backend B>
+std::optional<float> told_tensor_amax(B& device, tensor_quantizer<B> const& q, std::vector<float> const& amax) {
+  if (!is_two_level(q.numerics().how.scaling)) return {};
+  if (q.holds_tensor_amax()) return q.tensor_amax(device, {});
+  if (amax.empty()) return {};
+  return *std::ranges::max_element(amax);
+}
+
+template <backend B>
+cast_description describe_cast(B& device, tensor_quantizer<B> const& q, geometry const* x) {
   quantizer_numerics const& n = q.numerics();
   cast_description d;
   static_cast<format_description&>(d) = describe(n.how, n.groups_from_data);
@@ -58,18 +81,20 @@ cast_description describe_cast(B& device, tensor_quantizer<B> const& q) {
   d.grouping = n.grouping;
   d.amax_from = n.amax_from;
   d.groups_from_data = n.groups_from_data;
-  d.amax = n.amax_from == amax_source::constant ? std::vector{n.constant_amax} : q.amax(device);
+  d.amax = told_amax(device, q, x);
+  d.tensor_amax = told_tensor_amax(device, q, d.amax);
   d.bias = n.bias;
   d.rotate = n.rotate;
   return d;
 }
 
-/// Of the quantizers behind the first `skipped` ones; none where it is off.
+/// Of the quantizers behind the first `skipped` ones; none where it is off. `x`: the operand's shape, or null.
 template <backend B>
-std::vector<cast_description> describe_casts(B& device, sequential_quantizer<B> const& q, std::size_t skipped = 0) {
+std::vector<cast_description> describe_casts(B& device, sequential_quantizer<B> const& q, std::size_t skipped = 0,
+                                             geometry const* x = nullptr) {
   std::vector<cast_description> all;
   if (!q.enabled()) return all;
-  for (std::size_t i = skipped; i < q.members().size(); ++i) all.push_back(describe_cast(device, q.members()[i]));
+  for (std::size_t i = skipped; i < q.members().size(); ++i) all.push_back(describe_cast(device, q.members()[i], x));
   return all;
 }
 
@@ -83,12 +108,13 @@ void describe_weight(B& device, recipe_quantizers<B>& recipe, packed_layer<B>& d
   auto const& first = q->members().front();
   if (first.numerics().rotate)
     d.weight_rotation = first.numerics().rotate->block_of(recipe.packed->shape(), first.name());
-  d.weight_casts = describe_casts(device, *q, 1);
+  d.weight_casts = describe_casts(device, *q, 1, &recipe.packed->shape());
 }
 
 }  // namespace detail
 
-/// Waits for the device. Throws `state_missing` for slots without a compressed weight.
+/// Waits for the device. Throws `state_missing` for slots without a compressed weight, `state_not_calibrated` for casts
+/// behind its codes that have no amax.
 template <backend B>
 packed_layer<B> describe_packed(B& device, quantizer_slots<B> const& slots) {
   if (slots.packed() == nullptr)

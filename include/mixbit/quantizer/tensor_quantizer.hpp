@@ -212,11 +212,7 @@ class tensor_quantizer {
   }
 
   /// Its amax on the host, one a group in row-major order; waits for the device.
-  std::vector<float> amax(B& device) const {
-    std::vector<float> values(amax_.size());
-    if (!values.empty()) device.copy_to_host(values.data(), amax_.data(), values.size() * sizeof(float));
-    return values;
-  }
+  std::vector<float> amax(B& device) const { return fetched(device, amax_); }
   /// Throws `format_amax`, naming quantizer and value, for one that is negative, not finite, or whose scale overflows
   /// the type that holds it.
   void require_amax(std::vector<float> const& values) const { check_amax(values, numerics_.how, seen_type_, name_); }
@@ -241,10 +237,10 @@ class tensor_quantizer {
     auto const groups = static_cast<std::size_t>(calibrated_grouping(x).group_count());
     if (!calibrates_amax()) return std::vector<float>(groups, numerics_.constant_amax);
     require_state_for(x);
-    std::vector<float> values(groups);
-    device.copy_to_host(values.data(), (double_quantized() ? file_amax_ : amax_).data(), groups * sizeof(float));
-    return values;
+    return cast_amax(device);
   }
+  /// Of a calibrated one, where no tensor is at hand: of the groups that it was calibrated on.
+  std::vector<float> cast_amax(B& device) const { return fetched(device, double_quantized() ? file_amax_ : amax_); }
   /// The amax of the whole tensor, for two-level scales.
   float tensor_amax(B& device, geometry const& x) const {
     float value = 0;
@@ -276,6 +272,11 @@ class tensor_quantizer {
   }
 
  private:
+  static std::vector<float> fetched(B& device, buffer<B, float> const& from) {
+    std::vector<float> values(from.size());
+    if (!values.empty()) device.copy_to_host(values.data(), from.data(), values.size() * sizeof(float));
+    return values;
+  }
   bool calibrates_amax() const { return numerics_.amax_from == amax_source::calibration; }
 
   /// Are elements cast with the scales that a file's codes stand for?
