@@ -207,6 +207,11 @@ TEST_CASE("quantize_checkpoint: what GGUF has no type or no name for is refused,
   turn_on(config, "*up_proj.weight_quantizer", calibrated);
   CHECK(says(b.refusal(value, b.program(config)),
              "MINE: model.layers.0.mlp.up_proj.weight_quantizer: is calibrated by 'histogram'"));
+  auto given = blocks(8, {{-1, 32}});
+  given.constant_amax = 3.0f;
+  turn_on(config, "*up_proj.weight_quantizer", given);
+  CHECK(says(b.refusal(value, b.program(config)),
+             "MINE: model.layers.0.mlp.up_proj.weight_quantizer: constant_amax 3 has a scale that float16"));
   b.config["architectures"] = {"MambaForCausalLM"};
   b.write_source();
   CHECK(says(b.refusal(content, b.choosing(6, {"Q8_0", "Q4_0"})), "model.safetensors'",

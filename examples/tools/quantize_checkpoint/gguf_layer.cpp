@@ -31,6 +31,16 @@ mixbit::quantizer_attribute_config attributes_of(named_type const& t) {
   return a;
 }
 
+/// An amax that is given is not rounded to one that the type has.
+void require_half_scale(mixbit::tensor_quantizer<backend> const& weight, mixbit::gguf_type type) {
+  auto const& how = weight.numerics();
+  if (how.amax_from != mixbit::amax_source::constant || !mixbit::has_half_scales(type)) return;
+  if (float const held = mixbit::half_scale_amax(type, how.constant_amax); held != how.constant_amax)
+    mixbit::fail(mixbit::error_id::format_value, weight.name(), ": constant_amax ", how.constant_amax,
+                 " has a scale that float16 does not hold, and ", mixbit::gguf_info(type).name,
+                 " has float16 scales; the nearest amax that has one is ", held);
+}
+
 }  // namespace
 
 layer gguf_layer(mixbit::module_ref<backend> const& m, mixbit::recipe_quantizers<backend>& recipe,
@@ -38,6 +48,7 @@ layer gguf_layer(mixbit::module_ref<backend> const& m, mixbit::recipe_quantizers
   mixbit::detail::gguf::module_form<backend> const form{m, recipe};
   mixbit::detail::gguf::require_whole_blocks(m.name, form.type, m.weight.shape[1]);
   require_running_max(*form.weight);
+  require_half_scale(*form.weight, form.type);
   layer made{m.name, m.weight, std::nullopt, form.weight->attributes(), label};
   made.gguf = form.type;
   return made;

@@ -71,7 +71,6 @@ class job {
     }
     for (auto const& l : task_.made.layers)
       text += l.name + ' ' + mixbit::attributes_to_json(l.attributes).dump() + '\n';
-    for (auto const& f : files_) text += f.name + ' ' + std::to_string(f.size) + ' ' + f.head + '\n';
     return text;
   }
 
