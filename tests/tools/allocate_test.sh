@@ -144,9 +144,16 @@ refused 'latency.zz.NONE: matches no group and format' "${ok[@]}" --latency chan
 sed 's/,20$/,abc/' latency.csv >changed.csv
 refused "line 4: 'abc' is not a number of microseconds" "${ok[@]}" --latency changed.csv
 refused "cannot write" --stats stats.json --effective-bits 8 --out x.json --pareto missing/x.csv
+cp stats.json kept.json
+refused "--stats and --out name the same file './stats.json'" --stats stats.json --effective-bits 8 --out ./stats.json
+refused "--stats and --pareto name the same file 'stats.json'" --stats "$PWD/stats.json" --effective-bits 8 \
+  --pareto stats.json
+refused "--pareto and --out name the same file" --stats stats.json --effective-bits 8 --pareto x.json --out ./x.json
+check "statistics stay" cmp -s stats.json kept.json
 if [[ -w /dev/full ]]; then
-  "$bin" --stats stats.json --effective-bits 8 >/dev/full 2>err
+  "$bin" --stats stats.json --effective-bits 8 --out x.json --pareto x.csv >/dev/full 2>err
   status=$?
+  check "a full disk: writes nothing" test ! -e x.json -a ! -e x.csv
   check "a full disk: exit $status" test $status -eq 2
   check "a full disk: $(cat err)" grep -q 'standard output' err
 fi

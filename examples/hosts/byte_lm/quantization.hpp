@@ -202,11 +202,11 @@ class job {
   }
 
   void print_table(mixbit::candidate_stats const& stats) const {
-    std::printf("%-36s %-48s %12s %8s\n", "layer", "format", "score", "bits");
+    std::printf("%-36s %-52s %12s %8s\n", "layer", "format", "score", "bits");
     for (std::size_t g = 0; g < stats.size(); ++g) {
       auto const& chosen = stats[g].candidates[index_of(plan_.achieved.choice[g])];
       for (auto const& m : stats[g].modules)
-        std::printf("%-36s %-48s %12.4e %8.4f\n", m.c_str(), chosen.format.c_str(), chosen.score,
+        std::printf("%-36s %-52s %12.4e %8.4f\n", m.c_str(), chosen.format.c_str(), chosen.score,
                     mixbit::bits_per_element(chosen.bits, stats[g].elements));
     }
   }

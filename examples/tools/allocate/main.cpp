@@ -1,5 +1,7 @@
 // Picks a format for every layer from the statistics of a search: what usage_text says.
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <optional>
 #include <string>
 
@@ -16,7 +18,7 @@ namespace {
 
 using namespace mixbit;
 
-/// Everything is computed, then all files are written, and only then does any of them appear.
+/// Everything is computed, then all files are written and the table is, and only then does any of them appear.
 void run(options const& o) {
   statistics stats = read_statistics(o.stats);
   budgets given{cost_budget(o, stats), {}};
@@ -29,9 +31,10 @@ void run(options const& o) {
   std::optional<atomic_file> out, pareto;
   if (!o.out.empty()) out.emplace(o.out).write(plan);
   if (!o.pareto.empty()) pareto.emplace(o.pareto).write(frontier);
-  if (out) out->commit();
+  if (std::fputs(table.c_str(), stdout) < 0 || std::fflush(stdout) != 0)
+    fail(error_id::file_open, "standard output: ", std::strerror(errno));
   if (pareto) pareto->commit();
-  std::fputs(table.c_str(), stdout);
+  if (out) out->commit();
 }
 
 }  // namespace

@@ -1,7 +1,9 @@
 #include "options.hpp"
 
 #include <charconv>
+#include <filesystem>
 #include <string_view>
+#include <system_error>
 
 #include "../command_line.hpp"
 #include "mixbit/core/error.hpp"
@@ -66,13 +68,32 @@ tools::known_options options_of(options& o) {
           {{"--minimax", &o.minimax}}};
 }
 
+struct named_file {
+  char const* option;
+  std::string const& path;
+};
+
+/// However the two are spelled, and through links.
+void refuse_same_file(named_file const& a, named_file const& b) {
+  if (a.path.empty() || b.path.empty()) return;
+  auto const place = [](std::string const& path) {
+    std::error_code none;
+    return std::filesystem::weakly_canonical(std::filesystem::absolute(path, none), none);
+  };
+  if (place(a.path) == place(b.path))
+    refuse(std::string{a.option} + " and " + b.option + " name the same file '" + b.path + "'");
+}
+
 void check_together(options const& o) {
   if (o.stats.empty()) refuse("--stats is missing");
   if (!o.target && !o.max_bytes && o.latency.empty())
     refuse("there is no budget: give --effective-bits, --max-bytes or --latency");
   if (!o.pareto.empty() && !o.pareto.ends_with(".csv") && !o.pareto.ends_with(".json"))
     refuse("--pareto '" + o.pareto + "' ends in neither .csv nor .json");
-  if (!o.pareto.empty() && o.pareto == o.out) refuse("--pareto and --out name the same file '" + o.out + "'");
+  refuse_same_file({"--pareto", o.pareto}, {"--out", o.out});
+  for (auto const& written : {named_file{"--pareto", o.pareto}, named_file{"--out", o.out}})
+    for (auto const& read : {named_file{"--stats", o.stats}, named_file{"--latency", o.latency}})
+      refuse_same_file(read, written);
 }
 
 }  // namespace

@@ -63,8 +63,19 @@ class assigner {
   void by_config(mixbit::quantize_config const& config) {
     require_max(config);
     auto made = mixbit::configure(model_, modules_, config);
-    made_.notes = std::move(made.resolved.notes);
+    take_notes(config, std::move(made.resolved.notes), made.resolved.matches);
     for (std::size_t i = 0; i < modules_.size(); ++i) add(modules_[i], made.recipes[i], config.name);
+  }
+
+  /// Of entries that match nothing: one by default is for layers that this model has not.
+  void take_notes(mixbit::quantize_config const& config, std::vector<std::string> notes,
+                  std::vector<std::size_t> const& matches) {
+    std::size_t n = 0;
+    for (std::size_t i = 0; i < matches.size(); ++i) {
+      if (matches[i] != 0) continue;
+      if (config.entries[i].origin != mixbit::entry_origin::default_rule) made_.notes.push_back(std::move(notes[n]));
+      ++n;
+    }
   }
 
   void by_plan(mixbit::quantization_plan const& plan) {
@@ -74,7 +85,8 @@ class assigner {
       std::string const& why = stored_.why_kept(p.name + ".weight");
       if (at == nullptr)
         fail(error_id::search_plan, options_.plan, ": modules.", p.name, " is given '", p.recipe, "', and ",
-             source_.tensors().label(), why.empty() ? " has no such layer" : " keeps it: it is " + why);
+             source_.tensors().label(), why.empty() ? " has no such layer"
+                          : " keeps it: it is " + why + "; a search that leaves it out makes a plan that fits");
       if (p.recipe == mixbit::none_label) continue;
       auto const* const format = plan.format(p.recipe);
       if (format == nullptr)

@@ -14,9 +14,11 @@ struct kept_rule {
   std::string_view modules, why;
 };
 
-// The layers that ModelOpt leaves unquantized by default, under the names that Hugging Face's models give them.
+// Tables, and the layers that ModelOpt leaves unquantized by default, by the names that Hugging Face's models have.
 constexpr kept_rule kept_rules[] = {
     {"*embed*", "an embedding"},     {"*wte", "an embedding"},        {"*wpe", "an embedding"},
+    {"shared", "an embedding"},      {"*relative_attention_bias", "an embedding"},
+    {"head", "an output head"},      {"cls.*decoder", "an output head"},
     {"*lm_head*", "an output head"}, {"*output_layer*", "an output head"}, {"*proj_out", "an output head"},
     {"*router*", "a router"},        {"*.gate", "a router"},          {"*shared_expert_gate", "a router"},
     {"*norm*", "a norm"},            {"*conv1d*", "a short convolution"},
