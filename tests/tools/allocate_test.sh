@@ -126,6 +126,10 @@ with 's/INT8_DEFAULT_CFG/MY_FORMAT/'
 refused "'MY_FORMAT(effective-bits: 8.0)' is no preset" "${changed[@]}"
 with 's/, "module_names": .*_proj"\],/,/'
 refused "a.q_proj.quant_recipe needs 'module_names'" "${changed[@]}"
+with 's/"module_names": ."b"./"module_names": ["a.k_proj"]/'
+refused "b.quant_recipe.module_names: 'a.k_proj' is in a.q_proj.quant_recipe already" "${changed[@]}"
+with 's/"uncompressed_cost": 3000.0/"uncompressed_cost": 0/'
+refused 'b.quant_recipe.uncompressed_cost must be above 0' "${changed[@]}"
 echo '[]' >changed.json
 refused "'changed.json': the file must be an object, got []" "${changed[@]}"
 for change in 's/"INT8_DEFAULT_CFG": 20, //' 's/"\*"/"c"/' 's/40.5/-1/' 's/40.5/"x"/' 's/null/40/;s/40.5/null/'; do

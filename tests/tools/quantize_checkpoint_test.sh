@@ -134,6 +134,14 @@ refused 'has no such layer' --model model --out o --plan other.json
 sed 's/"model.layers.0.mlp.up_proj"/"model.embed_tokens"/g; s/"model.layers.0.mlp.up_proj.quant/"model.embed_tokens.quant/' \
   chosen/plan.json >other.json
 refused 'keeps it: it is an embedding' --model model --out o --plan other.json
+sed 's/"model.embed_tokens/"lm_head/g' other.json >head.json
+run '28 of 39' --model model --out head --plan head.json
+run 'lm_head.weight' --model model --dry-run --plan head.json
+check 'the head is quantized' grep -q '^lm_head.weight .* as ' out
+cp -r model tied && sed -i 's/"tie_word_embeddings": false/"tie_word_embeddings": true/' tied/config.json
+refused 'keeps it: it is an output head' --model tied --out o --plan head.json
+refused 'lie in one another' --model model --out model --dry-run --preset INT8_WEIGHT_ONLY_CFG
+refused "--memory '1.5G' is not" --model model --out o --preset INT8_WEIGHT_ONLY_CFG --memory 1.5G
 cp -r model cut && truncate -s -1 cut/model.safetensors
 refused "cut/model.safetensors" --model cut --out o --preset INT8_WEIGHT_ONLY_CFG
 cp -r model holed && printf '\xff\xff\xff\x7f' | dd of=holed/model.safetensors bs=1 conv=notrunc \

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
+#include <string>
 #include <utility>
 
 #include "mixbit/core/error.hpp"
@@ -26,6 +28,7 @@ class reader {
     json_document const& all = groups();
     for (auto const& [name, j] : all.items()) result.groups.push_back(group_of(name, j, result.raw));
     if (result.groups.empty()) refuse("the file", "an object with groups", all);
+    require_own_modules(result);
     settle_costs(result);
     return result;
   }
@@ -47,6 +50,15 @@ class reader {
       }
     }
     return *found;
+  }
+
+  void require_own_modules(statistics const& read) const {
+    std::map<std::string, std::string> owners;
+    for (auto const& g : read.groups)
+      for (auto const& m : g.modules)
+        if (auto const [at, is_new] = owners.emplace(m, g.name); !is_new)
+          fail(error_id::file_content, where_, ": ", g.name, ".module_names: ", in_quotes(m), " is in ", at->second,
+               " already");
   }
 
   std::vector<double> numbers(std::string const& path, json_document const& j, std::size_t count) const {
@@ -99,6 +111,8 @@ class reader {
       if (!size.is_number() || !(size.get<double>() >= 0) || size.get<double>() > 0x1p56)
         refuse(name + ".uncompressed_cost", "a number from 0 to 2^56", size);
       result.elements = size.get<double>();
+      if (result.elements == 0 && *std::ranges::max_element(costs) > 0)
+        refuse(name + ".uncompressed_cost", "above 0, as its costs are", size);
     }
     costs_.push_back(costs);
     return result;

@@ -85,8 +85,7 @@ class assigner {
       std::string const& why = stored_.why_kept(p.name + ".weight");
       if (at == nullptr)
         fail(error_id::search_plan, options_.plan, ": modules.", p.name, " is given '", p.recipe, "', and ",
-             source_.tensors().label(), why.empty() ? " has no such layer"
-                          : " keeps it: it is " + why + "; a search that leaves it out makes a plan that fits");
+             source_.tensors().label(), why.empty() ? " has no such layer" : " keeps it: it is " + why);
       if (p.recipe == mixbit::none_label) continue;
       auto const* const format = plan.format(p.recipe);
       if (format == nullptr)

@@ -51,11 +51,11 @@ namespace {
 [[noreturn]] void refuse(std::string const& what) { tools::refuse("quantize_checkpoint", what); }
 
 template <class T>
-T number_from(std::string const& option, std::string_view text, char const* what) {
+T number_from(std::string const& option, std::string_view text, char const* what, std::string_view shown) {
   T n{};
   auto const [end, code] = std::from_chars(text.data(), text.data() + text.size(), n);
   if (code != std::errc{} || end != text.data() + text.size() || n < 1)
-    refuse(option + " '" + std::string{text} + "' is not " + what);
+    refuse(option + " '" + std::string{shown} + "' is not " + what);
   return n;
 }
 
@@ -64,7 +64,7 @@ std::int64_t bytes_from(std::string const& option, std::string const& value) {
   auto const unit = units.find(value.back());
   std::string_view const digits = std::string_view{value}.substr(0, value.size() - (unit == units.npos ? 0 : 1));
   constexpr char const* what = "a number of bytes above 0, with K, M or G behind it or not";
-  auto const n = number_from<std::int64_t>(option, digits, what);
+  auto const n = number_from<std::int64_t>(option, digits, what, value);
   int const shift = unit == units.npos ? 0 : 10 * (static_cast<int>(unit) + 1);
   if (n > (std::int64_t{1} << 62) >> shift) refuse(option + " '" + value + "' is not " + what);
   return n << shift;
@@ -92,7 +92,7 @@ tools::known_options options_of(options& o) {
            {"--formats", formats}, {"--activations", text(o.activations)},
            {"--memory", [&o](auto const& option, auto const& v) { o.memory = bytes_from(option, v); }},
            {"--threads", [&o](auto const& option, auto const& v) {
-              o.threads = number_from<int>(option, v, "a number of threads from 1 to 1024");
+              o.threads = number_from<int>(option, v, "a number of threads from 1 to 1024", v);
               if (o.threads > 1024) refuse(option + " " + v + " is not a number of threads from 1 to 1024");
             }}},
           {{"--dry-run", &o.dry_run}}};

@@ -53,6 +53,7 @@ partial_output::~partial_output() { finished_with(); }
 void partial_output::finished_with() noexcept {
   for (int& file : files_)
     if (file >= 0) ::close(std::exchange(file, -1));
+  if (done_file_ >= 0) ::close(std::exchange(done_file_, -1));
   if (lock_ < 0) return;
   std::error_code ignored;
   fs::remove_all(hidden_, ignored);
@@ -83,22 +84,25 @@ bool partial_output::is_of(std::string const& work) const {
 }
 
 void partial_output::start(std::string const& work, std::vector<partial_file> const& files) {
-  begins_anew_ = !text_of(hidden_ / "work").empty();
+  auto const left = text_of(hidden_ / "work");
+  begins_anew_ = !left.empty() && left != work;  // of the same work its files may be gone
   for (auto const& entry : fs::directory_iterator{hidden_})
     if (entry.path().filename() != "lock") fs::remove_all(entry.path());
   for (std::size_t i = 0; i < files.size(); ++i) {
     files_.push_back(::open((hidden_ / files[i].name).c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
-    if (files_.back() < 0 || ::ftruncate(files_.back(), files[i].size) != 0) fail_writing(errno);
+    if (files_.back() < 0 || ::ftruncate(files_.back(), files[i].size) != 0) fail_writing(i, errno);
     put(i, 0, std::as_bytes(std::span{files[i].head}));
   }
+  open_done();
   mixbit::write_file_atomically(hidden_ / "work", work);  // last: without it the rest is not taken up
 }
 
 void partial_output::open_files() {
   for (auto const& name : names_) {
     files_.push_back(::open((hidden_ / name).c_str(), O_WRONLY | O_CLOEXEC));
-    if (files_.back() < 0) fail_writing(errno);
+    if (files_.back() < 0) fail_writing(files_.size() - 1, errno);
   }
+  open_done();
   std::string const done = text_of(hidden_ / "done");
   std::from_chars(done.data(), done.data() + done.size(), done_);
 }
@@ -107,7 +111,7 @@ void partial_output::put(std::size_t file, std::int64_t offset, std::span<std::b
   while (!bytes.empty()) {
     ssize_t const count = ::pwrite(files_[file], bytes.data(), bytes.size(), offset);
     if (count < 0 && errno == EINTR) continue;
-    if (count <= 0) fail_writing(count == 0 ? EIO : errno);
+    if (count <= 0) fail_writing(file, count == 0 ? EIO : errno);
     bytes = bytes.subspan(static_cast<std::size_t>(count));
     offset += count;
   }
@@ -121,18 +125,30 @@ void partial_output::write(std::string const& tensor, std::int64_t offset, std::
   put(at->second.file, at->second.offset + offset, bytes);
 }
 
+void partial_output::open_done() {
+  done_file_ = ::open((hidden_ / "done").c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+  if (done_file_ < 0) mixbit::fail_path("write into", folder_);
+}
+
+/// One write in one place, always of one length: a process that is killed has written all of it or nothing. To replace
+/// a file took longer than to write a small tensor.
 void partial_output::finished(std::size_t count) {
-  mixbit::write_file_atomically(hidden_ / "done", std::to_string(done_ = count));
+  std::string text = std::to_string(done_ = count);
+  text.insert(0, done_digits - text.size(), '0');
+  if (::pwrite(done_file_, text.data(), text.size(), 0) != static_cast<ssize_t>(text.size()))
+    mixbit::fail_path("write into", folder_);
 }
 
 void partial_output::move_into(mixbit::staged_output& out) {
   for (std::size_t i = 0; i < names_.size(); ++i) {
-    if (::close(std::exchange(files_[i], -1)) != 0) fail_writing(errno);  // network file systems report full disks here
+    if (::close(std::exchange(files_[i], -1)) != 0) fail_writing(i, errno);  // some report full disks here
     auto const to = out.path(names_[i]);
-    if (::rename((hidden_ / names_[i]).c_str(), to.c_str()) != 0) fail_writing(errno);
+    if (::rename((hidden_ / names_[i]).c_str(), to.c_str()) != 0) fail_writing(i, errno);
   }
 }
 
-void partial_output::fail_writing(int code) const { mixbit::fail_path("write into", folder_, code); }
+void partial_output::fail_writing(std::size_t file, int code) const {
+  mixbit::fail_path("write", folder_ / names_[file], code);
+}
 
 }  // namespace quantize_checkpoint

@@ -45,6 +45,8 @@ class partial_output {
   void move_into(mixbit::staged_output& out);
 
  private:
+  static constexpr std::size_t done_digits = 20;
+
   struct place {
     std::size_t file;
     std::int64_t offset;
@@ -56,11 +58,13 @@ class partial_output {
   void open_files();
   void put(std::size_t file, std::int64_t offset, std::span<std::byte const> bytes);
   void finished_with() noexcept;
-  [[noreturn]] void fail_writing(int code) const;
+  void open_done();
+  /// Named as it will be.
+  [[noreturn]] void fail_writing(std::size_t file, int code) const;
 
   std::filesystem::path folder_, hidden_;
   bool made_folder_ = false;
-  int lock_ = -1;
+  int lock_ = -1, done_file_ = -1;
   std::vector<std::string> names_;  ///< of the files
   std::vector<int> files_;
   std::vector<std::pair<std::string, place>> places_;  ///< of tensors, sorted by name

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <deque>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -18,7 +19,8 @@ using backend = mixbit::reference::scalar;
 
 class stored_model {
  public:
-  explicit stored_model(mixbit::hf_source const& source);
+  /// `heads`: layers that may be quantized though they are output heads.
+  explicit stored_model(mixbit::hf_source const& source, std::set<std::string> const& heads = {});
 
   /// The modules with a matrix that may be quantized, by name. Their weights lie in a read-only memory map: nobody may
   /// write to them.
