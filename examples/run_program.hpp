@@ -12,6 +12,14 @@
 #include "mixbit/core/error.hpp"
 #include "mixbit/core/quoted.hpp"
 
+/// Throws `file_open` where stdout has not taken all that was printed.
+inline void flush_output() {
+  errno = 0;
+  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)
+    mixbit::fail(mixbit::error_id::file_open, "standard output: ",
+                 errno != 0 ? std::strerror(errno) : "could not be written");
+}
+
 /// Runs a program's body, whose result is the exit status where nothing is thrown and stdout takes all.
 inline int run_program(char const* name, std::function<int()> const& body) {
   constexpr std::size_t longest_line = 4000;  // an error may quote what was given
@@ -22,10 +30,7 @@ inline int run_program(char const* name, std::function<int()> const& body) {
   std::signal(SIGXFSZ, SIG_IGN);  // a file size limit is then an error like a full disk
   try {
     int const status = body();
-    errno = 0;
-    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)
-      mixbit::fail(mixbit::error_id::file_open, "standard output: ",
-                   errno != 0 ? std::strerror(errno) : "could not be written");
+    flush_output();
     return status;
   } catch (mixbit::error const& e) {
     return report(e.message());

@@ -11,6 +11,7 @@
 
 #include "mixbit/config/presets.hpp"
 #include "mixbit/io/npz.hpp"
+#include "support/cache_bench.hpp"
 #include "support/ct_bench.hpp"
 #include "support/error_text.hpp"
 #include "support/python.hpp"
@@ -20,32 +21,7 @@ namespace {
 using namespace mixbit;
 using namespace mixbit::test;
 
-struct attentions : ct_bench {
-  attentions() {
-    add_layer("l.0.self_attn.k_proj", 4, 32);
-    for (char const* name : {"l.0.self_attn", "l.1.self_attn"}) host.add_attention(name);
-    write_source();
-    m = std::make_unique<mixbit::model<cpu_backend>>(host);
-  }
-  void quantize(quantize_config const& how, float values = 3.0f) {
-    mixbit::quantize(*m, how, [&] {
-      host.show("l.0.self_attn.k_proj", 1.0f);
-      host.show_cache("l.0.self_attn", 7.0f, values);
-      host.show_cache("l.1.self_attn", 5.0f, 448.0f);
-    });
-  }
-  float scale(char const* name) const { return file().read_as_float(name)[0]; }
-};
-
-quantize_config with_cache(char const* cache) { return combine(preset("FP8_DEFAULT_CFG"), preset(cache)); }
-
-/// Keys and values alone.
-quantize_config cache_alone(quantizer_attribute_config const& keys, quantizer_attribute_config const& values) {
-  auto config = nothing_on();
-  turn_on(config, "*k_bmm_quantizer", keys);
-  turn_on(config, "*v_bmm_quantizer", values);
-  return config;
-}
+using attentions = cache_bench<ct_bench>;
 
 constexpr char const* fp8_scheme = R"({"num_bits":8,"type":"float","symmetric":true,"strategy":"tensor",)"
                                    R"("group_size":null,"dynamic":false})";

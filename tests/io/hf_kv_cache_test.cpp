@@ -7,88 +7,61 @@
 
 #include "mixbit/config/presets.hpp"
 #include "mixbit/model/control.hpp"
+#include "support/cache_bench.hpp"
 #include "support/error_text.hpp"
-#include "support/export_bench.hpp"
 
 namespace {
 
 using namespace mixbit;
 using namespace mixbit::test;
 
-struct attentions {
-  export_bench b;
-
-  explicit attentions(std::vector<std::string> names = {"l.0.self_attn", "l.1.self_attn"}) {
-    b.add("l.0.self_attn.k_proj", make_weight({4, 32}));
-    for (auto& name : names) b.host.add_attention(name);
-    b.write_source();
-    b.m = std::make_unique<mixbit::model<cpu_backend>>(b.host);
-  }
-  void quantize(quantize_config const& config, float values = 3.0f) {
-    mixbit::quantize(*b.m, config, [&] {
-      b.host.show("l.0.self_attn.k_proj", 1.0f);
-      b.host.show_cache("l.0.self_attn", 7.0f, values);
-      b.host.show_cache("l.1.self_attn", 5.0f, 448.0f);
-    });
-  }
-  float scale(char const* name) const { return b.file().read_as_float(name)[0]; }
-};
-
-quantize_config with_cache(char const* cache) { return combine(preset("FP8_DEFAULT_CFG"), preset(cache)); }
-
-/// Keys and values alone.
-quantize_config cache_alone(quantizer_attribute_config const& keys, quantizer_attribute_config const& values) {
-  auto config = nothing_on();
-  turn_on(config, "*k_bmm_quantizer", keys);
-  turn_on(config, "*v_bmm_quantizer", values);
-  return config;
-}
+using attentions = cache_bench<export_bench>;
 
 }  // namespace
 
 TEST_CASE("hf kv cache: a scale beside each projection, and one word for the model") {
   attentions a;
   a.quantize(with_cache("FP8_KV_CFG"));
-  a.b.run();
+  a.run();
   CHECK(a.scale("l.0.self_attn.k_proj.k_scale") == 7.0f / 448.0f);
   CHECK(a.scale("l.0.self_attn.v_proj.v_scale") == 3.0f / 448.0f);
   CHECK(a.scale("l.1.self_attn.k_proj.k_scale") == 5.0f / 448.0f);
   CHECK(a.scale("l.1.self_attn.v_proj.v_scale") == 1.0f);
-  CHECK(a.b.file().at("l.1.self_attn.v_proj.v_scale").rank == 0);
-  CHECK(a.b.json("hf_quant_config.json")["quantization"].dump() ==
+  CHECK(a.file().at("l.1.self_attn.v_proj.v_scale").rank == 0);
+  CHECK(a.json("hf_quant_config.json")["quantization"].dump() ==
         R"({"quant_algo":"FP8","kv_cache_quant_algo":"FP8","exclude_modules":[]})");
-  auto const config = a.b.json("config.json")["quantization_config"];
+  auto const config = a.json("config.json")["quantization_config"];
   CHECK(config["kv_cache_scheme"].dump() == R"({"dynamic":false,"num_bits":8,"type":"float"})");
 }
 
 TEST_CASE("hf kv cache: NVFP4's scales are amax/448 too") {
   attentions a;
   a.quantize(with_cache("NVFP4_KV_CFG"));
-  a.b.run();
+  a.run();
   CHECK(a.scale("l.0.self_attn.k_proj.k_scale") == 7.0f / 448.0f);
-  CHECK(a.b.json("hf_quant_config.json")["quantization"]["kv_cache_quant_algo"] == "NVFP4");
-  CHECK(a.b.json("config.json")["quantization_config"]["kv_cache_scheme"] == "NVFP4");
+  CHECK(a.json("hf_quant_config.json")["quantization"]["kv_cache_quant_algo"] == "NVFP4");
+  CHECK(a.json("config.json")["quantization_config"]["kv_cache_scheme"] == "NVFP4");
 }
 
 TEST_CASE("hf kv cache: it may be all that is quantized, or not be there") {
   attentions a;
   a.quantize(cache_alone(whole({4, 3}), whole({4, 3})));
-  CHECK(a.b.run().empty());
-  CHECK(a.b.json("hf_quant_config.json")["quantization"].dump() ==
+  CHECK(a.run().empty());
+  CHECK(a.json("hf_quant_config.json")["quantization"].dump() ==
         R"({"quant_algo":null,"kv_cache_quant_algo":"FP8","exclude_modules":[]})");
-  auto const config = a.b.json("config.json")["quantization_config"];
+  auto const config = a.json("config.json")["quantization_config"];
   CHECK_FALSE(config.contains("quant_algo"));
   CHECK(config["quant_method"] == "modelopt");
-  disable_quantizer(*a.b.m, "*_bmm_quantizer");
-  CHECK(mentions(a.b.run(), "no module is quantized"));
-  CHECK_FALSE(a.b.json("config.json").contains("quantization_config"));
-  CHECK(a.b.json("hf_quant_config.json")["quantization"]["kv_cache_quant_algo"].is_null());
+  disable_quantizer(*a.m, "*_bmm_quantizer");
+  CHECK(mentions(a.run(), "no module is quantized"));
+  CHECK_FALSE(a.json("config.json").contains("quantization_config"));
+  CHECK(a.json("hf_quant_config.json")["quantization"]["kv_cache_quant_algo"].is_null());
 }
 
 TEST_CASE("hf kv cache: zeros alone are said, since loaders divide by the scale") {
   attentions a;
   a.quantize(with_cache("FP8_KV_CFG"), 0.0f);
-  CHECK(mentions(a.b.run(), "l.0.self_attn.v_bmm_quantizer: was always shown zeros"));
+  CHECK(mentions(a.run(), "l.0.self_attn.v_bmm_quantizer: was always shown zeros"));
 }
 
 TEST_CASE("hf kv cache: keys without values, other formats and an attention left out are refused by name") {
@@ -104,25 +77,25 @@ TEST_CASE("hf kv cache: keys without values, other formats and an attention left
     attentions a;
     auto config = cache_alone(keys, values);
     config.name = "MINE";
-    auto const early = error_text(error_id::format_value, [&] { require_hf_forms(*a.b.m, config); });
+    auto const early = error_text(error_id::format_value, [&] { require_hf_forms(*a.m, config); });
     CHECK_MESSAGE(says(early, "MINE: l.0.self_attn: no Hugging Face form", said), early);
     a.quantize(config);
-    auto const text = error_text(error_id::format_value, [&] { a.b.run(); });
+    auto const text = error_text(error_id::format_value, [&] { a.run(); });
     CHECK_MESSAGE(says(text, "l.0.self_attn: no Hugging Face form", said), text);
-    CHECK_FALSE(std::filesystem::exists(a.b.out()));
+    CHECK_FALSE(std::filesystem::exists(a.out()));
   }
   attentions a;
   auto config = with_cache("FP8_KV_CFG");
   config.entries.push_back({"l.1.*", std::nullopt, std::nullopt, false});
   auto const both = "l.0.self_attn and l.1.self_attn differ in their key/value caches: FP8 and not quantized";
-  CHECK(says(error_text(error_id::format_value, [&] { require_hf_forms(*a.b.m, config); }), both));
+  CHECK(says(error_text(error_id::format_value, [&] { require_hf_forms(*a.m, config); }), both));
   a.quantize(config);
-  CHECK(says(error_text(error_id::format_value, [&] { a.b.run(); }), both));
+  CHECK(says(error_text(error_id::format_value, [&] { a.run(); }), both));
   attentions queries;
   config = with_cache("FP8_KV_CFG");
   turn_on(config, "*q_bmm_quantizer", dynamic);
   queries.quantize(config);
-  CHECK(says(error_text(error_id::format_value, [&] { queries.b.run(); }), "l.0.self_attn.q_bmm_quantizer", "disable"));
+  CHECK(says(error_text(error_id::format_value, [&] { queries.run(); }), "l.0.self_attn.q_bmm_quantizer", "disable"));
 }
 
 TEST_CASE("hf kv cache: a search may choose among formats where all attentions choose together, and else has one") {
@@ -139,8 +112,8 @@ TEST_CASE("hf kv cache: a search may choose among formats where all attentions c
       o.grouping = {{"caches", [](std::string_view name) -> std::optional<std::string> {
                        return name.ends_with("attn") ? std::optional<std::string>{"all"} : std::nullopt;
                      }}};
-    search<cpu_backend> const s{*a.b.m, o};
-    return error_text(error_id::format_value, [&] { require_hf_forms(*a.b.m, s); });
+    search<cpu_backend> const s{*a.m, o};
+    return error_text(error_id::format_value, [&] { require_hf_forms(*a.m, s); });
   };
   CHECK(said({"FP8_KV_CFG"}, false, false) == "(no error)");
   CHECK(said({"NVFP4_KV_CFG", "FP8_KV_CFG"}, true, true) == "(no error)");
@@ -156,11 +129,11 @@ TEST_CASE("hf kv cache: a search may choose among formats where all attentions c
 TEST_CASE("hf kv cache: one that saw no data is refused, and so is a source that has a scale already") {
   attentions a;
   a.quantize(with_cache("FP8_KV_CFG"));
-  set_quantizer_attributes(*a.b.m, "l.1.self_attn.v_bmm_quantizer", whole({4, 3}));
-  CHECK(says(error_text(error_id::state_not_calibrated, [&] { a.b.run(); }), "l.1.self_attn.v_bmm_quantizer"));
+  set_quantizer_attributes(*a.m, "l.1.self_attn.v_bmm_quantizer", whole({4, 3}));
+  CHECK(says(error_text(error_id::state_not_calibrated, [&] { a.run(); }), "l.1.self_attn.v_bmm_quantizer"));
   attentions c;
-  c.b.tensors.emplace_back("l.0.self_attn.k_proj.k_scale", make_weight({1}));
-  c.b.write_source();
+  c.tensors.emplace_back("l.0.self_attn.k_proj.k_scale", make_weight({1}));
+  c.write_source();
   c.quantize(with_cache("FP8_KV_CFG"));
-  CHECK(says(error_text(error_id::file_content, [&] { c.b.run(); }), "'l.0.self_attn.k_proj.k_scale' already"));
+  CHECK(says(error_text(error_id::file_content, [&] { c.run(); }), "'l.0.self_attn.k_proj.k_scale' already"));
 }

@@ -1,7 +1,5 @@
 // Picks a format for every layer from the statistics of a search: what usage_text says.
-#include <cerrno>
 #include <cstdio>
-#include <cstring>
 #include <optional>
 #include <string>
 
@@ -31,8 +29,8 @@ void run(options const& o) {
   std::optional<atomic_file> out, pareto;
   if (!o.out.empty()) out.emplace(o.out).write(plan);
   if (!o.pareto.empty()) pareto.emplace(o.pareto).write(frontier);
-  if (std::fputs(table.c_str(), stdout) < 0 || std::fflush(stdout) != 0)
-    fail(error_id::file_open, "standard output: ", std::strerror(errno));
+  std::fputs(table.c_str(), stdout);
+  flush_output();
   if (pareto) pareto->commit();
   if (out) out->commit();
 }

@@ -153,13 +153,8 @@ class hf_export {
     auto const form = hf_kv_form_of(module, recipe);
     caches_.add(module.name, form ? std::optional{form->format} : std::nullopt);
     if (!form) return;
-    for (auto const& [name, q] : {std::pair{".k_proj.k_scale", form->keys}, {".v_proj.v_scale", form->values}}) {
-      float const scale = hf_kv_scale(detail::hf::tensor_amax(model_.device(), *q));
-      if (scale == 0.0f)
-        output_.notes().push_back(q->name() +
-                                  ": was always shown zeros in calibration; loaders divide by its scale, which is 0");
-      add_scalar(module.name + name, scale);
-    }
+    for (auto const& [name, q] : {std::pair{".k_proj.k_scale", form->keys}, {".v_proj.v_scale", form->values}})
+      add_scalar(module.name + name, output_.cache_scale(*q));
   }
 
   void finish_notes() {

@@ -23,6 +23,8 @@
 #include "mixbit/io/exportable.hpp"
 #include "mixbit/io/folders.hpp"
 #include "mixbit/io/hf_config.hpp"
+#include "mixbit/io/hf_encoding.hpp"
+#include "mixbit/io/hf_kv_cache.hpp"
 #include "mixbit/io/hf_rewritten.hpp"
 #include "mixbit/io/hf_source.hpp"
 #include "mixbit/io/hf_tied.hpp"
@@ -51,6 +53,14 @@ class hf_output {
 
   static recipe_quantizers<B>* exportable_recipe(module_ref<B> const& module) {
     return detail::exportable_recipe(module);
+  }
+
+  /// The scale of a cache's keys or values, with a note where it is 0.
+  float cache_scale(tensor_quantizer<B>& q) {
+    float const scale = hf_kv_scale(detail::hf::tensor_amax(model_.device(), q));
+    if (scale == 0.0f)
+      notes_.push_back(q.name() + ": was always shown zeros in calibration; loaders divide by its scale, which is 0");
+    return scale;
   }
 
   /// A module that is not quantized.
