@@ -147,6 +147,26 @@ refused "cut/model.safetensors" --model cut --out o --preset INT8_WEIGHT_ONLY_CF
 cp -r model holed && printf '\xff\xff\xff\x7f' | dd of=holed/model.safetensors bs=1 conv=notrunc \
   seek=$(($(stat -c %s holed/model.safetensors) / 8 * 4)) 2>/dev/null
 refused 'NaN or infinite' --model holed --out o --preset INT8_WEIGHT_ONLY_CFG
+
+# a source that is cut short while it is read: large, of holes, and stopped for it
+mkdir long && cp model/config.json long
+tensor='"model.layers.%d.mlp.up_proj.weight":{"dtype":"F32","shape":[1024,4096],"data_offsets":[%d,%d]}'
+header=$(for i in {0..63}; do printf "$tensor\n" "$i" $((i << 24)) $(((i + 1) << 24)); done | paste -sd, | sed 's/.*/{&}/')
+printf "$(printf '\\x%02x\\x%02x' $((${#header} & 255)) $((${#header} >> 8)))"'\0\0\0\0\0\0%s' "$header" >long/model.safetensors
+truncate -s $((8 + ${#header} + (64 << 24))) long/model.safetensors
+"$bin" --model long --out o --preset W4A16_NVFP4_CFG --threads 1 >out 2>err & pid=$!
+for ((i = 0; i < 2000; ++i)); do
+  if [[ -s o/.quantize_checkpoint/done ]]; then break; fi
+  sleep 0.005
+done
+kill -STOP $pid && truncate -s 4096 long/model.safetensors && kill -CONT $pid
+wait $pid
+check "a source that is cut short: exit 2" test $? -eq 2
+check "a source that is cut short: named in one line, not '$(cat err)'" \
+  test "$(grep -v '^quantizing: ' err | grep -c "'long/model.safetensors': was changed while it was read")" -eq 1
+check "a source that is cut short: one line" test "$(grep -cv '^quantizing: ' err)" -eq 1
+check "a source that is cut short: nothing is left" test ! -e o
+
 echo x >activations && refused 'activations' --model model --out o --effective-bits 6 --formats $formats \
   --activations activations
 mkdir full && touch full/keep

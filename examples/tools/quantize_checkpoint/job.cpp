@@ -89,7 +89,8 @@ class job {
     {
       progress bar{"quantizing", all, done};
       for (std::size_t i = files.done(); i < names.size(); ++i) {
-        form_->write(files, names[i], [&](std::int64_t bytes) { bar.show(done + bytes); });
+        task_.source.tensors().while_unchanged(
+            [&] { form_->write(files, names[i], [&](std::int64_t bytes) { bar.show(done + bytes); }); });
         files.finished(i + 1);
         bar.show(done += bytes_of(names[i]));
       }

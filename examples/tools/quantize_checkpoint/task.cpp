@@ -61,7 +61,7 @@ task::task(options const& o)
     mixbit::fail(mixbit::error_id::usage, "--out ", mixbit::in_quotes(o.out), " and --model ",
                  mixbit::in_quotes(o.model), " lie in one another; results go to a folder apart from the model's");
   if (o.to == "gguf") require_gguf_source(source);  // before weights are measured
-  made = assign(wanted, source, stored, on, measuring());
+  source.tensors().while_unchanged([&] { made = assign(wanted, source, stored, on, measuring()); });
   for (auto const& l : made.layers) layers_.emplace(l.name + ".weight", &l);
   std::sort(names.begin(), names.end());
 }

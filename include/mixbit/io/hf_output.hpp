@@ -125,7 +125,7 @@ class hf_output {
     if (lie_in_one_another(out.folder() / inside, source_.folder()))
       fail(error_id::file_open, "cannot write a checkpoint to ", in_quotes(out.folder() / inside),
            ": it and the source ", in_quotes(source_.folder()), " lie in one another; write to a folder apart from it");
-    write_tensors(out, inside, shard_bytes);
+    source_.tensors().while_unchanged([&] { write_tensors(out, inside, shard_bytes); });
     json_document config = source_.config();
     if (untied_) config["tie_word_embeddings"] = false;
     if (!quantization_config.is_null()) config["quantization_config"] = quantization_config;

@@ -4,9 +4,9 @@
 // Layout: "\x93NUMPY", two bytes of version, the length of the header (u16, from 2.0 on u32), a Python dictionary with
 // 'descr', 'fortran_order' and 'shape' in any order, the elements. Contract: open() maps the file and checks the whole
 // header before anything is used; every violation throws `file_format` with one line that names the file. Elements stay
-// in place, but for big-endian ones, which are copied into this machine's order; an array in Fortran's order has strides
-// that say so. npy has no names for bfloat16 and float8: arrays of ml_dtypes are written as raw bytes ('V2', 'V1') and
-// are refused, since their type is lost.
+// in place, but for big-endian ones, which are copied into this machine's order; an array in Fortran's order has
+// strides that say so. npy has no names for bfloat16 and float8: arrays of ml_dtypes are written as raw bytes ('V2',
+// 'V1') and are refused, since their type is lost.
 #pragma once
 
 #include <array>
@@ -160,8 +160,8 @@ class npy_file {
     return npy_file{bytes, std::move(label)};
   }
 
-  /// The array, as long as this object lives. Look at is_aligned() before reading through a typed pointer: version 1.0 before NumPy 1.14
-  /// aligned the elements to 16 bytes, other writers may not at all.
+  /// The array, as long as this object lives. Look at is_aligned() before reading through a typed pointer: version 1.0
+  /// before NumPy 1.14 aligned the elements to 16 bytes, other writers may not at all.
   const_tensor_ref tensor() const { return tensor_; }
   /// Are the elements those of the file, and not a copy in another byte order?
   bool in_place() const noexcept { return swapped_.empty(); }

@@ -65,6 +65,7 @@ class staged_output {
   /// Moves everything to its place; all of it, or nothing and an error.
   void commit() {
     if (root_.empty()) fail(error_id::file_open, "cannot write ", in_quotes(folder_), ": already committed");
+    require_no_missing_pages();
     try {
       for (auto const& file : stale_)
         if (!exists(fresh() / file)) take_away(folder_ / file);
