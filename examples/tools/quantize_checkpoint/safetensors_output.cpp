@@ -159,6 +159,7 @@ void safetensors_output::write_configs(mixbit::staged_output& out) const {
     mixbit::write_json_file(out.path("hf_quant_config.json"), quant, 4);
   }
   mixbit::write_json_file(out.path("config.json"), config, 4);
+  out.publish_last("config.json");
 }
 
 /// Modules with a matrix, table or kernel that stays as it is.

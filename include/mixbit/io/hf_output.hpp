@@ -125,12 +125,15 @@ class hf_output {
     if (lie_in_one_another(out.folder() / inside, source_.folder()))
       fail(error_id::file_open, "cannot write a checkpoint to ", in_quotes(out.folder() / inside),
            ": it and the source ", in_quotes(source_.folder()), " lie in one another; write to a folder apart from it");
+    auto const config_file = out.path(inside / "config.json"),  // where they cannot be, nothing is written
+        generation_file = out.path(inside / "generation_config.json");
+    out.publish_last(inside / "config.json");
     source_.tensors().while_unchanged([&] { write_tensors(out, inside, shard_bytes); });
     json_document config = source_.config();
     if (untied_) config["tie_word_embeddings"] = false;
     if (!quantization_config.is_null()) config["quantization_config"] = quantization_config;
-    write_json_file(out.path(inside / "config.json"), config, 4);
-    write_generation_config(out.path(inside / "generation_config.json"));
+    write_json_file(config_file, config, 4);
+    write_generation_config(generation_file);
   }
 
  private:
