@@ -58,6 +58,14 @@ TEST_CASE("safetensors_set: shards are one set, each tensor in its place") {
   CHECK(says(error_text(error_id::file_content, [&] { (void)moved.at("d"); }), "index.json", "'d'"));
 }
 
+TEST_CASE("safetensors_set: a tensor's file has a name of its own in messages") {
+  sharded const it;
+  auto const set = it.open();
+  CHECK(set.label_of("a") == "'" + (it.folder / "one").string() + "'");
+  CHECK(set.label_of("c") == "'" + (it.folder / "two").string() + "'");
+  CHECK(says(error_text(error_id::file_content, [&] { (void)set.label_of("d"); }), "index.json", "'d'"));
+}
+
 TEST_CASE("safetensors_set: a single file is a set too, and goes before an index") {
   sharded const it;
   write_text(it.folder / "model.safetensors", bytes_of({"z"}, 9));

@@ -148,6 +148,33 @@ cp -r model holed && printf '\xff\xff\xff\x7f' | dd of=holed/model.safetensors b
   seek=$(($(stat -c %s holed/model.safetensors) / 8 * 4)) 2>/dev/null
 refused 'NaN or infinite' --model holed --out o --preset INT8_WEIGHT_ONLY_CFG
 
+# a folder in a file's place is found before a weight is read
+for file in config.json hf_quant_config.json model.safetensors tokenizer.json sub/config.json plan.json; do
+  mkdir -p "place/$file"
+  refused "place/$file': Is a directory" --model holed --out place --effective-bits 6 --formats $formats
+  check "$file: nothing is written" test "$(find place | wc -l)" -eq $((2 + $(tr -cd / <<<"$file" | wc -c)))
+  rm -r place
+done
+mkdir -p place/model.gguf && refused "place/model.gguf': Is a directory" --model holed --out place --preset Q8_0 --to gguf
+mkdir -p place/empty && touch place/sub && refused "place/sub': Not a directory" --model model --out place \
+  --preset INT8_WEIGHT_ONLY_CFG
+
+# of shards the one that holds the tensor is named; names are shown as a terminal survives them
+mkdir shards && cp model/config.json shards
+shard() {  # FILE NAME BYTES: one matrix of ones, or of what its bytes are
+  local header='{"'$2'":{"dtype":"F32","shape":[32,32],"data_offsets":[0,4096]}}'
+  { printf "\\x$(printf %02x ${#header})\0\0\0\0\0\0\0%s" "$header"
+    for ((i = 0; i < 1024; ++i)); do printf "$3"; done; } >"shards/$1"
+}
+shard one a.weight '\0\0\x80\x3f'
+shard two b.weight '\0\0\xc0\x7f'
+echo '{"weight_map": {"a.weight": "one", "b.weight": "two"}}' >shards/model.safetensors.index.json
+refused "'shards/two': tensor 'b.weight' holds 1024 NaN" --model shards --out o --preset INT8_WEIGHT_ONLY_CFG
+shard two 'b\u001b[31m\u009b2J' '\0\0\x80\x3f'
+echo '{"weight_map": {"a.weight": "one", "b\u001b[31m\u009b2J": "two"}}' >shards/model.safetensors.index.json
+run 'b\x1b[31m\xc2\x9b2J' --model shards --dry-run --preset INT8_WEIGHT_ONLY_CFG
+check 'no escape reaches a terminal' test -z "$(tr -d '\n\40-\176' <out)"
+
 # a source that is cut short while it is read: large, of holes, and stopped for it
 mkdir long && cp model/config.json long
 tensor='"model.layers.%d.mlp.up_proj.weight":{"dtype":"F32","shape":[1024,4096],"data_offsets":[%d,%d]}'

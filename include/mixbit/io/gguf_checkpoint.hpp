@@ -171,8 +171,8 @@ class gguf_export {
            "source has it as it was before; give gguf_export_options::preceding what fold_pre_quant_scales was given");
     auto const there = source_.tensors().at(name);
     if (!there.same_shape(written))
-      fail(error_id::file_content, source_.tensors().label(), ": tensor ", in_quotes(name), " is ", to_string(there),
-           ", and the host's has ", written.size(), " values");
+      fail(error_id::file_content, source_.tensors().label_of(name), ": tensor ", in_quotes(name), " is ",
+           to_string(there), ", and the host's has ", written.size(), " values");
     add_plain(name, there, written);
   }
 

@@ -22,6 +22,7 @@
 
 #include "mixbit/io/exportable.hpp"
 #include "mixbit/io/folders.hpp"
+#include "mixbit/io/copy_file.hpp"
 #include "mixbit/io/hf_config.hpp"
 #include "mixbit/io/hf_encoding.hpp"
 #include "mixbit/io/hf_kv_cache.hpp"
@@ -92,7 +93,7 @@ class hf_output {
   /// A tensor that the source does not have.
   void add(std::string const& name, geometry const& shape, maker make) {
     if (source_.tensors().contains(name))
-      fail(error_id::file_content, source_.tensors().label(), ": has a tensor ", in_quotes(name), " already");
+      fail(error_id::file_content, source_.tensors().label_of(name), ": has a tensor ", in_quotes(name), " already");
     items_[name] = {{shape, nullptr}, std::move(make)};
   }
   /// The same of values that there are already, of the shape's type.
@@ -150,8 +151,8 @@ class hf_output {
            "source has it as it was before; give the export's option `preceding` what fold_pre_quant_scales was given");
     auto const there = source_.tensors().at(name);
     if (!there.same_shape(written))
-      fail(error_id::file_content, source_.tensors().label(), ": tensor ", in_quotes(name), " is ", to_string(there),
-           ", and the host's has ", written.size(), " values");
+      fail(error_id::file_content, source_.tensors().label_of(name), ": tensor ", in_quotes(name), " is ",
+           to_string(there), ", and the host's has ", written.size(), " values");
     source_.require_floats(name, there.type);
     items_[name] = {there, {}};
     host_weights_[name] = written;
@@ -211,7 +212,7 @@ class hf_output {
   void write_generation_config(std::filesystem::path const& path) const {
     auto const own = source_.file("generation_config.json");
     if (std::error_code none; std::filesystem::exists(own, none))
-      return write_file_atomically(path, mapped_file{own}.text());
+      return copy_file_atomically(own, path);
     if (generates(source_.config())) write_json_file(path, generation_config_from(source_.config()), 2);
   }
 

@@ -102,6 +102,8 @@ class safetensors_set {
 
   /// How messages name the checkpoint: its file, or the index.
   std::string const& label() const noexcept { return label_; }
+  /// How they name the file that holds a tensor. Throws `file_content` if there is none of this name.
+  std::string const& label_of(std::string_view name) const { return owner(name).label(); }
 
  private:
   explicit safetensors_set(std::string label) : label_{std::move(label)} {}
