@@ -11,6 +11,7 @@
 
 #include "mixbit/core/error.hpp"
 #include "mixbit/core/quoted.hpp"
+#include "mixbit/io/missing_pages.hpp"
 
 /// Throws `file_open` where stdout has not taken all that was printed.
 inline void flush_output() {
@@ -27,9 +28,11 @@ inline int run_program(char const* name, std::function<int()> const& body) {
     std::fprintf(stderr, "%s: %s\n", name, mixbit::one_line(what, longest_line).c_str());
     return 2;
   };
-  std::signal(SIGXFSZ, SIG_IGN);  // a file size limit is then an error like a full disk
+  std::signal(SIGXFSZ, SIG_IGN);  // a file size limit is then an error like a full disk,
+  mixbit::watch_missing_pages();  // and so is a file that is cut short while it is read
   try {
     int const status = body();
+    mixbit::require_no_missing_pages();
     flush_output();
     return status;
   } catch (mixbit::error const& e) {

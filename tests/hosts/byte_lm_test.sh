@@ -272,6 +272,8 @@ refused "/proc/none" "${model[@]}" --out /proc/none "${preset[@]}"
 mkdir -p "$work/taken/report.html"
 refused "cannot write '$work/taken/report.html': Is a directory" "${search[@]}" --out "$work/taken" "${budget[@]}"
 check "a folder in a file's place is found before a forward" test "$(ls -A "$work/taken")" = report.html
+mkdir -p "$work/taken2/checkpoint/hf_quant_config.json"
+refused "hf_quant_config.json': Is a directory" "${model[@]}" --out "$work/taken2" "${preset[@]}"
 mkdir "$work/full"
 echo before >"$work/full/plan.json"
 (ulimit -f 100; trap '' XFSZ; "$bin" "${search[@]}" --out "$work/full" "${budget[@]}" >/dev/null 2>"$work/err")

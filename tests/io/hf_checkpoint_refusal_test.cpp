@@ -184,6 +184,19 @@ TEST_CASE("a file that cannot be put in its place leaves all others as they were
   CHECK(read_text(b.out() / "config.json") == "earlier");
 }
 
+TEST_CASE("a folder in the place of a small file is found before any tensor is written") {
+  export_bench b;
+  one_int8_layer(b);
+  for (std::string const name : {"config.json", "generation_config.json", "hf_quant_config.json"}) {
+    auto const out = b.folder / ("of_" + name);
+    std::filesystem::create_directories(out / name);
+    staged_output staged{out};
+    CHECK(says(error_text(error_id::file_open, [&] { export_hf_checkpoint(*b.m, b.source(), staged); }),
+               "cannot write '" + (out / name).string() + "': Is a directory"));
+    for (auto const& file : listing(out)) CHECK(file.find("safetensors") == file.npos);
+  }
+}
+
 TEST_CASE("an export into a folder of a larger output appears with the rest") {
   export_bench b;
   one_int8_layer(b);

@@ -1,5 +1,6 @@
 #include <doctest/doctest.h>
 
+#include <chrono>
 #include <filesystem>
 #include <type_traits>
 #include <utility>
@@ -45,6 +46,39 @@ TEST_CASE("mapped_file: a move keeps the address; the file may be replaced or re
   CHECK(moved.text() == "second");
   std::filesystem::remove(folder / "b");
   CHECK(moved.text() == "second");
+}
+
+TEST_CASE("mapped_file: a file that is written to while it is mapped is noticed, a replaced one does no harm") {
+  temporary_folder const folder;
+  auto const asked = [](mapped_file const& file) {
+    return error_text(error_id::file_open, [&] { file.require_unchanged(); });
+  };
+  write_text(folder / "a", "first");
+  mapped_file opened{folder / "a"};
+  mapped_file const file{std::move(opened)};
+  CHECK(asked(file) == "(no error)");
+  CHECK(asked(opened) == "(no error)");  // NOLINT: it maps nothing
+  auto const time = std::filesystem::last_write_time(folder / "a");
+  std::filesystem::last_write_time(folder / "a", time + std::chrono::microseconds{1});  // other bytes of the same size
+  CHECK(says(asked(file), "/a': was changed while it was read"));
+  std::filesystem::last_write_time(folder / "a", time);
+  CHECK(asked(file) == "(no error)");
+  std::filesystem::resize_file(folder / "a", 2);
+  std::filesystem::last_write_time(folder / "a", time);
+  CHECK(says(asked(file), "/a': was changed while it was read: of 5 bytes it has 2"));
+  write_text(folder / "b", "second");
+  mapped_file const other{folder / "b"};
+  write_text(folder / "c", "third");
+  std::filesystem::rename(folder / "c", folder / "b");
+  CHECK(asked(other) == "(no error)");
+  std::filesystem::remove(folder / "b");
+  CHECK(asked(other) == "(no error)");
+  CHECK(other.text() == "second");
+  write_text(folder / "empty", "");
+  mapped_file const empty{folder / "empty"};
+  CHECK(asked(empty) == "(no error)");
+  write_text(folder / "empty", "no more");
+  CHECK(says(asked(empty), "of 0 bytes it has 7"));
 }
 
 TEST_CASE("mapped_file: what cannot be mapped is refused by name, with the system's reason") {

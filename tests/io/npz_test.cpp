@@ -95,6 +95,38 @@ TEST_CASE("npz: what NumPy wrote, stored and deflated") {
   CHECK(npz_file::open(written_by_numpy("none")).names().empty());
 }
 
+TEST_CASE("npz: big-endian arrays of every type that NumPy wrote, stored and deflated") {
+  auto const file = npz_file::open(written_by_numpy("big_endian"));
+  CHECK(file.names() == names{"i2", "u2", "f2", "i4", "u4", "f4", "i8", "u8", "f8", "fortran", "i1", "empty"});
+  auto const holds = [&](std::string const& name, dtype expected, auto element) {
+    using type = decltype(element);
+    auto const x = file.read(name);
+    auto const t = x.tensor();
+    REQUIRE(t.type == expected);
+    REQUIRE(to_string(t) == "[2,3]");
+    CHECK_FALSE(x.in_place());
+    CHECK(is_aligned(t));
+    for (int k = 0; k < 6; ++k)
+      CHECK_MESSAGE(t.as<type>()[k / 3 * t.stride[0] + k % 3 * t.stride[1]] == static_cast<type>(k - 2), name, ' ', k);
+  };
+  holds("i2", dtype::i16, std::int16_t{});
+  holds("u2", dtype::u16, std::uint16_t{});
+  holds("i4", dtype::i32, std::int32_t{});
+  holds("u4", dtype::u32, std::uint32_t{});
+  holds("f4", dtype::f32, float{});
+  holds("i8", dtype::i64, std::int64_t{});
+  holds("u8", dtype::u64, std::uint64_t{});
+  holds("f8", dtype::f64, double{});
+  holds("fortran", dtype::i32, std::int32_t{});
+  CHECK(file.read("fortran").tensor().stride[0] == 1);
+  auto const halves = file.read("f2");
+  for (int k = 0; k < 6; ++k) CHECK(to_float(halves.tensor().as<half>()[k]) == static_cast<float>(k - 2));
+  CHECK(file.read("empty").tensor().size() == 0);
+  auto const deflated = npz_file::open(written_by_numpy("big_endian_deflated"));
+  auto const batch = deflated.read("batch");
+  check_batch(batch.tensor(), 40);
+}
+
 TEST_CASE("npz: deflate's uncompressed blocks; a comment; members of other kinds are not arrays") {
   auto const file = npz_file::open(written_by_numpy("blocks"));
   CHECK(file.names() == names{"uncompressed"});

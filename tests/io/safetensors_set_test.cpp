@@ -1,5 +1,6 @@
 #include <doctest/doctest.h>
 
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -57,6 +58,14 @@ TEST_CASE("safetensors_set: shards are one set, each tensor in its place") {
   CHECK(says(error_text(error_id::file_content, [&] { (void)moved.at("d"); }), "index.json", "'d'"));
 }
 
+TEST_CASE("safetensors_set: a tensor's file has a name of its own in messages") {
+  sharded const it;
+  auto const set = it.open();
+  CHECK(set.label_of("a") == "'" + (it.folder / "one").string() + "'");
+  CHECK(set.label_of("c") == "'" + (it.folder / "two").string() + "'");
+  CHECK(says(error_text(error_id::file_content, [&] { (void)set.label_of("d"); }), "index.json", "'d'"));
+}
+
 TEST_CASE("safetensors_set: a single file is a set too, and goes before an index") {
   sharded const it;
   write_text(it.folder / "model.safetensors", bytes_of({"z"}, 9));
@@ -100,6 +109,21 @@ TEST_CASE("safetensors_set: one name in two shards is refused") {
   sharded const it;
   write_text(it.folder / "two", bytes_of({"c", "a"}, 3));
   CHECK(says(error_text(error_id::file_content, [&] { it.open(); }), "'a'", "'one'", "'two'"));
+}
+
+TEST_CASE("safetensors_set: what is read of a file that changes is an error about that, whatever else it is") {
+  sharded const it;
+  auto const set = it.open();
+  auto const reading = [&](auto const& read) {
+    return error_text(error_id::file_open, [&] { set.while_unchanged(read); });
+  };
+  int read = 0;
+  CHECK(reading([&] { ++read; }) == "(no error)");
+  CHECK(says(reading([] { fail(error_id::file_open, "its own"); }), "its own"));
+  std::filesystem::resize_file(it.folder / "two", 3);
+  CHECK(says(reading([&] { ++read; }), "/two': was changed while it was read"));
+  CHECK(says(reading([] { fail(error_id::file_content, "holds a NaN"); }), "/two': was changed while it was read"));
+  CHECK(read == 2);
 }
 
 TEST_CASE("safetensors_set: what is wrong with a shard is said of the shard; an empty folder has no file") {

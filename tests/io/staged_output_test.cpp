@@ -5,8 +5,10 @@
 #include <string>
 
 #include "mixbit/io/atomic_file.hpp"
+#include "mixbit/io/copy_file.hpp"
 #include "mixbit/io/staged_output.hpp"
 #include "support/error_text.hpp"
+#include "support/file_size_limit.hpp"
 #include "support/temporary_folder.hpp"
 
 namespace {
@@ -117,6 +119,32 @@ TEST_CASE("staged_output: a file where a folder has to be is refused, in the tar
   CHECK(says(open(folder / "checkpoint/x/y"), "checkpoint"));
   CHECK(says(open(""), "cannot write into ''"));
   CHECK(listing(folder.path()) == names{"checkpoint"});
+}
+
+TEST_CASE("staged_output: errors name a file as it will be called") {
+  temporary_folder const folder;
+  staged_output out{folder / "out"};
+  auto const staged = out.path("sub/model");
+  auto const writing = [&](auto const& write) {
+    std::string text;
+    {
+      file_size_limit const limit{1000};
+      text = error_text(error_id::file_open, write);
+    }
+    return text;
+  };
+  std::string const named = "cannot write '" + (folder / "out/sub/model").string() + "': File too large";
+  CHECK(says(writing([&] { write_file_atomically(staged, std::string(5000, 'x')); }), named));
+  write_text(folder / "source", std::string(5000, 'x'));
+  CHECK(says(writing([&] { mixbit::copy_file_atomically(folder / "source", staged); }), named));
+  CHECK(says(writing([&] { mixbit::copy_file_atomically(folder / "none", staged); }), (folder / "none").string()));
+  mixbit::copy_file_atomically(folder / "source", staged);
+  CHECK(read_text(staged) == std::string(5000, 'x'));
+  using mixbit::in_quotes;
+  auto const root = staged.parent_path().parent_path().parent_path();
+  CHECK(in_quotes(root / "new/a/new/b") == "'" + (folder / "out/a/new/b").string() + "'");
+  for (auto const& other : {root, root / "new", root / "old/0", folder / "new/a", folder / ".mixbit/new/a"})
+    CHECK(in_quotes(other) == "'" + other.string() + "'");
 }
 
 TEST_CASE("staged_output: paths that leave the folder are refused") {

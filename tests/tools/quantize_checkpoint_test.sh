@@ -147,6 +147,53 @@ refused "cut/model.safetensors" --model cut --out o --preset INT8_WEIGHT_ONLY_CF
 cp -r model holed && printf '\xff\xff\xff\x7f' | dd of=holed/model.safetensors bs=1 conv=notrunc \
   seek=$(($(stat -c %s holed/model.safetensors) / 8 * 4)) 2>/dev/null
 refused 'NaN or infinite' --model holed --out o --preset INT8_WEIGHT_ONLY_CFG
+
+# a folder in a file's place is found before a weight is read
+for file in config.json hf_quant_config.json model.safetensors tokenizer.json sub/config.json plan.json; do
+  mkdir -p "place/$file"
+  refused "place/$file': Is a directory" --model holed --out place --effective-bits 6 --formats $formats
+  check "$file: nothing is written" test "$(find place | wc -l)" -eq $((2 + $(tr -cd / <<<"$file" | wc -c)))
+  rm -r place
+done
+mkdir -p place/model.gguf && refused "place/model.gguf': Is a directory" --model holed --out place --preset Q8_0 --to gguf
+mkdir -p place/empty && touch place/sub && refused "place/sub': Not a directory" --model model --out place \
+  --preset INT8_WEIGHT_ONLY_CFG
+
+# of shards the one that holds the tensor is named; names are shown as a terminal survives them
+mkdir shards && cp model/config.json shards
+shard() {  # FILE NAME BYTES: one matrix of ones, or of what its bytes are
+  local header='{"'$2'":{"dtype":"F32","shape":[32,32],"data_offsets":[0,4096]}}'
+  { printf "\\x$(printf %02x ${#header})\0\0\0\0\0\0\0%s" "$header"
+    for ((i = 0; i < 1024; ++i)); do printf "$3"; done; } >"shards/$1"
+}
+shard one a.weight '\0\0\x80\x3f'
+shard two b.weight '\0\0\xc0\x7f'
+echo '{"weight_map": {"a.weight": "one", "b.weight": "two"}}' >shards/model.safetensors.index.json
+refused "'shards/two': tensor 'b.weight' holds 1024 NaN" --model shards --out o --preset INT8_WEIGHT_ONLY_CFG
+shard two 'b\u001b[31m\u009b2J' '\0\0\x80\x3f'
+echo '{"weight_map": {"a.weight": "one", "b\u001b[31m\u009b2J": "two"}}' >shards/model.safetensors.index.json
+run 'b\x1b[31m\xc2\x9b2J' --model shards --dry-run --preset INT8_WEIGHT_ONLY_CFG
+check 'no escape reaches a terminal' test -z "$(tr -d '\n\40-\176' <out)"
+
+# a source that is cut short while it is read: large, of holes, and stopped for it
+mkdir long && cp model/config.json long
+tensor='"model.layers.%d.mlp.up_proj.weight":{"dtype":"F32","shape":[1024,4096],"data_offsets":[%d,%d]}'
+header=$(for i in {0..63}; do printf "$tensor\n" "$i" $((i << 24)) $(((i + 1) << 24)); done | paste -sd, | sed 's/.*/{&}/')
+printf "$(printf '\\x%02x\\x%02x' $((${#header} & 255)) $((${#header} >> 8)))"'\0\0\0\0\0\0%s' "$header" >long/model.safetensors
+truncate -s $((8 + ${#header} + (64 << 24))) long/model.safetensors
+"$bin" --model long --out o --preset W4A16_NVFP4_CFG --threads 1 >out 2>err & pid=$!
+for ((i = 0; i < 2000; ++i)); do
+  if [[ -s o/.quantize_checkpoint/done ]]; then break; fi
+  sleep 0.005
+done
+kill -STOP $pid && truncate -s 4096 long/model.safetensors && kill -CONT $pid
+wait $pid
+check "a source that is cut short: exit 2" test $? -eq 2
+check "a source that is cut short: named in one line, not '$(cat err)'" \
+  test "$(grep -v '^quantizing: ' err | grep -c "'long/model.safetensors': was changed while it was read")" -eq 1
+check "a source that is cut short: one line" test "$(grep -cv '^quantizing: ' err)" -eq 1
+check "a source that is cut short: nothing is left" test ! -e o
+
 echo x >activations && refused 'activations' --model model --out o --effective-bits 6 --formats $formats \
   --activations activations
 mkdir full && touch full/keep

@@ -106,7 +106,13 @@ namespace {
 
 std::vector<char const*> const of_a_search{"candidate_stats.json", "manifest.json",               "plan.json",
                                            "quant_config.json",    "layer-sensitivity-report.md", "report.html"};
-std::vector<char const*> const of_every_run{"quantizers.json", "evaluation.json", "checkpoint/config.json"};
+std::vector<char const*> const of_every_run{"quantizers.json",
+                                            "evaluation.json",
+                                            "checkpoint/config.json",
+                                            "checkpoint/generation_config.json",
+                                            "checkpoint/hf_quant_config.json",
+                                            "checkpoint/model.safetensors",
+                                            "checkpoint/model.safetensors.index.json"};
 
 bool same_file(std::filesystem::path const& a, std::filesystem::path const& b) {
   std::error_code none;

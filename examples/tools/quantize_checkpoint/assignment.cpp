@@ -145,7 +145,9 @@ class assigner {
     return layers;
   }
 
-  weight_rows rows_of(layer const& l) const { return {on_, l, source_.tensors().label(), options_.memory}; }
+  weight_rows rows_of(layer const& l) const {
+    return {on_, l, source_.tensors().label_of(l.name + ".weight"), options_.memory};
+  }
 
   /// What scales of whole weights come from where fused layers share them, as they do in safetensors' forms.
   std::vector<std::optional<float>> shared_amaxes(std::vector<layer> const& layers) const {

@@ -104,7 +104,7 @@ void gguf_output::write_blocks(partial_output& files, gguf_item const& i, layer 
   std::int64_t const all = i.shape.shape[0], row = blocks::row_bytes(i.type, i.shape.shape[1]);
   std::int64_t const read = l.weight.bytes() / all;
   rows.encode([&](encoded_rows const& part) {
-    require_half(l, part, task_.source.tensors().label());
+    require_half(l, part, task_.source.tensors().label_of(l.name + ".weight"));
     mixbit::geometry shape = i.shape;
     shape.shape[0] = part.rows;
     mixbit::detail::code_view const codes{l.element(), shape, part.codes};

@@ -9,6 +9,8 @@
 
 #include "mixbit/autoquant/json.hpp"
 #include "mixbit/config/attribute_json.hpp"
+#include "mixbit/core/quoted.hpp"
+#include "other_files.hpp"
 #include "output_form.hpp"
 #include "partial_output.hpp"
 #include "progress.hpp"
@@ -20,13 +22,16 @@ namespace fs = std::filesystem;
 
 namespace {
 
+/// Names come from files, and may hold what a terminal obeys.
+std::string printable(std::string const& text) { return mixbit::one_line(text, text.size()); }
+
 class job {
  public:
   explicit job(options const& o) : task_{o}, form_{output_form_of(task_)}, files_{form_->files()} {}
 
   void run() {
-    for (auto const& note : task_.made.notes) std::printf("note: %s\n", note.c_str());
-    for (auto const& note : form_->notes()) std::printf("note: %s\n", note.c_str());
+    for (auto const& note : task_.made.notes) std::printf("note: %s\n", printable(note).c_str());
+    for (auto const& note : form_->notes()) std::printf("note: %s\n", printable(note).c_str());
     if (task_.wanted.dry_run) show();
     else write();
     summary();
@@ -39,9 +44,10 @@ class job {
     for (auto const& name : task_.names) {
       auto const t = task_.source.tensors().at(name);
       auto const becomes = form_->of(name);
-      std::printf("%-56s %-5s %-14s %12lld -> %12lld  %s\n", name.c_str(), std::string{mixbit::name_of(t.type)}.c_str(),
-                  mixbit::to_string(t).c_str(), static_cast<long long>(t.bytes()),
-                  static_cast<long long>(becomes.bytes), becomes.what.c_str());
+      std::printf("%-56s %-5s %-14s %12lld -> %12lld  %s\n", printable(name).c_str(),
+                  std::string{mixbit::name_of(t.type)}.c_str(), mixbit::to_string(t).c_str(),
+                  static_cast<long long>(t.bytes()), static_cast<long long>(becomes.bytes),
+                  printable(becomes.what).c_str());
     }
   }
 
@@ -76,6 +82,9 @@ class job {
 
   void write() {
     auto const& names = task_.names;
+    std::vector<fs::path> places;
+    for (auto const& file : files_) places.push_back(file.name);
+    require_places(task_.wanted.out, places);
     partial_output files{task_.wanted.out, work(), files_};
     std::int64_t done = 0, all = 0;
     for (std::size_t i = 0; i < names.size(); ++i) {
@@ -89,7 +98,8 @@ class job {
     {
       progress bar{"quantizing", all, done};
       for (std::size_t i = files.done(); i < names.size(); ++i) {
-        form_->write(files, names[i], [&](std::int64_t bytes) { bar.show(done + bytes); });
+        task_.source.tensors().while_unchanged(
+            [&] { form_->write(files, names[i], [&](std::int64_t bytes) { bar.show(done + bytes); }); });
         files.finished(i + 1);
         bar.show(done += bytes_of(names[i]));
       }

@@ -3,18 +3,19 @@
 #include <algorithm>
 #include <cstddef>
 #include <filesystem>
-#include <set>
 #include <span>
 #include <string_view>
 #include <utility>
 
 #include "fused_layers.hpp"
 #include "layer_tensors.hpp"
+#include "mixbit/io/copy_file.hpp"
 #include "mixbit/io/ct_loader_notes.hpp"
 #include "mixbit/io/hf_config.hpp"
 #include "mixbit/io/hf_loader_notes.hpp"
 #include "mixbit/io/hf_tied.hpp"
 #include "mixbit/io/safetensors_shards.hpp"
+#include "other_files.hpp"
 
 namespace quantize_checkpoint {
 
@@ -47,8 +48,8 @@ std::vector<mixbit::named_geometry> safetensors_output::tensors() const {
     }
     for (auto& t : layer_tensors{*l}.all()) {
       if (source.contains(t.name) && t.name != name)
-        mixbit::fail(mixbit::error_id::file_content, source.label(), ": has a tensor ", mixbit::in_quotes(t.name),
-                     " already");
+        mixbit::fail(mixbit::error_id::file_content, source.label_of(t.name), ": has a tensor ",
+                     mixbit::in_quotes(t.name), " already");
       all.push_back(std::move(t));
     }
   }
@@ -159,6 +160,7 @@ void safetensors_output::write_configs(mixbit::staged_output& out) const {
     mixbit::write_json_file(out.path("hf_quant_config.json"), quant, 4);
   }
   mixbit::write_json_file(out.path("config.json"), config, 4);
+  out.publish_last("config.json");
 }
 
 /// Modules with a matrix, table or kernel that stays as it is.
@@ -177,21 +179,9 @@ std::vector<std::string> safetensors_output::exclude() const {
   return mixbit::exclude_patterns(unquantized(), quantized);
 }
 
-/// The tokenizer and what else lies beside the weights, in folders too.
 void safetensors_output::copy_others(mixbit::staged_output& out) const {
-  std::set<std::string, std::less<>> const weights{".safetensors", ".bin", ".pt",  ".pth",     ".onnx",
-                                                   ".h5",          ".gguf", ".ot", ".msgpack"};
-  for (fs::recursive_directory_iterator it{task_.source.folder()}, end; it != end; ++it) {
-    auto const relative = it->path().lexically_relative(task_.source.folder());
-    std::string const name = relative.filename().string();
-    bool const written = relative == "config.json" || relative == "hf_quant_config.json" ||
-                         relative == "plan.json" || name.ends_with(".index.json");
-    if (name.starts_with(".")) it.disable_recursion_pending();
-    if (!it->is_regular_file() || written || name.starts_with(".") ||
-        weights.contains(relative.extension().string()))
-      continue;
-    mixbit::write_file_atomically(out.path(relative), mixbit::mapped_file{it->path()}.text());
-  }
+  for (auto const& file : other_files(task_.source.folder()))
+    mixbit::copy_file_atomically(task_.source.folder() / file, out.path(file));
 }
 
 }  // namespace quantize_checkpoint

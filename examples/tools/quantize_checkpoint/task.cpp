@@ -10,6 +10,7 @@
 #include "mixbit/autoquant/json.hpp"
 #include "mixbit/io/folders.hpp"
 #include "mixbit/io/json.hpp"
+#include "other_files.hpp"
 #include "progress.hpp"
 
 namespace quantize_checkpoint {
@@ -60,8 +61,9 @@ task::task(options const& o)
   if (!o.out.empty() && mixbit::lie_in_one_another(o.model, o.out))
     mixbit::fail(mixbit::error_id::usage, "--out ", mixbit::in_quotes(o.out), " and --model ",
                  mixbit::in_quotes(o.model), " lie in one another; results go to a folder apart from the model's");
+  if (!o.dry_run) require_places(o.out, known_files(o));
   if (o.to == "gguf") require_gguf_source(source);  // before weights are measured
-  made = assign(wanted, source, stored, on, measuring());
+  source.tensors().while_unchanged([&] { made = assign(wanted, source, stored, on, measuring()); });
   for (auto const& l : made.layers) layers_.emplace(l.name + ".weight", &l);
   std::sort(names.begin(), names.end());
 }

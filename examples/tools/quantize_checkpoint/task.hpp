@@ -25,7 +25,9 @@ struct task {
   layer const* layer_of(std::string const& tensor) const;
   /// Why it stays.
   std::string why_kept(std::string const& tensor) const;
-  weight_rows rows_of(layer const& l) const { return {on, l, source.tensors().label(), wanted.memory}; }
+  weight_rows rows_of(layer const& l) const {
+    return {on, l, source.tensors().label_of(l.name + ".weight"), wanted.memory};
+  }
 
   options wanted;  ///< `memory`: what is left of it for weights
   mixbit::hf_source source;

@@ -60,14 +60,30 @@ enum class error_id : int {
 
 namespace detail {
 
-/// Control characters become \xNN.
+/// How many bytes of UTF-8 at the front a terminal takes for a command or a new line, or by which it turns text around:
+/// control characters, U+0080 to U+009F, U+2028 to U+202E, U+2066 to U+2069. 0: it shows what is there.
+constexpr std::size_t unprintable_at(std::string_view text) {
+  auto const byte = [text](std::size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0; };
+  if (byte(0) < 0x20 || byte(0) == 0x7f) return 1;
+  if (byte(0) == 0xc2 && byte(1) >= 0x80 && byte(1) < 0xa0) return 2;
+  if (byte(0) != 0xe2) return 0;
+  bool const separates_or_turns = byte(1) == 0x80 && byte(2) >= 0xa8 && byte(2) <= 0xae;
+  bool const isolates = byte(1) == 0x81 && byte(2) >= 0xa6 && byte(2) <= 0xa9;
+  return separates_or_turns || isolates ? 3 : 0;
+}
+
+/// What is unprintable becomes \xNN.
 inline std::string on_one_line(std::string_view text) {
   constexpr char digits[] = "0123456789abcdef";
   std::string result;
-  for (char const c : text) {
-    auto const code = static_cast<unsigned char>(c);
-    if (code >= 0x20 && code != 0x7f) result += c;
-    else result += {'\\', 'x', digits[code >> 4], digits[code & 15]};
+  while (!text.empty()) {
+    std::size_t const odd = unprintable_at(text), taken = odd == 0 ? 1 : odd;
+    if (odd == 0) result += text.front();
+    for (char const c : text.substr(0, odd)) {
+      auto const code = static_cast<unsigned char>(c);
+      result += {'\\', 'x', digits[code >> 4], digits[code & 15]};
+    }
+    text.remove_prefix(taken);
   }
   return result;
 }

@@ -20,6 +20,7 @@
 #include <string_view>
 #include <utility>
 
+#include "mixbit/io/missing_pages.hpp"
 #include "mixbit/io/path_error.hpp"
 
 namespace mixbit {
@@ -78,6 +79,7 @@ class atomic_file {
   /// Makes the content the target's. Nothing can be written afterwards.
   void commit(durability wanted = durability::renamed) {
     if (file_ < 0) fail_closed();
+    require_no_missing_pages();
     flush();
     if (wanted == durability::synced && ::fsync(file_) != 0) give_up();
     int const closed = ::close(std::exchange(file_, -1));  // network file systems report a full disk here

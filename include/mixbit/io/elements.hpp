@@ -1,11 +1,13 @@
-// Elements of a tensor in a file, whatever its format: how many bytes they are, and writing them.
+// Elements of a tensor in a file, whatever its format: how many bytes they are, their byte order, and writing them.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <optional>
 #include <span>
+#include <vector>
 
 #include "mixbit/core/dtype.hpp"
 #include "mixbit/core/tensor_view.hpp"
@@ -23,6 +25,14 @@ inline std::optional<std::uint64_t> checked_bytes(dtype type, std::span<std::int
     else bytes *= static_cast<std::uint64_t>(size);
   }
   return empty ? 0 : bytes;
+}
+
+/// A copy of elements of `size` bytes each, with the bytes of each reversed.
+inline std::vector<std::byte> in_other_byte_order(std::span<std::byte const> bytes, std::size_t size) {
+  std::vector<std::byte> result(bytes.size());
+  for (std::size_t i = 0; i < bytes.size(); i += size)
+    std::reverse_copy(bytes.data() + i, bytes.data() + i + size, result.data() + i);
+  return result;
 }
 
 /// Appends the elements in row-major order, in runs as long as the memory allows; `out` takes spans of bytes.

@@ -76,6 +76,12 @@ class gguf_export {
 
   void write(std::filesystem::path const& path) {
     gguf_writer writer{path, metadata_, outline_.tensors()};
+    source_.tensors().while_unchanged([&] { write_tensors(writer); });
+    writer.commit();
+  }
+
+ private:
+  void write_tensors(gguf_writer& writer) {
     workspace_lock<B> const held{model_.scratch()};
     for (auto const& i : outline_.items()) {
       auto const at = quantized_.find(i.from);
@@ -88,10 +94,8 @@ class gguf_export {
       float const scale = at->second.encoding.tensor_scale();
       writer.write(std::as_bytes(std::span{&scale, 1}));
     }
-    writer.commit();
   }
 
- private:
   struct quantized {
     hf_encoding<B> encoding;
     element_type element;
@@ -167,8 +171,8 @@ class gguf_export {
            "source has it as it was before; give gguf_export_options::preceding what fold_pre_quant_scales was given");
     auto const there = source_.tensors().at(name);
     if (!there.same_shape(written))
-      fail(error_id::file_content, source_.tensors().label(), ": tensor ", in_quotes(name), " is ", to_string(there),
-           ", and the host's has ", written.size(), " values");
+      fail(error_id::file_content, source_.tensors().label_of(name), ": tensor ", in_quotes(name), " is ",
+           to_string(there), ", and the host's has ", written.size(), " values");
     add_plain(name, there, written);
   }
 

@@ -74,9 +74,10 @@ class hf_export {
   void write(staged_output& out, std::filesystem::path const& inside = {}) {
     auto const quant = hf_quant_config(layers_, exclude(), caches_.format(), options_.producer);
     bool const quantized = !layers_.empty() || caches_.format();
+    auto const quant_file = out.path(inside / "hf_quant_config.json");
     output_.write(out, inside, options_.shard_bytes,
                   quantized ? hf_quantization_config(layers_, quant) : json_document{});
-    write_json_file(out.path(inside / "hf_quant_config.json"), quant, 4);
+    write_json_file(quant_file, quant, 4);
   }
 
  private:

@@ -22,6 +22,7 @@
 
 #include "mixbit/io/exportable.hpp"
 #include "mixbit/io/folders.hpp"
+#include "mixbit/io/copy_file.hpp"
 #include "mixbit/io/hf_config.hpp"
 #include "mixbit/io/hf_encoding.hpp"
 #include "mixbit/io/hf_kv_cache.hpp"
@@ -92,7 +93,7 @@ class hf_output {
   /// A tensor that the source does not have.
   void add(std::string const& name, geometry const& shape, maker make) {
     if (source_.tensors().contains(name))
-      fail(error_id::file_content, source_.tensors().label(), ": has a tensor ", in_quotes(name), " already");
+      fail(error_id::file_content, source_.tensors().label_of(name), ": has a tensor ", in_quotes(name), " already");
     items_[name] = {{shape, nullptr}, std::move(make)};
   }
   /// The same of values that there are already, of the shape's type.
@@ -125,12 +126,15 @@ class hf_output {
     if (lie_in_one_another(out.folder() / inside, source_.folder()))
       fail(error_id::file_open, "cannot write a checkpoint to ", in_quotes(out.folder() / inside),
            ": it and the source ", in_quotes(source_.folder()), " lie in one another; write to a folder apart from it");
-    write_tensors(out, inside, shard_bytes);
+    auto const config_file = out.path(inside / "config.json"),  // where they cannot be, nothing is written
+        generation_file = out.path(inside / "generation_config.json");
+    out.publish_last(inside / "config.json");
+    source_.tensors().while_unchanged([&] { write_tensors(out, inside, shard_bytes); });
     json_document config = source_.config();
     if (untied_) config["tie_word_embeddings"] = false;
     if (!quantization_config.is_null()) config["quantization_config"] = quantization_config;
-    write_json_file(out.path(inside / "config.json"), config, 4);
-    write_generation_config(out.path(inside / "generation_config.json"));
+    write_json_file(config_file, config, 4);
+    write_generation_config(generation_file);
   }
 
  private:
@@ -147,8 +151,8 @@ class hf_output {
            "source has it as it was before; give the export's option `preceding` what fold_pre_quant_scales was given");
     auto const there = source_.tensors().at(name);
     if (!there.same_shape(written))
-      fail(error_id::file_content, source_.tensors().label(), ": tensor ", in_quotes(name), " is ", to_string(there),
-           ", and the host's has ", written.size(), " values");
+      fail(error_id::file_content, source_.tensors().label_of(name), ": tensor ", in_quotes(name), " is ",
+           to_string(there), ", and the host's has ", written.size(), " values");
     source_.require_floats(name, there.type);
     items_[name] = {there, {}};
     host_weights_[name] = written;
@@ -208,7 +212,7 @@ class hf_output {
   void write_generation_config(std::filesystem::path const& path) const {
     auto const own = source_.file("generation_config.json");
     if (std::error_code none; std::filesystem::exists(own, none))
-      return write_file_atomically(path, mapped_file{own}.text());
+      return copy_file_atomically(own, path);
     if (generates(source_.config())) write_json_file(path, generation_config_from(source_.config()), 2);
   }
 

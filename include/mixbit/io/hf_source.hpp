@@ -43,7 +43,7 @@ class hf_source {
   /// Of a tensor that is written in the source's type from the host's values. Throws `file_content`.
   void require_floats(std::string const& tensor, dtype type) const {
     if (!is_compute(type))
-      fail(error_id::file_content, tensors_.label(), ": tensor ", in_quotes(tensor), " is ", name_of(type),
+      fail(error_id::file_content, tensors_.label_of(tensor), ": tensor ", in_quotes(tensor), " is ", name_of(type),
            "; weights that are not quantized are float32, float16 or bfloat16");
   }
 
@@ -51,7 +51,7 @@ class hf_source {
   void require_shape(std::string const& module, std::string const& tensor, const_tensor_ref const& weight) const {
     auto const there = tensors_.at(tensor);
     if (!there.same_shape(weight))
-      fail(error_id::file_content, tensors_.label(), ": tensor ", in_quotes(tensor), " is ", to_string(there),
+      fail(error_id::file_content, tensors_.label_of(tensor), ": tensor ", in_quotes(tensor), " is ", to_string(there),
            ", but the weight of the module ", in_quotes(module), " is ", to_string(weight));
   }
 

@@ -4,8 +4,9 @@
 // Layout: "\x93NUMPY", two bytes of version, the length of the header (u16, from 2.0 on u32), a Python dictionary with
 // 'descr', 'fortran_order' and 'shape' in any order, the elements. Contract: open() maps the file and checks the whole
 // header before anything is used; every violation throws `file_format` with one line that names the file. Elements stay
-// in place; an array in Fortran's order has strides that say so. npy has no names for bfloat16 and float8: arrays of
-// ml_dtypes are written as raw bytes ('V2', 'V1') and are refused, since their type is lost.
+// in place, but for big-endian ones, which are copied into this machine's order; an array in Fortran's order has
+// strides that say so. npy has no names for bfloat16 and float8: arrays of ml_dtypes are written as raw bytes ('V2',
+// 'V1') and are refused, since their type is lost.
 #pragma once
 
 #include <array>
@@ -159,9 +160,11 @@ class npy_file {
     return npy_file{bytes, std::move(label)};
   }
 
-  /// The array, in place. Look at is_aligned() before reading through a typed pointer: version 1.0 before NumPy 1.14
-  /// aligned the elements to 16 bytes, other writers may not at all.
+  /// The array, as long as this object lives. Look at is_aligned() before reading through a typed pointer: version 1.0
+  /// before NumPy 1.14 aligned the elements to 16 bytes, other writers may not at all.
   const_tensor_ref tensor() const { return tensor_; }
+  /// Are the elements those of the file, and not a copy in another byte order?
+  bool in_place() const noexcept { return swapped_.empty(); }
   std::string const& label() const noexcept { return label_; }
 
  private:
@@ -173,7 +176,10 @@ class npy_file {
     if (static_cast<std::uint64_t>(g.bytes()) != file.size() - at)
       refuse("an array of shape ", to_string(g), " and type ", name_of(g.type), " needs ", g.bytes(),
              " bytes, and the file has ", file.size() - at);
-    tensor_ = const_tensor_ref{g, file.data() + at};
+    auto const elements = file.subspan(at);
+    if (header.descr->starts_with('>') && size_of(g.type) > 1)
+      swapped_ = detail::in_other_byte_order(elements, size_of(g.type));
+    tensor_ = const_tensor_ref{g, in_place() ? elements.data() : swapped_.data()};
   }
 
   template <class... Parts>
@@ -197,10 +203,8 @@ class npy_file {
   }
 
   dtype type_of(std::string_view descr) const {
-    bool const big = descr.starts_with('>');
     for (auto const& known : detail::npy_types) {
       if (descr.size() != known.name.size() + 1 || descr.substr(1) != known.name) continue;
-      if (big && size_of(known.type) > 1) refuse("type ", in_quotes(descr), " is big-endian, which is not read");
       if (std::string_view{"<|=>"}.find(descr[0]) != std::string_view::npos) return known.type;
     }
     bool const raw = descr.find('V') != std::string_view::npos;
@@ -226,6 +230,7 @@ class npy_file {
 
   mapped_file map_;
   std::string label_;
+  std::vector<std::byte> swapped_;  // moving it leaves the elements where they are
   const_tensor_ref tensor_;
 };
 

@@ -7,8 +7,8 @@
 //
 // Contract: open() maps the file and checks its directory; read() checks a member's CRC-32 and its header before
 // anything is used. Violations throw `file_format` with one line that names the file and the member. Elements are
-// aligned for their type: a stored member stays in place where the file has it aligned, as ours do; others, and
-// deflated members, are copied. Members that are no arrays are not listed.
+// aligned for their type: a stored member stays in place where the file has it aligned, as ours do; others, deflated
+// members and big-endian arrays are copied. Members that are no arrays are not listed.
 #pragma once
 
 #include <algorithm>
@@ -33,7 +33,7 @@ namespace mixbit {
 class npz_array {
  public:
   const_tensor_ref tensor() const { return file_.tensor(); }
-  bool in_place() const { return copy_.empty(); }
+  bool in_place() const { return copy_.empty() && file_.in_place(); }
 
  private:
   friend class npz_file;
@@ -91,6 +91,7 @@ class npz_file {
   /// Elements lie behind a header of any length: those that it leaves unaligned are moved to the front.
   static npz_array copied(std::vector<std::byte> bytes, std::string const& label) {
     npy_file file = npy_file::from_bytes(bytes, label);
+    if (!file.in_place()) return {{}, std::move(file)};
     if (is_aligned(file.tensor())) return {std::move(bytes), std::move(file)};
     auto const* const data = file.tensor().as<std::byte>();
     std::size_t const before = static_cast<std::size_t>(data - bytes.data()), gap = (64 - before % 64) % 64;

@@ -114,6 +114,9 @@ class safetensors_file {
 
   safetensors_metadata const& metadata() const noexcept { return metadata_; }
 
+  /// As mapped_file::require_unchanged.
+  void require_unchanged() const { map_.require_unchanged(); }
+
   /// How messages name the file.
   std::string const& label() const noexcept { return label_; }
 

@@ -83,8 +83,27 @@ class safetensors_set {
   };
   std::vector<shard> const& shards() const noexcept { return shards_; }
 
+  /// Runs what reads tensors. Throws `file_open` where one of the files was changed meanwhile, whatever came of that:
+  /// of a torn file it is no use to say that it holds a NaN.
+  template <class Read>
+  void while_unchanged(Read const& read) const {
+    try {
+      read();
+    } catch (...) {
+      require_unchanged();
+      throw;
+    }
+    require_unchanged();
+  }
+  /// As mapped_file::require_unchanged, of every file.
+  void require_unchanged() const {
+    for (auto const& s : shards_) s.file.require_unchanged();
+  }
+
   /// How messages name the checkpoint: its file, or the index.
   std::string const& label() const noexcept { return label_; }
+  /// How they name the file that holds a tensor. Throws `file_content` if there is none of this name.
+  std::string const& label_of(std::string_view name) const { return owner(name).label(); }
 
  private:
   explicit safetensors_set(std::string label) : label_{std::move(label)} {}

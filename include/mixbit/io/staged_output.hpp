@@ -4,7 +4,9 @@
 // moved to their places by commit(). Without commit(), or if commit() throws, the target holds what it held before, and
 // folders that were created for it are gone again. Files of the target that are not written stay in both cases, but for
 // those that commit() is told to take away. Each move is one rename; a process killed between two of them leaves whole
-// files of both generations, never half of one.
+// files of both generations, never half of one, and not the file that publish_last() names: readers that begin with it
+// find no output, and not a mixed one. The hidden folder of a process that was killed goes when the next output comes
+// to the same folder (abandoned_staging.hpp).
 #pragma once
 
 #include <algorithm>
@@ -14,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "mixbit/io/abandoned_staging.hpp"
 #include "mixbit/io/atomic_file.hpp"
 
 namespace mixbit {
@@ -28,9 +31,11 @@ class staged_output {
     if (!folder_.has_filename()) folder_ = folder_.parent_path();
     try {
       create_folders(folder_);
+      detail::remove_abandoned_staging(folder_);
       do {
         root_ = folder_ / detail::next_temporary_name();
       } while (!create_folder(root_));
+      lock_ = detail::lock_staging(root_, O_CREAT | O_EXCL);  // without one, what a kill leaves stays
       create_folder(fresh());
       create_folder(replaced());
     } catch (...) {
@@ -62,10 +67,17 @@ class staged_output {
   /// otherwise lie beside this one. Throws what path() throws.
   void remove_stale(std::filesystem::path const& relative) { stale_.push_back(inside(relative)); }
 
+  /// The file of this output that readers begin with, as config.json of a checkpoint: commit() takes the old one away
+  /// before all else and puts the new one in its place behind all others. Throws what path() throws.
+  void publish_last(std::filesystem::path const& relative) { last_.push_back(inside(relative)); }
+
   /// Moves everything to its place; all of it, or nothing and an error.
   void commit() {
     if (root_.empty()) fail(error_id::file_open, "cannot write ", in_quotes(folder_), ": already committed");
+    require_no_missing_pages();
     try {
+      for (auto const& file : last_)
+        if (exists(fresh() / file)) take_away(folder_ / file);
       for (auto const& file : stale_)
         if (!exists(fresh() / file)) take_away(folder_ / file);
       for (auto const& staged : contents()) place(staged);
@@ -127,12 +139,14 @@ class staged_output {
     if (create_folder(path)) created_.push_back(path);
   }
 
-  /// Everything staged, relative to it, folders before what they hold.
+  /// Everything staged, relative to it, in the order of the moves: folders before what they hold, last_ behind all.
   std::vector<std::filesystem::path> contents() const {
     std::vector<std::filesystem::path> result;
     for (auto const& entry : std::filesystem::recursive_directory_iterator{fresh()})
       result.push_back(entry.path().lexically_relative(fresh()));
     std::sort(result.begin(), result.end());
+    std::stable_partition(result.begin(), result.end(),
+                          [this](auto const& p) { return std::find(last_.begin(), last_.end(), p) == last_.end(); });
     return result;
   }
 
@@ -179,11 +193,13 @@ class staged_output {
     std::error_code ignored;
     if (!root_.empty()) std::filesystem::remove_all(root_, ignored);
     root_.clear();
+    if (lock_ >= 0) ::close(std::exchange(lock_, -1));
     for (; !created_.empty(); created_.pop_back()) std::filesystem::remove(created_.back(), ignored);
   }
 
   std::filesystem::path folder_, root_;
-  std::vector<std::filesystem::path> created_, stale_;
+  int lock_ = -1;
+  std::vector<std::filesystem::path> created_, stale_, last_;
   std::vector<move> moves_;
 };
 

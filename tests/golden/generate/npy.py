@@ -18,6 +18,7 @@ def arrays():
     yield "empty", np.zeros((0, 4), np.float32)
     yield "rank6", np.arange(64, dtype=np.int32).reshape(2, 2, 2, 2, 2, 2)
     yield "fortran", np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3))
+    yield "big_endian", np.arange(3, dtype=">f4")
     yield "specials", np.array([np.nan, np.inf, -np.inf, -0.0, 1e-45, 3.4e38], np.float32)
 
 
@@ -25,7 +26,6 @@ def main(out):
     out.mkdir(parents=True, exist_ok=True)
     for name, array in arrays():
         np.save(out / f"{name}.npy", array)
-    np.save(out / "refused_big_endian.npy", np.arange(3, dtype=">f4"))
     np.save(out / "refused_text.npy", np.array(["a", "bc"]))
     np.save(out / "refused_records.npy", np.zeros(2, dtype=[("x", "<f4"), ("y", "<i4")]))
     np.save(out / "refused_raw.npy", np.zeros(2, dtype="V2"))
@@ -43,6 +43,10 @@ def archives(out):
     np.savez(out / "stored.npz", **few, empty=np.zeros((0, 4), np.float32), batch=batch[:3])
     np.savez_compressed(out / "deflated.npz", **few, batch=batch)
     np.savez(out / "none.npz")
+    big = {c: np.arange(-2, 4).reshape(2, 3).astype(">" + c) for c in ["i2", "u2", "f2", "i4", "u4", "f4", "i8", "u8", "f8"]}
+    fortran = np.asfortranarray(big["i4"])
+    np.savez(out / "big_endian.npz", **big, fortran=fortran, i1=np.arange(3, dtype=">i1"), empty=np.zeros((0, 4), ">f8"))
+    np.savez_compressed(out / "big_endian_deflated.npz", batch=batch.astype(">f4"))
     content = io.BytesIO()
     np.save(content, batch[:3])
     with zipfile.ZipFile(out / "blocks.npz", "w") as z:  # deflate's uncompressed blocks, and a member of another kind
