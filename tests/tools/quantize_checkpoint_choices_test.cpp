@@ -48,7 +48,7 @@ struct choices_bench : export_bench {
 /// The format of a layer; empty: it is not quantized.
 std::string given(quantize_checkpoint::assignment const& made, std::string const& name) {
   auto const at = std::ranges::find(made.layers, name, &quantize_checkpoint::layer::name);
-  return at == made.layers.end() ? std::string{} : at->label;
+  return at == made.layers.end() ? std::string{} : at->how->label;
 }
 
 std::vector<std::string> candidates(quantize_checkpoint::assignment const& made, std::string const& name) {

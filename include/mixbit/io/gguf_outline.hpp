@@ -99,7 +99,7 @@ class gguf_outline {
   /// Of the file, in order: those of the items, and their scales.
   std::vector<gguf_tensor> const& tensors() const { return tensors_; }
   /// The item that a tensor of the source becomes; null where it is left out.
-  gguf_item const* find(std::string const& from) const {
+  gguf_item const* find(std::string_view from) const {
     auto const at = std::lower_bound(order_.begin(), order_.end(), from,
                                      [](auto const& i, auto const& name) { return i.from < name; });
     return at != order_.end() && at->from == from ? &*at : nullptr;

@@ -238,18 +238,26 @@ struct configured_recipes {
   std::vector<recipe_quantizers<B>> recipes;  ///< one a module
 };
 
+/// The quantizers that entries leave the modules with, one recipe a module; nothing is judged.
+template <backend B>
+std::vector<recipe_quantizers<B>> recipes_of(model<B>& m, std::vector<module_ref<B>> const& modules,
+                                             resolution const& resolved) {
+  std::vector<recipe_quantizers<B>> recipes(modules.size());
+  for (auto const& q : resolved.quantizers) {
+    std::string const leaf = q.name.substr(modules[q.module].name.empty() ? 0 : modules[q.module].name.size() + 1);
+    recipes[q.module].quantizers.push_back(
+        detail::make_quantizer<B>(leaf, q.name, q.attributes, m.options().numerics));
+  }
+  return recipes;
+}
+
 /// Throws config_* and format_* errors; calibrates nothing and changes nothing.
 template <backend B>
 configured_recipes<B> configure(model<B>& m, std::vector<module_ref<B>> const& modules, quantize_config const& config) {
   detail::require_known_algorithm(m, config.algorithm, config.name.empty() ? "algorithm" : config.name);
   configured_recipes<B> made{
       resolve(detail::placements_of(m, modules), config, m.options().strict, m.options().classes), {}};
-  made.recipes.resize(modules.size());
-  for (auto const& q : made.resolved.quantizers) {
-    std::string const leaf = q.name.substr(modules[q.module].name.empty() ? 0 : modules[q.module].name.size() + 1);
-    made.recipes[q.module].quantizers.push_back(
-        detail::make_quantizer<B>(leaf, q.name, q.attributes, m.options().numerics));
-  }
+  made.recipes = recipes_of(m, modules, made.resolved);
   return made;
 }
 
