@@ -38,8 +38,10 @@ class assigner {
  public:
   assigner(options const& o, mixbit::hf_source const& source, stored_model& stored, device const& on)
       : options_{o}, source_{source}, stored_{stored}, model_{stored}, on_{on} {
-    if (stored.size() == 0)
-      fail(error_id::file_content, source.tensors().label(), ": has no matrix that could be quantized");
+    if (stored.size() != 0) return;
+    auto const first = stored.first_transposed();
+    fail(error_id::file_content, source.tensors().label(), ": has no matrix that could be quantized",
+         first.empty() ? "" : ": tensor " + mixbit::in_quotes(first) + " is " + stored.why_kept(first));
   }
 
   assignment run(measured const& progress) {

@@ -40,7 +40,8 @@ class job {
     for (auto const& name : task_.names) {
       auto const t = task_.source.tensors().at(name);
       auto const becomes = form_->of(name);
-      std::printf("%-56s %-5s %-14s %12lld -> %12lld  %s\n", std::string{name}.c_str(), std::string{mixbit::name_of(t.type)}.c_str(),
+      std::string const shown{name}, type{mixbit::name_of(t.type)};
+      std::printf("%-56s %-5s %-14s %12lld -> %12lld  %s\n", shown.c_str(), type.c_str(),
                   mixbit::to_string(t).c_str(), static_cast<long long>(t.bytes()),
                   static_cast<long long>(becomes.bytes), becomes.what.c_str());
     }

@@ -77,7 +77,8 @@ std::int64_t memory_for_weights(options const& o) {
   bool const many = taken > usual;
   mixbit::fail(mixbit::error_id::usage, "--memory ", o.memory, ": the program itself takes up to ",
                many ? beside_names : usual, " bytes",
-               many ? mixbit::detail::concat(", and what it has to know of ", all.tensors, " tensors up to ", names) : "",
+               many ? mixbit::detail::concat(", and what it has to know of ", all.tensors, " tensors up to ", names)
+                    : std::string{},
                "; at least ", (taken + least_for_weights) / mib + 1, "M are needed");
 }
 

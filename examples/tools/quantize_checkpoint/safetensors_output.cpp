@@ -80,7 +80,7 @@ void safetensors_output::place_tensors() {
               [&](std::uint32_t a, std::uint32_t b) { return before(tensors_[a], tensors_[b]); });
   };
   sort_by(is_before);
-  mixbit::shard_division division{mixbit::default_shard_bytes};
+  mixbit::shard_division division{task_.wanted.shard_bytes};
   for (auto const i : order_) tensors_[i].file = static_cast<std::uint32_t>(division.add(tensors_[i].bytes));
   sort_by(lies_before);
   sizes_.resize(division.file_count());

@@ -27,11 +27,12 @@ constexpr kept_rule kept_rules[] = {
 };
 
 constexpr std::string_view suffix = ".weight";
+constexpr std::string_view transposed = "a Conv1D, stored [in, out]: blocks would lie along its outputs";
 
 }  // namespace
 
 stored_model::stored_model(mixbit::hf_source const& source, std::set<std::string> heads)
-    : source_{source}, heads_{std::move(heads)} {
+    : source_{source}, heads_{std::move(heads)}, conv1d_{source} {
   for (std::string_view const name : source.tensors().names())
     if (why_kept(name).empty()) names_.push_back(name.substr(0, name.size() - suffix.size()));
   std::sort(names_.begin(), names_.end());
@@ -49,6 +50,12 @@ std::optional<stored_layer> stored_model::find(std::string_view name) const {
   return at(static_cast<std::size_t>(there - names_.begin()));
 }
 
+std::string stored_model::first_transposed() const {
+  for (auto const& name : source_.tensors().names())
+    if (why_kept(name) == transposed) return name;
+  return {};
+}
+
 std::string stored_model::why_kept(std::string_view tensor) const {
   auto const module = mixbit::detail::hf::module_of(tensor);
   if (!module) return "not a weight";
@@ -58,6 +65,7 @@ std::string stored_model::why_kept(std::string_view tensor) const {
   for (auto const& rule : kept_rules)
     if (mixbit::wildcard_match(rule.modules, *module) && !(rule.why == head && heads_.contains(*module)))
       return std::string{rule.why};
+  if (conv1d_.contains(*module)) return std::string{transposed};
   if (!mixbit::is_compute(t.type)) return mixbit::detail::concat("of type ", mixbit::name_of(t.type));
   return t.size() == 0 ? "without elements" : "";
 }

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "conv1d.hpp"
 #include "mixbit/io/hf_source.hpp"
 #include "mixbit/model/model.hpp"
 #include "mixbit/model/module.hpp"
@@ -33,6 +34,9 @@ class stored_model {
   /// Nothing where there is none of this name.
   std::optional<stored_layer> find(std::string_view name) const;
 
+  /// The first matrix that is stored [in, out], and is kept for that; empty: none.
+  std::string first_transposed() const;
+
   /// All of them, with slots.
   template <class Visit>
   void walk(Visit&& visit) {
@@ -52,6 +56,7 @@ class stored_model {
  private:
   mixbit::hf_source const& source_;
   std::set<std::string> heads_;
+  conv1d_layers conv1d_;
   std::vector<std::string_view> names_;  ///< of modules, sorted
   std::deque<mixbit::quantizer_slots<backend>> slots_;
 };

@@ -128,7 +128,7 @@ inline std::string safetensors_head(std::filesystem::path const& path, std::span
 }
 
 /// The same for tensors that are described only when they are asked for, whose names differ: `each(visit)` calls
-/// visit(named_geometry) for each, in order, every time it is called, and `put` is given the head's text piece by piece.
+/// visit(named_geometry) for each, in order, every time it is called, and `put` is given the head piece by piece.
 /// Returns its length.
 template <class Each, class Put>
 std::uint64_t write_safetensors_head(std::filesystem::path const& path, Each const& each,
