@@ -1,17 +1,19 @@
 // quantize_checkpoint beside `cp` of the same files, on a checkpoint made for it: bfloat16 weights in the shapes of a
 // Llama, in shards with an index.
 //
-//   bench_checkpoint [--json] [--quick] [--gib N] [--rounds N] [--folder DIR] [--memory BYTES]
+//   bench_checkpoint [--json] [--quick] [--size BYTES] [--rounds N] [--folder DIR] [--memory BYTES]
 //
-// --gib N      size of the checkpoint (default 8); --quick makes 256 MiB and one round
-// --rounds N   each round runs cp and every preset in turn (default 3); shown are medians
+// --size       of the checkpoint, with K, M or G behind it (default 8G); --quick makes 256 MiB and one round
+// --rounds N   each round runs cp and every row in turn (default 3); shown are medians
 // --folder DIR where to put it all, in a folder that is removed again (default TMPDIR or /tmp); it has to have room for
 //              the checkpoint twice over
 // --memory     handed on to quantize_checkpoint (default 256M)
 //
-// What is dirty is written to the disk before each run, which is not timed; whether the files are still in the page
-// cache is the system's affair, and cannot be forced without being root. Memory is the most RssAnon that was seen, at
-// 200 looks a second. The program is taken from the folder of this one.
+// cp of the same bytes in the same round is what the speeds are beside: it reads as much and writes more. Two times
+// are shown: until the program ends, which may be the page cache's alone, and until fsync says of every file that it is
+// on the disk. What is dirty is written to the disk before each run, which is not timed; whether the files are still in
+// the page cache is the system's affair, and cannot be forced without being root. Memory is the most RssAnon that was
+// seen, at 200 looks a second. The program is taken from the folder of this one.
 #include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/statvfs.h>
@@ -43,12 +45,12 @@ namespace fs = std::filesystem;
 using namespace mixbit;
 
 constexpr char const* usage =
-    "bench_checkpoint [--json] [--quick] [--gib N] [--rounds N] [--folder DIR] [--memory BYTES]";
+    "bench_checkpoint [--json] [--quick] [--size BYTES] [--rounds N] [--folder DIR] [--memory BYTES]";
 constexpr double gib = 1024.0 * 1024.0 * 1024.0;
 
 struct options {
   bool json = false, quick = false;
-  double size = 8;
+  double size = 8;  ///< GiB
   int rounds = 3;
   std::string folder, memory = "256M";
 };
@@ -58,10 +60,15 @@ struct options {
   std::exit(2);
 }
 
-double number(std::string const& option, std::string const& text, double most) {
+/// Above 0; `units`: letters of which one may stand behind it, for 2^10, 2^20 and so on.
+double number(std::string const& option, std::string const& text, double most, std::string_view units = "") {
   char* end = nullptr;
-  double const n = std::strtod(text.c_str(), &end);
-  if (text.empty() || *end != '\0' || !(n > 0) || n > most) refuse(option + " '" + text + "' is no such number");
+  double n = std::strtod(text.c_str(), &end);
+  auto const unit = *end == '\0' || end[1] != '\0' ? units.npos : units.find(*end);
+  bool const bare = *end == '\0';
+  if (unit != units.npos) n = std::ldexp(n, 10 * (static_cast<int>(unit) + 1));
+  if (end == text.c_str() || !(bare || unit != units.npos) || !(n > 0) || n > most)
+    refuse(option + " '" + text + "' is no such number");
   return n;
 }
 
@@ -71,7 +78,7 @@ options parse(int count, char** arguments) {
   for (int i = 1; i < count; ++i) {
     std::string const option = arguments[i];
     bool const flag = option == "--json" || option == "--quick";
-    if (!flag && option != "--gib" && option != "--rounds" && option != "--folder" && option != "--memory")
+    if (!flag && option != "--size" && option != "--rounds" && option != "--folder" && option != "--memory")
       refuse("'" + option + "' is an unknown option");
     if (given.contains(option)) refuse("'" + option + "' is given twice");
     if (!flag && i + 1 == count) refuse(option + " needs a value");
@@ -80,7 +87,7 @@ options parse(int count, char** arguments) {
   o.json = given.contains("--json");
   o.quick = given.contains("--quick");
   if (o.quick) o.size = 0.25, o.rounds = 1;
-  if (given.contains("--gib")) o.size = number("--gib", given["--gib"], 4096);
+  if (given.contains("--size")) o.size = number("--size", given["--size"], 4096 * gib, "KMG") / gib;
   if (given.contains("--rounds")) o.rounds = static_cast<int>(std::ceil(number("--rounds", given["--rounds"], 1000)));
   if (given.contains("--memory")) o.memory = given["--memory"];
   o.folder = given.contains("--folder") ? given["--folder"] : fs::temp_directory_path().string();
@@ -100,10 +107,18 @@ void require_room(options const& o) {
   refuse("--folder '" + o.folder + text);
 }
 
+/// A Llama's.
+struct shape_of_model {
+  std::int64_t h = 0, kv = 0, mlp = 0, layers = 0;
+  std::vector<named_geometry> tensors = {};
+};
+
 /// An embedding, then decoder layers until `bytes` are reached.
-std::vector<named_geometry> shapes_of(double bytes) {
-  std::vector<named_geometry> all;
-  std::int64_t const h = bytes < 2 * gib ? 1024 : 4096, kv = h / 4, mlp = h * 7 / 2;
+shape_of_model model_of(double bytes) {
+  shape_of_model made;
+  auto& all = made.tensors;
+  std::int64_t const h = made.h = bytes < 2 * gib ? 1024 : 4096;
+  std::int64_t const kv = made.kv = h / 4, mlp = made.mlp = h * 7 / 2;
   double left = bytes;
   auto const add = [&](std::string name, std::initializer_list<std::int64_t> shape) {
     all.push_back({std::move(name), dense_geometry(dtype::bf16, shape)});
@@ -112,8 +127,8 @@ std::vector<named_geometry> shapes_of(double bytes) {
   add("model.embed_tokens.weight", {32000, h});
   add("model.norm.weight", {h});
   double const layer = 2.0 * static_cast<double>(2 * h * h + 2 * kv * h + 3 * mlp * h + 2 * h);
-  for (int i = 0; i == 0 || left >= layer / 2; ++i) {
-    std::string const at = "model.layers." + std::to_string(i) + ".";
+  for (; made.layers == 0 || left >= layer / 2; ++made.layers) {
+    std::string const at = "model.layers." + std::to_string(made.layers) + ".";
     for (char const* const name : {"q_proj", "o_proj"}) add(at + "self_attn." + name + ".weight", {h, h});
     for (char const* const name : {"k_proj", "v_proj"}) add(at + "self_attn." + name + ".weight", {kv, h});
     for (char const* const name : {"gate_proj", "up_proj"}) add(at + "mlp." + name + ".weight", {mlp, h});
@@ -121,7 +136,7 @@ std::vector<named_geometry> shapes_of(double bytes) {
     add(at + "input_layernorm.weight", {h});
     add(at + "post_attention_layernorm.weight", {h});
   }
-  return all;
+  return made;
 }
 
 /// Bell-shaped values, the same in every run: 2^22 are made, and each tensor begins elsewhere among them.
@@ -153,7 +168,8 @@ class values {
 /// Makes the checkpoint; returns how many bytes its tensors have.
 double generate(fs::path const& folder, double bytes) {
   staged_output out{folder};
-  safetensors_shards shards{out, ".", shapes_of(bytes), {{"format", "pt"}}, static_cast<std::int64_t>(2 * gib)};
+  auto const model = model_of(bytes);
+  safetensors_shards shards{out, ".", model.tensors, {{"format", "pt"}}, static_cast<std::int64_t>(2 * gib)};
   values make;
   double total = 0;
   for (auto const& t : shards.order()) {
@@ -161,13 +177,18 @@ double generate(fs::path const& folder, double bytes) {
     total += static_cast<double>(t.shape.bytes());
   }
   shards.commit();
-  write_json_file(out.path("config.json"), {{"architectures", {"LlamaForCausalLM"}}, {"model_type", "llama"}});
+  write_json_file(out.path("config.json"),
+                  {{"architectures", {"LlamaForCausalLM"}}, {"model_type", "llama"}, {"hidden_size", model.h},
+                   {"intermediate_size", model.mlp}, {"num_attention_heads", model.h / 128},
+                   {"num_key_value_heads", model.kv / 128}, {"num_hidden_layers", model.layers},
+                   {"max_position_embeddings", 4096}, {"vocab_size", 32000}});
   out.commit();
   return total;
 }
 
 struct run_cost {
   double seconds = 0, cpu = 0, anonymous = 0;  ///< anonymous: the most bytes seen
+  double synced = 0;                           ///< seconds until the files are on the disk
 };
 
 /// RssAnon of a process, in bytes; 0 where it is not known.
@@ -208,6 +229,17 @@ run_cost run(std::vector<std::string> const& command) {
   return cost;
 }
 
+/// Waits until all files below are on the disk.
+void sync_files(fs::path const& folder) {
+  for (auto const& entry : fs::recursive_directory_iterator{folder}) {
+    if (!entry.is_regular_file()) continue;
+    int const file = ::open(entry.path().c_str(), O_RDONLY | O_CLOEXEC);
+    bool const done = file >= 0 && ::fsync(file) == 0;
+    if (file >= 0) ::close(file);
+    if (!done) throw std::runtime_error{"cannot sync " + entry.path().string()};
+  }
+}
+
 double bytes_in(fs::path const& folder) {
   double bytes = 0;
   for (auto const& entry : fs::recursive_directory_iterator{folder})
@@ -229,31 +261,45 @@ void measure(options const& o, std::string const& program) {
   fs::create_directories(all.path);
   auto const source = all.path / "source", out = all.path / "out";
   double const bytes = generate(source, o.size * gib);
-  std::vector<std::string> const presets{"", "W4A16_NVFP4_CFG", "INT8_WEIGHT_ONLY_CFG",
-                                         "INT4_BLOCKWISE_WEIGHT_ONLY_CFG"};
-  std::map<std::string, std::vector<run_cost>> runs;
-  std::map<std::string, double> written;
+  struct row {
+    char const *preset, *to;  ///< null: cp
+  };
+  constexpr row rows[] = {{nullptr, nullptr},
+                          {"W4A16_NVFP4_CFG", "modelopt"},
+                          {"INT8_WEIGHT_ONLY_CFG", "modelopt"},
+                          {"INT4_BLOCKWISE_WEIGHT_ONLY_CFG", "modelopt"},
+                          {"INT4_BLOCKWISE_WEIGHT_ONLY_CFG", "compressed-tensors"},
+                          {"Q4_0", "gguf"}};
+  std::vector<std::vector<run_cost>> runs(std::size(rows));
+  std::vector<double> written(std::size(rows));
   for (int round = 0; round < o.rounds; ++round)
-    for (auto const& preset : presets) {
+    for (std::size_t i = 0; i < std::size(rows); ++i) {
+      std::vector<std::string> command{"cp", "-r", "--reflink=never", source, out};
+      if (rows[i].preset != nullptr)
+        command = {program, "--model", source, "--out", out, "--preset", rows[i].preset, "--to", rows[i].to,
+                   "--memory", o.memory};
       ::sync();
-      runs[preset].push_back(run(preset.empty() ? std::vector<std::string>{"cp", "-r", "--reflink=never", source, out}
-                                                : std::vector<std::string>{program, "--model", source, "--out", out,
-                                                                           "--preset", preset, "--memory", o.memory}));
-      written[preset] = bytes_in(out);
+      auto const start = std::chrono::steady_clock::now();
+      auto cost = run(command);
+      sync_files(out);
+      cost.synced = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+      runs[i].push_back(cost);
+      written[i] = bytes_in(out);
       fs::remove_all(out);
     }
-  double const copied = median_of(runs[""], &run_cost::seconds);
-  for (auto const& preset : presets) {
-    double const seconds = median_of(runs[preset], &run_cost::seconds), cpu = median_of(runs[preset], &run_cost::cpu);
+  double const copied = median_of(runs[0], &run_cost::seconds), copied_synced = median_of(runs[0], &run_cost::synced);
+  for (std::size_t i = 0; i < std::size(rows); ++i) {
+    std::string const what = rows[i].preset == nullptr ? "cp" : std::string{rows[i].preset} + " as " + rows[i].to;
+    double const seconds = median_of(runs[i], &run_cost::seconds), synced = median_of(runs[i], &run_cost::synced);
     double anonymous = 0;
-    for (auto const& r : runs[preset]) anonymous = std::max(anonymous, r.anonymous);
+    for (auto const& r : runs[i]) anonymous = std::max(anonymous, r.anonymous);
     std::printf(o.json ? "{\"benchmark\":\"checkpoint\",\"what\":\"%s\",\"gib\":%.3f,\"written_gib\":%.3f,"
-                         "\"seconds\":%.3f,\"cpu_seconds\":%.3f,\"gib_s\":%.3f,\"ratio_to_cp\":%.3f,"
-                         "\"anonymous_mib\":%.1f}\n"
-                       : "%-31s %6.2f GiB -> %5.2f  %7.2f s (CPU %7.2f)  %5.2f GiB/s  %5.2f of cp's speed  "
-                         "%5.1f MiB anonymous\n",
-                preset.empty() ? "cp" : preset.c_str(), bytes / gib, written[preset] / gib, seconds, cpu,
-                bytes / gib / seconds, copied / seconds, anonymous / 1048576.0);
+                         "\"seconds\":%.3f,\"synced_seconds\":%.3f,\"cpu_seconds\":%.3f,\"ratio_to_cp\":%.3f,"
+                         "\"synced_ratio_to_cp\":%.3f,\"anonymous_mib\":%.1f}\n"
+                       : "%-52s %6.2f GiB -> %5.2f  %7.2f s, synced %7.2f s (CPU %7.2f)  %5.2f of cp's speed, synced "
+                         "%5.2f  %5.1f MiB anonymous\n",
+                what.c_str(), bytes / gib, written[i] / gib, seconds, synced, median_of(runs[i], &run_cost::cpu),
+                copied / seconds, copied_synced / synced, anonymous / 1048576.0);
   }
 }
 

@@ -60,15 +60,16 @@ if [[ -w /dev/full ]]; then
     echo "FAILED: bench_kernels on a full disk: exit $status: $(head -n 3 "$work/err")"
   fi
 fi
-refused "given twice" bench_checkpoint --gib 1 --gib 2
+refused "given twice" bench_checkpoint --size 1G --size 2G
 refused "--rounds needs a value" bench_checkpoint --rounds
-for value in 0 -1 1x '' 5000; do refused "--gib '$value'" bench_checkpoint --gib "$value"; done
-refused "GiB free, and 8396.8 are needed" bench_checkpoint --gib 4096
+for value in 0 -1 1x 1GG G '' 5000G; do refused "--size '$value'" bench_checkpoint --size "$value"; done
+refused "GiB free, and 8396.8 are needed" bench_checkpoint --size 4096G
 refused "'$work/none' cannot be looked at" bench_checkpoint --folder "$work/none"
-expected='^\{"benchmark":"checkpoint","what":"(cp|[A-Z0-9_]+_CFG)","gib":0.0[0-9]+,"written_gib":0.0[0-9]+,"seconds":'
-expected+="$number,\"cpu_seconds\":$number,\"gib_s\":$number,\"ratio_to_cp\":$number,\"anonymous_mib\":$number\}\$"
-line=$("$bin/bench_checkpoint" --json --gib 0.05 --rounds 1 --folder "$work")
-if [[ $(grep -cE "$expected" <<<"$line") == 4 && $(wc -l <<<"$line") == 4 && $(ls "$work") != *checkpoint* ]]; then
+expected='^\{"benchmark":"checkpoint","what":"(cp|[A-Z0-9_]+ as [a-z-]+)","gib":0.0[0-9]+,"written_gib":0.0[0-9]+,"seconds":'
+expected+="$number,\"synced_seconds\":$number,\"cpu_seconds\":$number,\"ratio_to_cp\":$number,"
+expected+="\"synced_ratio_to_cp\":$number,\"anonymous_mib\":$number\}\$"
+line=$("$bin/bench_checkpoint" --json --size 0.05G --rounds 1 --folder "$work")
+if [[ $(grep -cE "$expected" <<<"$line") == 6 && $(wc -l <<<"$line") == 6 && $(ls "$work") != *checkpoint* ]]; then
   passed=$((passed + 1))
 else
   failed=$((failed + 1))

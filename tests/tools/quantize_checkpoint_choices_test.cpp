@@ -48,7 +48,7 @@ struct choices_bench : export_bench {
 /// The format of a layer; empty: it is not quantized.
 std::string given(quantize_checkpoint::assignment const& made, std::string const& name) {
   auto const at = std::ranges::find(made.layers, name, &quantize_checkpoint::layer::name);
-  return at == made.layers.end() ? std::string{} : at->label;
+  return at == made.layers.end() ? std::string{} : at->how->label;
 }
 
 std::vector<std::string> candidates(quantize_checkpoint::assignment const& made, std::string const& name) {
@@ -119,6 +119,33 @@ TEST_CASE("quantize_checkpoint: errors are those of the file, where fused layers
     sum += error_under(name.starts_with("l.") ? 100.0f : own, *w);
   }
   CHECK(b.assigned({int8}, 8.05).plan->achieved.score == doctest::Approx(sum).epsilon(1e-4));  // all of them
+}
+
+TEST_CASE("quantize_checkpoint: layers of one format share what is known of it") {
+  choices_bench b;
+  auto const made = b.assigned({b.format("eight", per_axis(8, 0))}, 9);
+  REQUIRE(made.layers.size() == 4);
+  for (auto const& l : made.layers) CHECK(l.how == made.layers.front().how);
+}
+
+TEST_CASE("quantize_checkpoint: an entry that matches in any part of a large model has matched") {
+  choices_bench b;  // 64 layers are resolved at a time
+  for (int i = 0; i < 150; ++i) b.add("z." + std::to_string(100 + i), make_weight({2, 32}));
+  b.write_source();
+  hf_source const checkpoint{b.source()};
+  quantize_checkpoint::stored_model stored{checkpoint};
+  auto how = nothing_on();
+  for (auto const& name : {"*a.fc*weight_quantizer", "*z.249*weight_quantizer"}) turn_on(how, name, per_axis(8, 0));
+  quantize_checkpoint::options o;
+  o.config = (b.folder / "how.json").string();
+  auto const assigned = [&] {
+    write_text(o.config, config_to_text(how));
+    return quantize_checkpoint::assign(o, checkpoint, stored, {}, [](auto, auto) {});
+  };
+  CHECK(assigned().layers.size() == 2);
+  turn_on(how, "*z.250*weight_quantizer", per_axis(8, 0));
+  CHECK(says(error_text(error_id::config_no_match, assigned), "*z.250*", "matches none of 462 quantizers",
+             "from a.fc.input_quantizer to z.249.output_quantizer"));
 }
 
 TEST_CASE("quantize_checkpoint: weights that cannot be read end a choice, whatever the form") {

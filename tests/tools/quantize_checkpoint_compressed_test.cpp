@@ -2,15 +2,17 @@
 // byte, though the weights stream through it some rows at a time; and what that form has no place for.
 #include <doctest/doctest.h>
 
+#include <filesystem>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "examples/tools/quantize_checkpoint/assignment.hpp"
 #include "examples/tools/quantize_checkpoint/job.hpp"
-#include "mixbit/config/json.hpp"
 #include "mixbit/config/presets.hpp"
 #include "mixbit/io/ct_checkpoint.hpp"
+#include "support/checkpoint_program.hpp"
 #include "support/ct_bench.hpp"
 #include "support/error_text.hpp"
 #include "support/export_bench.hpp"
@@ -28,29 +30,20 @@ struct tool_bench : export_bench {
     add("b.fc", make_weight({130, 128}, 2));
   }
   /// Exports from the host, and runs the program on the same source.
-  void run_both(quantize_config const& how, std::int64_t memory = std::int64_t{1} << 30) {
+  void run_both(quantize_config const& how, std::int64_t memory = std::int64_t{1} << 30,
+                std::int64_t shard_bytes = default_shard_bytes) {
     write_source();
     m = std::make_unique<mixbit::model<cpu_backend>>(host);
     mixbit::quantize(*m, how);
-    export_ct_checkpoint(*m, source(), out());
+    export_ct_checkpoint(*m, source(), out(), {.preceding = {}, .shard_bytes = shard_bytes});
     auto o = program(how);
     o.memory = memory;
+    o.shard_bytes = shard_bytes;
     quantize_checkpoint::run(o);
   }
-  quantize_checkpoint::options program(char const* preset_name) const {
-    quantize_checkpoint::options o;
-    o.model = source().string();
-    o.out = (folder / "tool").string();
-    o.to = "compressed-tensors";
-    o.preset = preset_name;
-    o.threads = 2;
-    return o;
-  }
-  quantize_checkpoint::options program(quantize_config const& how) const {
-    auto o = program("");
-    o.config = (folder / "how.json").string();
-    write_text(o.config, config_to_text(how));
-    return o;
+  template <class How>
+  quantize_checkpoint::options program(How const& how) const {
+    return program_on(*this, "compressed-tensors", how);
   }
   /// In how many parts the rows of the last layer are encoded.
   int parts_of_last(quantize_checkpoint::options const& o, std::int64_t memory_for_weights) const {
@@ -75,6 +68,12 @@ quantize_config with(quantizer_attribute_config weight, std::optional<quantizer_
   turn_on(config, "*weight_quantizer", std::move(weight));
   if (input) turn_on(config, "*input_quantizer", std::move(*input));
   return config;
+}
+
+std::set<std::string> files_of(std::filesystem::path const& folder) {
+  std::set<std::string> names;
+  for (auto const& entry : std::filesystem::directory_iterator{folder}) names.insert(entry.path().filename().string());
+  return names;
 }
 
 /// What compressed-tensors has a form for and ModelOpt's form has not.
@@ -179,4 +178,17 @@ TEST_CASE("quantize_checkpoint: what compressed-tensors has no form for is refus
   CHECK(says(refusal(with(per_axis(8, 0), whole(8))), "MINE: a.fc: int-quantized", needs_data));
   CHECK(says(refusal(with(nvfp4(), nvfp4())), "MINE: a.fc: nvfp4-pack-quantized", needs_data));
   CHECK(says(refusal(with(per_axis(6, 0))), "MINE: a.fc: compressed-tensors has no form"));
+}
+
+TEST_CASE("quantize_checkpoint: shards and their index are the export's") {
+  for (auto const& [what, how] :
+       {std::pair{"packed", with(blocks(4, {{-1, 32}}))}, {"codes", with(per_axis({4, 3}, 0))}}) {
+    tool_bench b;
+    b.run_both(how, std::int64_t{1} << 30, 9000);
+    auto const files = files_of(b.folder / "tool");  // of others the export makes a generation_config.json
+    CHECK(files.size() == 5);
+    CHECK(files.contains("model-00003-of-00003.safetensors"));
+    for (auto const& name : files)
+      CHECK_MESSAGE(read_text(b.out() / name) == read_text(b.folder / "tool" / name), what << ' ' << name);
+  }
 }

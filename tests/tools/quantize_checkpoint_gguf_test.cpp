@@ -13,8 +13,8 @@
 
 #include "examples/tools/quantize_checkpoint/gguf_layer.hpp"
 #include "examples/tools/quantize_checkpoint/job.hpp"
-#include "mixbit/config/json.hpp"
 #include "mixbit/io/gguf_checkpoint.hpp"
+#include "support/checkpoint_program.hpp"
 #include "support/error_text.hpp"
 #include "support/gguf_bench.hpp"
 
@@ -28,20 +28,9 @@ constexpr std::int64_t least_memory = (std::int64_t{49} << 20) + 1;  // of which
 struct gguf_tool : llama {
   std::filesystem::path made() const { return folder / "tool" / "model.gguf"; }
 
-  quantize_checkpoint::options program(std::string const& preset_name) const {
-    quantize_checkpoint::options o;
-    o.model = source().string();
-    o.out = (folder / "tool").string();
-    o.to = "gguf";
-    o.preset = preset_name;
-    o.threads = 2;
-    return o;
-  }
-  quantize_checkpoint::options program(quantize_config const& how) const {
-    write_text(folder / "mine.json", config_to_text(how));
-    auto o = program("");
-    o.config = (folder / "mine.json").string();
-    return o;
+  template <class How>
+  quantize_checkpoint::options program(How const& how) const {
+    return program_on(*this, "gguf", how);
   }
   quantize_checkpoint::options choosing(double bits, std::vector<std::string> formats) const {
     auto o = program("");
@@ -224,6 +213,12 @@ TEST_CASE("quantize_checkpoint: what GGUF has no type or no name for is refused,
   odd.tensors.emplace_back("model.layers.0.mamba.in_proj.weight", make_weight({4, 32}));
   odd.write_source();
   CHECK(says(odd.refusal(content, odd.program("Q8_0")), "'model.layers.0.mamba.in_proj.weight' has no name in GGUF"));
+  gguf_tool scaled;
+  scaled.config["rope_scaling"] = {{"rope_type", "llama3"}};
+  scaled.write_source();
+  auto const text = scaled.refusal(content, scaled.program("Q8_0"));
+  CHECK(says(text, "its rotary embedding is scaled", "llama3"));
+  CHECK_MESSAGE(!says(text, "gguf_export_options"), text);  // which nobody has who runs a program
 }
 
 TEST_CASE("quantize_checkpoint: a format that GGUF has no type for is refused before a weight is read") {

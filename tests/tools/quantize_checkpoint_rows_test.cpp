@@ -75,7 +75,7 @@ std::int64_t least_memory(layer const& l) {
 all_rows whole(layer const& l) {
   device cpu;
   mixbit::arena scratch;
-  mixbit::tensor_quantizer<device> q{l.name, l.attributes, mixbit::policy::stored};
+  mixbit::tensor_quantizer<device> q{l.name, l.how->attributes, mixbit::policy::stored};
   if (q.needs_calibration()) q.observe(cpu, scratch, l.weight);
   q.finish(cpu);
   mixbit::hf_encoding<device> const e{cpu, q, l.weight, q.grouping(l.weight)};
@@ -98,8 +98,8 @@ TEST_CASE("quantize_checkpoint: rows a few at a time are the whole matrix bit fo
   for (auto const& f : forms)
     for (auto const& shape : {std::array<std::int64_t, 2>{300, 352}, {1, 128}, {7, 33}, {129, 130}}) {
       auto const w = some_weights(shape[0], shape[1]);
-      layer const l{"m", {mixbit::dense_geometry(mixbit::dtype::f32, shape), w.data()}, hf_format{f.algorithm},
-                    weight_attributes(f.preset), f.preset};
+      layer const l{"m", {mixbit::dense_geometry(mixbit::dtype::f32, shape), w.data()},
+                    {hf_format{f.algorithm}, weight_attributes(f.preset), f.preset}};
       CAPTURE(f.preset);
       CAPTURE(shape[0]);
       auto expected = whole(l), got = encoded(l, least_memory(l));
@@ -114,8 +114,8 @@ TEST_CASE("quantize_checkpoint: the scale of a tensor is that of all its rows, o
   auto w = some_weights(64, 32);
   w[40 * 32] = 300;  // far behind the first rows
   layer const l{"m", {mixbit::dense_geometry(mixbit::dtype::f32, std::array<std::int64_t, 2>{64, 32}), w.data()},
-                hf_format{hf_algorithm::nvfp4_weight_only, 16}, weight_attributes("W4A16_NVFP4_CFG"),
-                "W4A16_NVFP4_CFG"};
+                {hf_format{hf_algorithm::nvfp4_weight_only, 16}, weight_attributes("W4A16_NVFP4_CFG"),
+                 "W4A16_NVFP4_CFG"}};
   weight_rows rows{device{}, l, "'f'", least_memory(l)};
   CHECK(rows.tensor_amax() == 300);
   CHECK(rows.tensor_scale() == 300.0f / 2688);
@@ -126,10 +126,10 @@ TEST_CASE("quantize_checkpoint: the scale of a tensor is that of all its rows, o
 TEST_CASE("quantize_checkpoint: weight errors are those of the quantizer, each column by its importance") {
   auto const w = some_weights(40, 48);
   layer const l{"m", {mixbit::dense_geometry(mixbit::dtype::f32, std::array<std::int64_t, 2>{40, 48}), w.data()},
-                hf_format{hf_algorithm::int8_weight_only}, weight_attributes("INT8_WEIGHT_ONLY_CFG"), "int8"};
+                {hf_format{hf_algorithm::int8_weight_only}, weight_attributes("INT8_WEIGHT_ONLY_CFG"), "int8"}};
   device cpu;
   mixbit::arena scratch;
-  mixbit::tensor_quantizer<device> q{"m", l.attributes, mixbit::policy::stored};
+  mixbit::tensor_quantizer<device> q{"m", l.how->attributes, mixbit::policy::stored};
   q.observe(cpu, scratch, l.weight);
   std::vector<float> y(w.size());
   q.quantize(cpu, scratch, l.weight, {l.weight, y.data()});
@@ -155,20 +155,21 @@ TEST_CASE("quantize_checkpoint: a weight that is not aligned is read as it is; N
   auto const shape = mixbit::dense_geometry(mixbit::dtype::f32, std::array<std::int64_t, 2>{16, 64});
   for (auto const& f : forms) {
     CAPTURE(f.preset);
-    layer const there{"m", {shape, w.data()}, hf_format{f.algorithm}, weight_attributes(f.preset), f.preset};
-    layer const off{"m", {shape, moved.data() + 1}, hf_format{f.algorithm}, weight_attributes(f.preset), f.preset};
+    layer_format const how{hf_format{f.algorithm}, weight_attributes(f.preset), f.preset};
+    layer const there{"m", {shape, w.data()}, how};
+    layer const off{"m", {shape, moved.data() + 1}, how};
     CHECK(encoded(off, 1 << 20) == encoded(there, 1 << 20));
     auto bad = w;
     bad[700] = std::numeric_limits<float>::quiet_NaN();
     bad[701] = -std::numeric_limits<float>::infinity();
-    layer const holed{"model.m", {shape, bad.data()}, hf_format{f.algorithm}, weight_attributes(f.preset), f.preset};
+    layer const holed{"model.m", {shape, bad.data()}, how};
     CHECK(says(error_text(mixbit::error_id::file_content, [&] { encoded(holed, 1 << 20); }), "'f'",
                "'model.m.weight' holds 2 NaN or infinite value(s)"));
     weight_rows rows{device{}, holed, "'f'", 1 << 20};
     CHECK(says(error_text(mixbit::error_id::file_content, [&] { rows.error({}); }), "'model.m.weight' holds 2"));
   }
-  layer const wide{"m", {shape, w.data()}, hf_format{hf_algorithm::int8_weight_only},
-                   weight_attributes("INT8_WEIGHT_ONLY_CFG"), "int8"};
+  layer const wide{"m", {shape, w.data()},
+                   {hf_format{hf_algorithm::int8_weight_only}, weight_attributes("INT8_WEIGHT_ONLY_CFG"), "int8"}};
   CHECK(says(error_text(mixbit::error_id::file_content, [&] { weight_rows{device{}, wide, "'f'", 100}; }),
              "'m.weight': 1 rows at once take", "100 are left of --memory"));
 }

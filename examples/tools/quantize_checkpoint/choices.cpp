@@ -17,8 +17,8 @@ using mixbit::candidate_stat;
 class chooser {
  public:
   chooser(std::string const& to, mixbit::model<backend>& model, mixbit::search<backend> const& search,
-          std::vector<mixbit::module_ref<backend>> const& modules)
-      : to_{to}, model_{model}, search_{search}, modules_{modules} {
+          stored_model const& stored)
+      : to_{to}, model_{model}, search_{search}, stored_{stored} {
     uses_.resize(search.formats().size());
   }
 
@@ -58,10 +58,7 @@ class chooser {
   }
 
   layer layer_of(std::string const& name, candidate_stat const& c) {
-    auto const& format = search_.formats()[static_cast<std::size_t>(c.recipe)];
-    auto const& module = *std::ranges::lower_bound(modules_, name, {}, &mixbit::module_ref<backend>::name);
-    auto recipe = mixbit::search_recipe(model_, format.config, module);
-    return layer_in_form(to_, module, recipe, format.label);
+    return layer_under(to_, model_, *stored_.find(name), search_.formats()[static_cast<std::size_t>(c.recipe)]);
   }
 
   static std::string together(mixbit::group_stats const& group) {
@@ -87,17 +84,16 @@ class chooser {
   std::string const& to_;
   mixbit::model<backend>& model_;
   mixbit::search<backend> const& search_;
-  std::vector<mixbit::module_ref<backend>> const& modules_;
+  stored_model const& stored_;
   std::vector<format_use> uses_;  ///< by the search's numbers of formats
 };
 
 }  // namespace
 
 mixbit::candidate_stats possible_choices(std::string const& to, mixbit::model<backend>& model,
-                                         mixbit::search<backend> const& search,
-                                         std::vector<mixbit::module_ref<backend>> const& modules,
+                                         mixbit::search<backend> const& search, stored_model const& stored,
                                          std::vector<std::string>& notes) {
-  return chooser{to, model, search, modules}.run(notes);
+  return chooser{to, model, search, stored}.run(notes);
 }
 
 }  // namespace quantize_checkpoint

@@ -43,20 +43,17 @@ void require_half_scale(mixbit::tensor_quantizer<backend> const& weight, mixbit:
 
 }  // namespace
 
-layer gguf_layer(mixbit::module_ref<backend> const& m, mixbit::recipe_quantizers<backend>& recipe,
-                 std::string const& label) {
+layer gguf_layer(stored_layer const& m, mixbit::recipe_quantizers<backend>& recipe, std::string const& label) {
   mixbit::detail::gguf::module_form<backend> const form{m, recipe};
   mixbit::detail::gguf::require_whole_blocks(m.name, form.type, m.weight.shape[1]);
   require_running_max(*form.weight);
   require_half_scale(*form.weight, form.type);
-  layer made{m.name, m.weight, std::nullopt, form.weight->attributes(), label};
-  made.gguf = form.type;
-  return made;
+  return {m.name, m.weight, {{}, form.weight->attributes(), label, {}, form.type}};
 }
 
 std::int64_t gguf_bits(layer const& l) {
-  std::int64_t const scale = l.gguf == mixbit::gguf_type::nvfp4 ? sizeof(float) : 0;
-  return 8 * (mixbit::gguf_tensor{l.name, *l.gguf, l.weight}.bytes() + scale);
+  std::int64_t const scale = l.how->is_nvfp4() ? sizeof(float) : 0;
+  return 8 * (mixbit::gguf_tensor{l.name, *l.how->gguf, l.weight}.bytes() + scale);
 }
 
 std::optional<mixbit::quantize_config> gguf_config(std::string const& type) {

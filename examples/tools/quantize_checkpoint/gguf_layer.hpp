@@ -13,8 +13,7 @@ namespace quantize_checkpoint {
 
 /// Throws `format_value` where no type of GGUF holds the recipe, or the matrix's rows are no whole blocks of it, naming
 /// the layer. Of the scales of Q8_0 and Q4_0 the nearest float16 is taken.
-layer gguf_layer(mixbit::module_ref<backend> const& m, mixbit::recipe_quantizers<backend>& recipe,
-                 std::string const& label);
+layer gguf_layer(stored_layer const& m, mixbit::recipe_quantizers<backend>& recipe, std::string const& label);
 
 /// What a layer takes in the file.
 std::int64_t gguf_bits(layer const& l);

@@ -25,7 +25,7 @@ mixbit::gguf_outline outline_of(mixbit::hf_source const& source, std::vector<lay
     mixbit::fail(mixbit::error_id::file_content, source.tensors().label(), ": config.json is no LlamaForCausalLM's, ",
                  "the one architecture whose names in GGUF are known");
   mixbit::gguf_outline outline{source, *std::move(family)};
-  for (auto const& l : layers) outline.add_quantized(l.name + ".weight", l.weight, *l.gguf);
+  for (auto const& l : layers) outline.add_quantized(l.name + ".weight", l.weight, *l.how->gguf);
   outline.take_the_rest();
   return outline;
 }
@@ -52,7 +52,7 @@ void require_half(layer const& l, encoded_rows const& part, std::string const& f
     if (!mixbit::is_half(part.scales[b]))
       mixbit::fail(mixbit::error_id::format_amax, file, ": tensor ", mixbit::in_quotes(l.name + ".weight"),
                    ": the scale of block ", part.first * (l.weight.shape[1] / 32) + static_cast<std::int64_t>(b),
-                   " is ", part.scales[b], ", which float16 does not hold, and ", l.form(), " has float16 scales");
+                   " is ", part.scales[b], ", which float16 does not hold, and ", l.how->form(), " has float16 scales");
 }
 
 }  // namespace
@@ -60,31 +60,30 @@ void require_half(layer const& l, encoded_rows const& part, std::string const& f
 void require_gguf_source(mixbit::hf_source const& source) { (void)outline_of(source, {}); }
 
 gguf_output::gguf_output(task const& work)
-    : task_{work}, outline_{outline_of(work.source, work.made.layers)}, metadata_{outline_.metadata()} {}
-
-std::vector<partial_file> gguf_output::files() const {
-  auto layout = mixbit::gguf_layout_of(std::filesystem::path{task_.wanted.out} / file_name, metadata_,
-                                       outline_.tensors());
-  partial_file file{file_name, std::move(layout.head), {}, layout.size};
-  for (std::size_t i = 0; i < layout.offsets.size(); ++i)
-    file.offsets.emplace_back(outline_.tensors()[i].name, layout.offsets[i]);
-  return {std::move(file)};
+    : task_{work},
+      outline_{outline_of(work.source, work.made.layers)},
+      metadata_{outline_.metadata()},
+      layout_{mixbit::gguf_layout_of(std::filesystem::path{work.wanted.out} / file_name, metadata_,
+                                     outline_.tensors())} {
+  for (std::size_t i = 0; i < layout_.offsets.size(); ++i)
+    offsets_.emplace(outline_.tensors()[i].name, layout_.offsets[i]);
 }
 
-/// The metadata, and how rows are rearranged.
-std::string gguf_output::depends_on() const { return task_.source.config().dump() + '\n'; }
+std::vector<partial_file> gguf_output::files() const {
+  return {{file_name, layout_.size, [this](partial_file::put_text const& put) { put(layout_.head); }}};
+}
 
-becoming gguf_output::of(std::string const& tensor) const {
+becoming gguf_output::of(std::string_view tensor) const {
   auto const* const i = outline_.find(tensor);
   if (i == nullptr) return {"left out: llama.cpp computes it", 0};
   std::string const type{mixbit::gguf_info(i->type).name};
   auto const* const l = task_.layer_of(tensor);
   if (l == nullptr) return {"unquantized as " + type + ": " + task_.why_kept(tensor), i->tensor().bytes()};
   auto const scale = i->scale();
-  return {l->label + " as " + type, i->tensor().bytes() + (scale ? scale->bytes() : 0)};
+  return {l->how->label + " as " + type, i->tensor().bytes() + (scale ? scale->bytes() : 0)};
 }
 
-void gguf_output::write(partial_output& files, std::string const& tensor, shown const& show) {
+void gguf_output::write(partial_output& files, std::string_view tensor, shown const& show) {
   auto const* const i = outline_.find(tensor);
   if (i == nullptr) return;
   if (auto const* const l = task_.layer_of(tensor)) write_blocks(files, *i, *l, show);
@@ -99,10 +98,11 @@ void gguf_output::write_blocks(partial_output& files, gguf_item const& i, layer 
   auto rows = task_.rows_of(l);
   if (auto const scale = i.scale()) {
     float const value = rows.tensor_scale();
-    files.write(scale->name, 0, std::as_bytes(std::span{&value, 1}));
+    files.write(0, offsets_.at(scale->name), std::as_bytes(std::span{&value, 1}));
   }
   std::int64_t const all = i.shape.shape[0], row = blocks::row_bytes(i.type, i.shape.shape[1]);
   std::int64_t const read = l.weight.bytes() / all;
+  std::int64_t const at = offsets_.at(i.place.name);
   rows.encode([&](encoded_rows const& part) {
     require_half(l, part, task_.source.tensors().label_of(l.name + ".weight"));
     mixbit::geometry shape = i.shape;
@@ -112,10 +112,10 @@ void gguf_output::write_blocks(partial_output& files, gguf_item const& i, layer 
                            ? blocks::blocks_of_rows(i.type, codes, part.scales, 0, task_.threads)
                            : blocks::blocks_of_rows(i.type, codes, part.block_scales, 0, task_.threads);
     std::span const made{bytes};
-    if (i.place.heads == 0) files.write(i.place.name, part.first * row, made);
+    if (i.place.heads == 0) files.write(0, at + part.first * row, made);
     else
       for (std::int64_t r = 0; r < part.rows; ++r)
-        files.write(i.place.name, blocks::place_of_row(part.first + r, all, i.place.heads) * row,
+        files.write(0, at + blocks::place_of_row(part.first + r, all, i.place.heads) * row,
                     made.subspan(static_cast<std::size_t>(r * row), static_cast<std::size_t>(row)));
     show(part.first * read);
   });
@@ -126,7 +126,8 @@ void gguf_output::write_values(partial_output& files, gguf_item const& i) const 
   auto const from = task_.source.tensors().bytes(i.from);
   auto const type = task_.source.tensors().at(i.from).type;
   bool const wider = i.type == mixbit::gguf_type::f32 && type != dtype::f32;
-  if (!wider && i.place.heads == 0) return files.write(i.place.name, 0, from);
+  std::int64_t const at = offsets_.at(i.place.name);
+  if (!wider && i.place.heads == 0) return files.write(0, at, from);
   std::int64_t const all = i.shape.shape[0], width = i.shape.size() / all;
   auto const read = width * static_cast<std::int64_t>(mixbit::size_of(type));
   std::int64_t const row = wider ? width * static_cast<std::int64_t>(sizeof(float)) : read;
@@ -140,7 +141,7 @@ void gguf_output::write_values(partial_output& files, gguf_item const& i) const 
       if (wider) widen(type, there, here, width);
       else std::memcpy(here, there, static_cast<std::size_t>(read));
     }
-    files.write(i.place.name, first * row, std::span{bytes}.first(static_cast<std::size_t>((end - first) * row)));
+    files.write(0, at + first * row, std::span{bytes}.first(static_cast<std::size_t>((end - first) * row)));
   }
 }
 

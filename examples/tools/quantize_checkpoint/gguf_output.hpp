@@ -5,6 +5,8 @@
 
 #include <span>
 #include <string>
+#include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "mixbit/io/gguf_outline.hpp"
@@ -22,9 +24,11 @@ class gguf_output : public output_form {
 
   std::vector<std::string> notes() const override { return outline_.notes(metadata_); }
   std::vector<partial_file> files() const override;
-  std::string depends_on() const override;
-  becoming of(std::string const& tensor) const override;
-  void write(partial_output& files, std::string const& tensor, shown const& show) override;
+  /// The metadata, and how rows are rearranged.
+  std::string depends_on() const override { return task_.source.config().dump(); }
+  std::string depends_on(layer const& one_of_format) const override { return one_of_format.how->form(); }
+  becoming of(std::string_view tensor) const override;
+  void write(partial_output& files, std::string_view tensor, shown const& show) override;
   void write_others(mixbit::staged_output& out) const override;
 
  private:
@@ -34,6 +38,8 @@ class gguf_output : public output_form {
   task const& task_;
   mixbit::gguf_outline outline_;
   mixbit::gguf_metadata metadata_;
+  mixbit::gguf_layout layout_;
+  std::unordered_map<std::string_view, std::int64_t> offsets_;  ///< of tensors in the file
 };
 
 }  // namespace quantize_checkpoint

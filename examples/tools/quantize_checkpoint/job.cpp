@@ -5,7 +5,8 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <vector>
+#include <string_view>
+#include <unordered_map>
 
 #include "mixbit/autoquant/json.hpp"
 #include "mixbit/config/attribute_json.hpp"
@@ -27,7 +28,7 @@ std::string printable(std::string const& text) { return mixbit::one_line(text, t
 
 class job {
  public:
-  explicit job(options const& o) : task_{o}, form_{output_form_of(task_)}, files_{form_->files()} {}
+  explicit job(options const& o) : task_{o}, form_{output_form_of(task_)} {}
 
   void run() {
     for (auto const& note : task_.made.notes) std::printf("note: %s\n", printable(note).c_str());
@@ -38,16 +39,16 @@ class job {
   }
 
  private:
-  std::int64_t bytes_of(std::string const& tensor) const { return task_.source.tensors().at(tensor).bytes(); }
+  std::int64_t bytes_of(std::string_view tensor) const { return task_.source.tensors().at(tensor).bytes(); }
 
   void show() const {
     for (auto const& name : task_.names) {
       auto const t = task_.source.tensors().at(name);
       auto const becomes = form_->of(name);
-      std::printf("%-56s %-5s %-14s %12lld -> %12lld  %s\n", printable(name).c_str(),
-                  std::string{mixbit::name_of(t.type)}.c_str(), mixbit::to_string(t).c_str(),
-                  static_cast<long long>(t.bytes()), static_cast<long long>(becomes.bytes),
-                  printable(becomes.what).c_str());
+      std::string const shown = printable(std::string{name}), type{mixbit::name_of(t.type)};
+      std::printf("%-56s %-5s %-14s %12lld -> %12lld  %s\n", shown.c_str(), type.c_str(),
+                  mixbit::to_string(t).c_str(), static_cast<long long>(t.bytes()),
+                  static_cast<long long>(becomes.bytes), printable(becomes.what).c_str());
     }
   }
 
@@ -59,7 +60,7 @@ class job {
     }
     auto const& made = task_.made;
     std::printf("%zu of %zu tensors quantized, %s -> %s in %zu file(s)\n", made.layers.size(), task_.names.size(),
-                bytes_text(before).c_str(), bytes_text(after).c_str(), files_.size());
+                bytes_text(before).c_str(), bytes_text(after).c_str(), form_->files().size());
     if (made.plan)
       std::printf("%.4f effective bits of %.4f, weight error %.6e (%s)\n", made.plan->achieved.bits_per_element,
                   task_.wanted.target->value(), made.plan->achieved.score,
@@ -69,23 +70,31 @@ class job {
   /// All that the output's bytes depend on. A source file that is changed in place without another size or time is not
   /// seen.
   std::string work() const {
-    std::string text = "quantize_checkpoint 3\nto " + task_.wanted.to + '\n' + form_->depends_on();
+    std::string text = "quantize_checkpoint 4\nto " + task_.wanted.to + '\n' + form_->depends_on() + '\n';
     for (auto const& s : task_.source.tensors().shards()) {
       auto const path = task_.source.folder() / s.name;
       text += s.name + ' ' + std::to_string(fs::file_size(path)) + ' ' +
               std::to_string(fs::last_write_time(path).time_since_epoch().count()) + '\n';
     }
-    for (auto const& l : task_.made.layers)
-      text += l.name + ' ' + mixbit::attributes_to_json(l.attributes).dump() + '\n';
+    std::unordered_map<layer_format const*, std::string> known;  // few: a line each where it is first met
+    for (auto const& l : task_.made.layers) {
+      auto& number = known[l.how.get()];
+      if (number.empty()) {
+        number = std::to_string(known.size());
+        text += number + ' ' + form_->depends_on(l) + ' ' + mixbit::attributes_to_json(l.how->attributes).dump() + '\n';
+      }
+      text += l.name + ' ' + number + '\n';
+    }
     return text;
   }
 
   void write() {
     auto const& names = task_.names;
+    auto const parts = form_->files();
     std::vector<fs::path> places;
-    for (auto const& file : files_) places.push_back(file.name);
+    for (auto const& file : parts) places.push_back(file.name);
     require_places(task_.wanted.out, places);
-    partial_output files{task_.wanted.out, work(), files_};
+    partial_output files{task_.wanted.out, work(), parts};
     std::int64_t done = 0, all = 0;
     for (std::size_t i = 0; i < names.size(); ++i) {
       all += bytes_of(names[i]);
@@ -117,7 +126,6 @@ class job {
 
   task task_;
   std::unique_ptr<output_form> form_;
-  std::vector<partial_file> files_;
 };
 
 }  // namespace

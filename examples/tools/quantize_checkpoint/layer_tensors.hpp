@@ -1,28 +1,33 @@
-// What the output holds of a quantized layer, in either form.
+// What the output holds of a quantized layer, in ModelOpt's form or compressed-tensors'.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
-#include "mixbit/io/safetensors_head.hpp"
+#include "mixbit/core/executor.hpp"
 #include "weight_rows.hpp"
 
 namespace quantize_checkpoint {
 
-/// Names and shapes. `second`: NVFP4's scale above its blocks', without a name elsewhere; `shape`: of packed weights in
-/// compressed-tensors.
+/// One tensor of it: what its name has behind the layer's, and its shape.
+struct layer_tensor {
+  char const* suffix = nullptr;  ///< null: there is no such tensor
+  mixbit::geometry shape = {};
+};
+
+/// `second`: NVFP4's scale above its blocks'; `shape`: of packed weights in compressed-tensors.
 struct layer_tensors {
-  mixbit::named_geometry codes, scales, second, shape;
+  enum part : std::uint8_t { codes, scales, second, shape };
+  std::array<layer_tensor, 4> parts;
 
   explicit layer_tensors(layer const& l);
-  /// Those that have a name.
-  std::vector<mixbit::named_geometry> all() const;
 };
 
 /// Of NVFP4: as the form holds it.
 float second_scale(layer const& l, float tensor_scale);
 
 /// Some rows' codes, as the form holds them; packed by `threads`.
-std::vector<std::uint8_t> codes_in_file(layer const& l, encoded_rows const& part, mixbit::executor_ref threads);
+std::vector<std::uint8_t> codes_in_file(layer const& l, encoded_rows&& part, mixbit::executor_ref threads);
 
 }  // namespace quantize_checkpoint

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "mixbit/autoquant/budget.hpp"
+#include "mixbit/io/safetensors_shards.hpp"
 
 namespace quantize_checkpoint {
 
@@ -21,6 +22,7 @@ struct options {
   std::string activations;
   int threads = 0;  ///< 0: one a core
   std::int64_t memory = std::int64_t{1} << 30;
+  std::int64_t shard_bytes = mixbit::default_shard_bytes;  ///< no option sets it: tests do
 };
 
 /// Throws mixbit::error (usage) for what is unknown, missing, repeated, malformed or contradicting.

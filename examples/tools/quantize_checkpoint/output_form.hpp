@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "mixbit/io/staged_output.hpp"
@@ -30,13 +31,15 @@ class output_form {
   virtual std::vector<std::string> notes() const = 0;
   /// The files that grow until they are whole.
   virtual std::vector<partial_file> files() const = 0;
-  /// What they depend on beside the source's tensors and the formats of its layers.
+  /// What they depend on beside the source's tensors and which layers have which format: what a format is in the form,
+  /// and what is the same for all.
+  virtual std::string depends_on(layer const& one_of_format) const = 0;
   virtual std::string depends_on() const = 0;
-  virtual becoming of(std::string const& tensor) const = 0;
+  virtual becoming of(std::string_view tensor) const = 0;
 
   /// All that a tensor of the source puts into the files. Throws `file_content` and `format_amax` for weights that the
   /// form cannot hold, naming the tensor.
-  virtual void write(partial_output& files, std::string const& tensor, shown const& show) = 0;
+  virtual void write(partial_output& files, std::string_view tensor, shown const& show) = 0;
   /// What lies beside them.
   virtual void write_others(mixbit::staged_output& out) const = 0;
 };

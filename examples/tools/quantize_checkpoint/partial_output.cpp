@@ -20,20 +20,17 @@ namespace fs = std::filesystem;
 
 namespace {
 
-std::string text_of(fs::path const& file) {
+/// Empty where there is none.
+mixbit::mapped_file file_at(fs::path const& path) {
   std::error_code none;
-  return fs::exists(file, none) ? std::string{mixbit::mapped_file{file}.text()} : std::string{};
+  return fs::exists(path, none) ? mixbit::mapped_file{path} : mixbit::mapped_file{};
 }
 
 }  // namespace
 
 partial_output::partial_output(fs::path const& folder, std::string const& work, std::vector<partial_file> const& files)
     : folder_{folder}, hidden_{folder / ".quantize_checkpoint"} {
-  for (auto const& file : files) {
-    for (auto const& [tensor, offset] : file.offsets) places_.emplace_back(tensor, place{names_.size(), offset});
-    names_.push_back(file.name);
-  }
-  std::sort(places_.begin(), places_.end(), [](auto const& a, auto const& b) { return a.first < b.first; });
+  for (auto const& file : files) names_.push_back(file.name);
   std::error_code code;
   made_folder_ = fs::create_directories(folder_, code);
   if (!code) fs::create_directory(hidden_, code);
@@ -78,20 +75,22 @@ void partial_output::lock() {
 
 /// Is there whole what an earlier run of this work began?
 bool partial_output::is_of(std::string const& work) const {
-  if (text_of(hidden_ / "work") != work) return false;
+  if (file_at(hidden_ / "work").text() != work) return false;
   std::error_code none;
   return std::all_of(names_.begin(), names_.end(), [&](auto const& n) { return fs::exists(hidden_ / n, none); });
 }
 
 void partial_output::start(std::string const& work, std::vector<partial_file> const& files) {
-  auto const left = text_of(hidden_ / "work");
-  begins_anew_ = !left.empty() && left != work;  // of the same work its files may be gone
+  {
+    auto const left = file_at(hidden_ / "work");
+    begins_anew_ = left.size() != 0 && left.text() != work;  // of the same work its files may be gone
+  }
   for (auto const& entry : fs::directory_iterator{hidden_})
     if (entry.path().filename() != "lock") fs::remove_all(entry.path());
   for (std::size_t i = 0; i < files.size(); ++i) {
     files_.push_back(::open((hidden_ / files[i].name).c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
     if (files_.back() < 0 || ::ftruncate(files_.back(), files[i].size) != 0) fail_writing(i, errno);
-    put(i, 0, std::as_bytes(std::span{files[i].head}));
+    begin(i, files[i]);
   }
   open_done();
   mixbit::write_file_atomically(hidden_ / "work", work);  // last: without it the rest is not taken up
@@ -103,11 +102,27 @@ void partial_output::open_files() {
     if (files_.back() < 0) fail_writing(files_.size() - 1, errno);
   }
   open_done();
-  std::string const done = text_of(hidden_ / "done");
+  auto const file = file_at(hidden_ / "done");
+  auto const done = file.text();
   std::from_chars(done.data(), done.data() + done.size(), done_);
 }
 
-void partial_output::put(std::size_t file, std::int64_t offset, std::span<std::byte const> bytes) {
+void partial_output::begin(std::size_t file, partial_file const& of) {
+  std::string buffer;
+  std::int64_t offset = 0;
+  auto const flush = [&] {
+    write(file, offset, std::as_bytes(std::span{buffer}));
+    offset += static_cast<std::int64_t>(buffer.size());
+    buffer.clear();
+  };
+  of.head([&](std::string_view piece) {
+    buffer += piece;
+    if (buffer.size() >= std::size_t{1} << 18) flush();
+  });
+  flush();
+}
+
+void partial_output::write(std::size_t file, std::int64_t offset, std::span<std::byte const> bytes) {
   while (!bytes.empty()) {
     ssize_t const count = ::pwrite(files_[file], bytes.data(), bytes.size(), offset);
     if (count < 0 && errno == EINTR) continue;
@@ -115,14 +130,6 @@ void partial_output::put(std::size_t file, std::int64_t offset, std::span<std::b
     bytes = bytes.subspan(static_cast<std::size_t>(count));
     offset += count;
   }
-}
-
-void partial_output::write(std::string const& tensor, std::int64_t offset, std::span<std::byte const> bytes) {
-  auto const at = std::lower_bound(places_.begin(), places_.end(), tensor,
-                                   [](auto const& entry, auto const& name) { return entry.first < name; });
-  if (at == places_.end() || at->first != tensor)
-    mixbit::fail(mixbit::error_id::file_content, "tensor ", mixbit::in_quotes(tensor), " was not announced");
-  put(at->second.file, at->second.offset + offset, bytes);
 }
 
 void partial_output::open_done() {

@@ -5,20 +5,23 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <span>
 #include <string>
-#include <utility>
+#include <string_view>
 #include <vector>
 
 #include "mixbit/io/staged_output.hpp"
 
 namespace quantize_checkpoint {
 
-/// A file that grows: what it begins with, and where in it the data of each of its tensors lies. The rest is zeros.
+/// A file that grows from what it begins with; the rest is zeros.
 struct partial_file {
-  std::string name, head;
-  std::vector<std::pair<std::string, std::int64_t>> offsets = {};
+  using put_text = std::function<void(std::string_view)>;
+
+  std::string name;
   std::int64_t size = 0;
+  std::function<void(put_text const&)> head;  ///< called where the file is begun; gives its text piece by piece
 };
 
 class partial_output {
@@ -36,8 +39,8 @@ class partial_output {
   std::size_t done() const { return done_; }
   /// Was there other work, which is thrown away now?
   bool begins_anew() const { return begins_anew_; }
-  /// Bytes of a tensor, from its byte `offset` on.
-  void write(std::string const& tensor, std::int64_t offset, std::span<std::byte const> bytes);
+  /// Bytes of a file, by its place among those given, from its byte `offset` on.
+  void write(std::size_t file, std::int64_t offset, std::span<std::byte const> bytes);
   /// From now on a run that takes this up begins behind `count` pieces.
   void finished(std::size_t count);
 
@@ -47,16 +50,11 @@ class partial_output {
  private:
   static constexpr std::size_t done_digits = 20;
 
-  struct place {
-    std::size_t file;
-    std::int64_t offset;
-  };
-
   bool is_of(std::string const& work) const;
   void lock();
   void start(std::string const& work, std::vector<partial_file> const& files);
   void open_files();
-  void put(std::size_t file, std::int64_t offset, std::span<std::byte const> bytes);
+  void begin(std::size_t file, partial_file const& of);
   void finished_with() noexcept;
   void open_done();
   /// Named as it will be.
@@ -67,7 +65,6 @@ class partial_output {
   int lock_ = -1, done_file_ = -1;
   std::vector<std::string> names_;  ///< of the files
   std::vector<int> files_;
-  std::vector<std::pair<std::string, place>> places_;  ///< of tensors, sorted by name
   std::size_t done_ = 0;
   bool begins_anew_ = false;
 };

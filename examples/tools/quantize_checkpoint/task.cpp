@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "gguf_output.hpp"
+#include "memory_need.hpp"
 #include "mixbit/autoquant/json.hpp"
 #include "mixbit/io/folders.hpp"
 #include "mixbit/io/json.hpp"
@@ -17,16 +18,8 @@ namespace quantize_checkpoint {
 
 namespace {
 
-/// What of --memory remains for weights: the program, its names and its threads take the rest.
-std::int64_t memory_for_weights(std::int64_t memory) {
-  constexpr std::int64_t taken = std::int64_t{48} << 20;
-  if (memory <= taken + (std::int64_t{1} << 20))
-    mixbit::fail(mixbit::error_id::usage, "--memory ", memory, ": the program itself takes up to ", taken, " bytes");
-  return memory - taken;
-}
-
 options with_memory(options o) {
-  o.memory = memory_for_weights(o.memory);
+  o.memory = memory_for_weights(o);
   return o;
 }
 
@@ -57,24 +50,27 @@ task::task(options const& o)
       pool{o.threads > 0 ? o.threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()))},
       threads{pool},
       on{threads},
-      names{source.tensors().names()} {
+      names{source.tensors().names().begin(), source.tensors().names().end()} {
   if (!o.out.empty() && mixbit::lie_in_one_another(o.model, o.out))
     mixbit::fail(mixbit::error_id::usage, "--out ", mixbit::in_quotes(o.out), " and --model ",
                  mixbit::in_quotes(o.model), " lie in one another; results go to a folder apart from the model's");
   if (!o.dry_run) require_places(o.out, known_files(o));
   if (o.to == "gguf") require_gguf_source(source);  // before weights are measured
   source.tensors().while_unchanged([&] { made = assign(wanted, source, stored, on, measuring()); });
-  for (auto const& l : made.layers) layers_.emplace(l.name + ".weight", &l);
   std::sort(names.begin(), names.end());
 }
 
-layer const* task::layer_of(std::string const& tensor) const {
-  auto const at = layers_.find(tensor);
-  return at == layers_.end() ? nullptr : at->second;
+layer const* task::layer_of(std::string_view tensor) const {
+  constexpr std::string_view suffix = ".weight";
+  if (!tensor.ends_with(suffix)) return nullptr;
+  auto const name = tensor.substr(0, tensor.size() - suffix.size());
+  auto const by_name = [](layer const& l) { return std::string_view{l.name}; };
+  auto const at = std::ranges::lower_bound(made.layers, name, {}, by_name);
+  return at == made.layers.end() || at->name != name ? nullptr : &*at;
 }
 
-std::string task::why_kept(std::string const& tensor) const {
-  auto const& why = stored.why_kept(tensor);
+std::string task::why_kept(std::string_view tensor) const {
+  auto why = stored.why_kept(tensor);
   return why.empty() ? std::string{"the config gives it no format"} : why;
 }
 

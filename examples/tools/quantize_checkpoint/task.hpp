@@ -2,7 +2,7 @@
 #pragma once
 
 #include <string>
-#include <unordered_map>
+#include <string_view>
 #include <vector>
 
 #include "assignment.hpp"
@@ -22,11 +22,11 @@ struct task {
   task& operator=(task const&) = delete;
 
   /// What a tensor of the source is quantized as; null: it stays.
-  layer const* layer_of(std::string const& tensor) const;
+  layer const* layer_of(std::string_view tensor) const;
   /// Why it stays.
-  std::string why_kept(std::string const& tensor) const;
+  std::string why_kept(std::string_view tensor) const;
   weight_rows rows_of(layer const& l) const {
-    return {on, l, source.tensors().label_of(l.name + ".weight"), wanted.memory};
+    return {on, l, source.tensors().label_of(std::string{l.name} + ".weight"), wanted.memory};
   }
 
   options wanted;  ///< `memory`: what is left of it for weights
@@ -36,10 +36,7 @@ struct task {
   mixbit::executor_ref threads;  ///< of the pool
   device on;
   assignment made;
-  std::vector<std::string> names;  ///< of the source's tensors; the order of the work
-
- private:
-  std::unordered_map<std::string, layer const*> layers_;
+  std::vector<std::string_view> names;  ///< of the source's tensors, sorted; the order of the work
 };
 
 }  // namespace quantize_checkpoint

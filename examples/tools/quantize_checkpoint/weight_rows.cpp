@@ -20,8 +20,8 @@ constexpr std::int64_t chunk_bytes = std::int64_t{4} << 20;
 
 /// Rows that share bytes, or scales but the tensor's own.
 std::int64_t rows_of_unit(layer const& l) {
-  if (l.format && l.format->algorithm == mixbit::hf_algorithm::int4_weight_only) return 2;
-  return l.has_tensor_scale() ? 1 : l.groups().block[0];
+  if (l.how->modelopt && l.how->modelopt->algorithm == mixbit::hf_algorithm::int4_weight_only) return 2;
+  return l.how->has_tensor_scale() ? 1 : l.groups().block[0];
 }
 
 /// Taken by a row while it is encoded or measured, at most: copies in and out, float32 amaxes, codes and scales twice.
@@ -40,16 +40,16 @@ const_tensor_ref view_of(const_tensor_ref like, std::int64_t rows, void const* d
 }  // namespace
 
 mixbit::partition layer::groups() const {
-  return mixbit::tensor_quantizer<device>{name, attributes, mixbit::policy::stored}.grouping(weight);
+  return mixbit::tensor_quantizer<device>{name, how->attributes, mixbit::policy::stored}.grouping(weight);
 }
 
 mixbit::element_type layer::element() const {
-  return mixbit::tensor_quantizer<device>{name, attributes, mixbit::policy::stored}.numerics().how.element;
+  return mixbit::tensor_quantizer<device>{name, how->attributes, mixbit::policy::stored}.numerics().how.element;
 }
 
-std::string layer::form() const {
+std::string layer_format::form() const {
   return std::string{gguf ? mixbit::gguf_info(*gguf).name
-                          : compressed ? mixbit::name_of(compressed->format) : mixbit::name_of(format->algorithm)};
+                          : compressed ? mixbit::name_of(compressed->format) : mixbit::name_of(modelopt->algorithm)};
 }
 
 weight_rows::weight_rows(device const& on, layer const& of, std::string file, std::int64_t memory)
@@ -98,14 +98,14 @@ float weight_rows::tensor_amax() {
 }
 
 float weight_rows::tensor_scale() {
-  mixbit::tensor_quantizer<device> const q{layer_.name, layer_.attributes, mixbit::policy::stored};
+  mixbit::tensor_quantizer<device> const q{layer_.name, layer_.how->attributes, mixbit::policy::stored};
   return mixbit::detail::hf::tensor_scale(q.numerics(), tensor_amax());
 }
 
-bool weight_rows::is_one_group() const { return layer_.has_tensor_scale() && !layer_.is_nvfp4(); }
+bool weight_rows::is_one_group() const { return layer_.how->has_tensor_scale() && !layer_.how->is_nvfp4(); }
 
 mixbit::tensor_quantizer<device> weight_rows::quantizer(const_tensor_ref const& x) {
-  mixbit::tensor_quantizer<device> q{layer_.name + ".weight_quantizer", layer_.attributes, mixbit::policy::stored};
+  mixbit::tensor_quantizer<device> q{layer_.name + ".weight_quantizer", layer_.how->attributes, mixbit::policy::stored};
   bool const two_levels = mixbit::is_two_level(q.numerics().how.scaling);
   if (is_one_group()) (void)tensor_amax();
   else if (!two_levels) (void)largest(x);
@@ -114,7 +114,7 @@ mixbit::tensor_quantizer<device> weight_rows::quantizer(const_tensor_ref const& 
   } else if (q.needs_calibration()) {
     q.observe(device_, scratch_, x);
     q.finish(device_);
-    if (layer_.gguf && mixbit::has_half_scales(*layer_.gguf)) round_scales(q, x);
+    if (layer_.how->gguf && mixbit::has_half_scales(*layer_.how->gguf)) round_scales(q, x);
   }
   if (two_levels) q.hold_tensor_amax(device_, tensor_amax());
   return q;
@@ -123,11 +123,11 @@ mixbit::tensor_quantizer<device> weight_rows::quantizer(const_tensor_ref const& 
 /// As round_gguf_scales does: what is measured and encoded has the scales that the file holds.
 void weight_rows::round_scales(mixbit::tensor_quantizer<device>& q, const_tensor_ref const& x) {
   auto amax = q.amax(device_);
-  for (float& a : amax) a = mixbit::half_scale_amax(*layer_.gguf, a);
+  for (float& a : amax) a = mixbit::half_scale_amax(*layer_.how->gguf, a);
   q.set_amax(device_, q.grouping(x), amax);
 }
 
-void weight_rows::encode(std::function<void(encoded_rows const&)> const& take) {
+void weight_rows::encode(std::function<void(encoded_rows&)> const& take) {
   each_chunk([&](std::int64_t first, const_tensor_ref const& x) {
     auto q = quantizer(x);
     mixbit::hf_encoding<device> encoding{device_, q, x, q.grouping(x)};

@@ -5,8 +5,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "mixbit/io/ct_form.hpp"
@@ -20,28 +22,40 @@ namespace quantize_checkpoint {
 
 using device = mixbit::reference::simd;
 
-/// A layer that is quantized: its matrix, how, and what it is in the form that is written.
-struct layer {
-  std::string name;
-  mixbit::const_tensor_ref weight;
-  std::optional<mixbit::hf_format> format;           ///< in ModelOpt's form,
-  mixbit::quantizer_attribute_config attributes;     ///< of its weight quantizer
-  std::string label;                                 ///< what the user calls the format
+/// How a layer is quantized, and what that is in the form that is written.
+struct layer_format {
+  std::optional<mixbit::hf_format> modelopt;         ///< in ModelOpt's form,
+  mixbit::quantizer_attribute_config attributes;     ///< of the weight quantizer
+  std::string label;                                 ///< what the user calls it
   std::optional<mixbit::ct_scheme> compressed = {};  ///< in compressed-tensors',
   std::optional<mixbit::gguf_type> gguf = {};        ///< or in GGUF
 
-  mixbit::partition groups() const;
-  mixbit::element_type element() const;
-  /// What the form calls its format.
+  /// What the form calls it.
   std::string form() const;
   bool is_nvfp4() const {
-    return gguf ? *gguf == mixbit::gguf_type::nvfp4 : compressed ? compressed->is_nvfp4() : format->is_nvfp4();
+    return gguf ? *gguf == mixbit::gguf_type::nvfp4 : compressed ? compressed->is_nvfp4() : modelopt->is_nvfp4();
   }
   /// One for all of the weight, alone or above its blocks': fused layers share it.
   bool has_tensor_scale() const {
     return is_nvfp4() || (compressed && compressed->weight.strategy == mixbit::ct_strategy::tensor);
   }
-  bool is_of_form(layer const& other) const { return format == other.format && compressed == other.compressed; }
+  bool is_written_like(layer_format const& other) const {
+    return modelopt == other.modelopt && compressed == other.compressed;
+  }
+  friend bool operator==(layer_format const&, layer_format const&) = default;
+};
+
+/// A layer that is quantized: its matrix, and how. Of tens of thousands few differ in that, so that they share it.
+struct layer {
+  std::string name;
+  mixbit::const_tensor_ref weight;
+  std::shared_ptr<layer_format const> how;
+
+  layer(std::string of, mixbit::const_tensor_ref const& w, layer_format f)
+      : name{std::move(of)}, weight{w}, how{std::make_shared<layer_format const>(std::move(f))} {}
+
+  mixbit::partition groups() const;
+  mixbit::element_type element() const;
 };
 
 /// Codes of some rows, and their scales; one for all of the weight comes with the first rows.
@@ -73,8 +87,8 @@ class weight_rows {
   /// That scale, of formats with two levels.
   float tensor_scale();
 
-  /// Front to back. Throws as tensor_amax() does.
-  void encode(std::function<void(encoded_rows const&)> const& take);
+  /// Front to back; what is taken may be moved from. Throws as tensor_amax() does.
+  void encode(std::function<void(encoded_rows&)> const& take);
 
   /// Σ importance[column] · (w - Q(w))², over all rows; importance 1 where it is empty. Throws as tensor_amax() does.
   double error(std::vector<float> const& importance);

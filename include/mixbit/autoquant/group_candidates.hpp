@@ -24,12 +24,10 @@ bool quantizes(recipe_quantizers<B>& recipe, module_ref<B> const& module) {
   return is_cache(module) && quantizes_cache(recipe);
 }
 
-/// Does an entry of the format decide the module's weight quantizer, or is that as the module's class declares it?
-template <backend B>
-bool names_weight(model<B>& m, quantize_config const& format, module_ref<B> const& module) {
-  std::vector<module_quantizers> const bare{m.options().classes.module("", module.class_name)};
-  auto const resolved = apply_entries(bare, format, m.options().classes).quantizers;
-  return std::any_of(resolved.begin(), resolved.end(), [](resolved_quantizer const& q) {
+/// Does an entry decide the weight quantizer, or is that as the module's class declares it?
+inline bool names_weight(resolution const& resolved) {
+  auto const& all = resolved.quantizers;
+  return std::any_of(all.begin(), all.end(), [](resolved_quantizer const& q) {
     return detail::role_of(q.name) == quantizer_role::weight && q.decided_by.has_value();
   });
 }
@@ -39,10 +37,11 @@ bool names_weight(model<B>& m, quantize_config const& format, module_ref<B> cons
 /// stand for 8-bit integers.
 template <backend B>
 recipe_quantizers<B> candidate_recipe(model<B>& m, quantize_config const& format, module_ref<B> const& module) {
-  auto q = search_recipe(m, format, module);
-  if (!is_cache(module) && !names_weight(m, format, module))
+  auto const resolved = search_resolution(m, format, module);
+  if (!is_cache(module) && !names_weight(resolved))
     fail(error_id::config_no_match, "format ", format.name, " has no entry for the weight of ", module.name, " (",
          module.class_name, "), which would be as its class declares it; combine it with one that has");
+  auto q = recipe_of(m, resolved, module);
   if (!quantizes(q, module))
     fail(error_id::config_no_match, "format ", format.name, " quantizes no weight of ", module.name, " (",
          module.class_name, ")");

@@ -132,15 +132,20 @@ struct module_group {
   bool tied = false;       ///< did a tied weight join groups?
 };
 
+/// The first rule that gives a module a key, and the key; {-1, its name}: none does.
+inline std::pair<int, std::string> group_key(std::string_view module, std::span<grouping_rule const> rules) {
+  for (std::size_t r = 0; r < rules.size(); ++r)
+    if (auto key = rules[r].key(module)) return {static_cast<int>(r), *std::move(key)};
+  return {-1, std::string{module}};
+}
+
 /// Groups in the order of their first member. A module that no rule names is a group of its own.
 inline std::vector<module_group> group_modules(std::span<std::string const> names,
                                                std::span<grouping_rule const> rules) {
   std::vector<module_group> groups;
   std::map<std::pair<int, std::string>, std::size_t> place;  // (rule, key) -> group
   for (std::size_t i = 0; i < names.size(); ++i) {
-    std::pair<int, std::string> key{-1, names[i]};
-    for (std::size_t r = 0; r < rules.size() && key.first < 0; ++r)
-      if (auto k = rules[r].key(names[i])) key = {static_cast<int>(r), std::move(*k)};
+    auto const key = group_key(names[i], rules);
     auto const [at, added] = place.try_emplace(key, groups.size());
     if (added) groups.push_back({{}, key.first < 0 ? std::vector<int>{} : std::vector<int>{key.first}});
     groups[at->second].members.push_back(i);

@@ -68,6 +68,12 @@ inline std::string describe(quantizer_entry const& entry, std::size_t index) {
 /// "NAME: ", or nothing for a config without a name.
 inline std::string name_prefix(quantize_config const& config) { return config.name.empty() ? "" : config.name + ": "; }
 
+/// Of an entry that matched nothing.
+inline std::string unmatched_note(quantize_config const& config, std::size_t i) {
+  return name_prefix(config) + describe(config.entries[i], i) + " of the " +
+         std::string{name_of(config.entries[i].origin)} + " matches no quantizer";
+}
+
 }  // namespace detail
 
 /// Applies the entries and judges nothing. `classes` says which class names mean the same; by default PyTorch's.
@@ -97,28 +103,54 @@ inline resolution apply_entries(std::span<module_quantizers const> modules, quan
     }
   }
   for (std::size_t i = 0; i < config.entries.size(); ++i)
-    if (result.matches[i] == 0)
-      result.notes.push_back(detail::name_prefix(config) + detail::describe(config.entries[i], i) + " of the " +
-                             std::string{name_of(config.entries[i].origin)} + " matches no quantizer");
+    if (result.matches[i] == 0) result.notes.push_back(detail::unmatched_note(config, i));
   return result;
 }
 
+/// What is judged of a resolution; those of parts of a model add up to that of the whole.
+struct resolution_totals {
+  std::vector<std::size_t> matches;  ///< per entry of the config
+  std::size_t quantizers = 0, enabled = 0;
+  std::string first, last;  ///< quantizers
+
+  explicit resolution_totals(quantize_config const& config) : matches(config.entries.size()) {}
+  void add(resolution const& part) {
+    for (std::size_t i = 0; i < matches.size(); ++i) matches[i] += part.matches[i];
+    if (part.quantizers.empty()) return;
+    if (quantizers == 0) first = part.quantizers.front().name;
+    last = part.quantizers.back().name;
+    quantizers += part.quantizers.size();
+    enabled += part.enabled_count();
+  }
+};
+
 /// Throws config_no_match where an entry of the user's own matched nothing.
-inline void check_matches(resolution const& result, quantize_config const& config) {
+inline void check_matches(resolution_totals const& all, quantize_config const& config) {
   for (std::size_t i = 0; i < config.entries.size(); ++i)
-    if (result.matches[i] == 0 && config.entries[i].origin == entry_origin::user)
+    if (all.matches[i] == 0 && config.entries[i].origin == entry_origin::user)
       fail(error_id::config_no_match, detail::name_prefix(config), detail::describe(config.entries[i], i),
-           " matches none of ", result.quantizers.size(), " quantizers",
-           result.quantizers.empty() ? std::string{} : ", which go from " + result.quantizers.front().name + " to " +
-                                                           result.quantizers.back().name);
+           " matches none of ", all.quantizers, " quantizers",
+           all.quantizers == 0 ? std::string{} : ", which go from " + all.first + " to " + all.last);
 }
 
 /// Throws what check_matches throws (unless not `strict`), and config_no_match where nothing is enabled in the end.
-inline void check_resolution(resolution const& result, quantize_config const& config, bool strict = true) {
-  if (strict) check_matches(result, config);
-  if (result.enabled_count() == 0)
-    fail(error_id::config_no_match, detail::name_prefix(config), "enables none of ", result.quantizers.size(),
+inline void check_resolution(resolution_totals const& all, quantize_config const& config, bool strict = true) {
+  if (strict) check_matches(all, config);
+  if (all.enabled == 0)
+    fail(error_id::config_no_match, detail::name_prefix(config), "enables none of ", all.quantizers,
          " quantizers: no entry turns one on, or later entries turn all off");
+}
+
+/// The same of a whole model at once.
+inline void check_matches(resolution const& result, quantize_config const& config) {
+  resolution_totals all{config};
+  all.add(result);
+  check_matches(all, config);
+}
+inline void check_resolution(resolution const& result, quantize_config const& config, bool strict = true) {
+  resolution_totals all{config};
+  all.add(result);
+  check_resolution(all, config, strict);
 }
 
 /// Applies the entries and checks the outcome: the call that quantize() makes.

@@ -159,4 +159,12 @@ class executor_ref {
   void (*run_)(void*, std::int64_t, function_ref<void(std::int64_t)>) = nullptr;
 };
 
+/// What a backend computes by, where it says so (`threads()`); else the calling thread. For work beside its kernels, on
+/// memory of the host.
+template <class B>
+executor_ref executor_of(B const& b) {
+  if constexpr (requires { { b.threads() } -> std::convertible_to<executor_ref>; }) return b.threads();
+  else return {};
+}
+
 }  // namespace mixbit

@@ -91,7 +91,7 @@ class ct_export {
     ct_scheme const scheme = layer.scheme;
     geometry const w = layer.weight;
     std::string const name = layer.name + ct_code_name(scheme);
-    auto const codes = [&e, &device, scheme, w] { return ct_codes(scheme, w, e.codes(device)); };
+    auto const codes = [&e, &device, scheme, w] { return ct_codes(scheme, w, e.codes(device), executor_of(device)); };
     if (name.ends_with(".weight")) output_.replace(name, ct_code_shape(scheme, w), codes);
     else output_.add(name, ct_code_shape(scheme, w), codes);
     bool const of_data = scheme.weight.scaling != scale_rule::ratio;  // they are quantized themselves

@@ -103,7 +103,7 @@ class gguf_export {
 
   gguf_family family() const {
     if (options_.names) return {options_.names, {}};
-    auto known = gguf_family_of(source_.config());
+    auto known = gguf_family_of(source_.config(), "; give gguf_export_options::metadata and names");
     if (!known)
       fail(error_id::file_content, source_.tensors().label(), ": config.json is no LlamaForCausalLM's, whose names ",
            "and metadata are known; give gguf_export_options::names and metadata");
@@ -179,9 +179,10 @@ class gguf_export {
   std::vector<std::byte> block_bytes(gguf_item const& i, quantized const& q) {
     auto const parts = q.encoding.encode(model_.device());
     detail::code_view const codes{q.element, i.shape, parts.codes};
+    auto const threads = executor_of(model_.device());
     if (!has_half_scales(i.type))
-      return detail::gguf::blocks_of_rows(i.type, codes, parts.block_scales, i.place.heads);
-    return detail::gguf::blocks_of_rows(i.type, codes, q.encoding.scales(), i.place.heads);
+      return detail::gguf::blocks_of_rows(i.type, codes, parts.block_scales, i.place.heads, threads);
+    return detail::gguf::blocks_of_rows(i.type, codes, q.encoding.scales(), i.place.heads, threads);
   }
 
   std::vector<std::byte> plain_bytes(gguf_item const& i) {

@@ -101,7 +101,7 @@ inline gguf_naming gguf_llama_names(json_document const& config) {
 
 /// general.architecture and the llama.* keys from a config.json. Throws `file_content` for what is missing, and for a
 /// scaled rotary embedding, which needs a tensor of its own (rope_freqs). The tokenizer's keys are not among them.
-inline gguf_metadata gguf_llama_metadata(json_document const& config) {
+inline gguf_metadata gguf_llama_metadata(json_document const& config, std::string_view otherwise = {}) {
   using namespace detail::gguf;
   auto const number = [&](char const* key) { return static_cast<std::uint32_t>(config_number(config, key)); };
   json_document const& rope = config.contains("rope_parameters") && config["rope_parameters"].is_object()
@@ -110,7 +110,7 @@ inline gguf_metadata gguf_llama_metadata(json_document const& config) {
   bool const scaled = scaling != config.end() && scaling->is_object() && !scaling->empty();
   if (scaled || (rope.contains("rope_type") && rope["rope_type"] != "default"))
     fail(error_id::file_content, "config.json: its rotary embedding is scaled (", (scaled ? *scaling : rope).dump(),
-         "), for which this version has no metadata; give gguf_export_options::metadata and names");
+         "), for which this version has no metadata", otherwise);
   std::uint32_t const heads = number("num_attention_heads"), width = number("hidden_size");
   auto const head_size = static_cast<std::uint32_t>(config_number(config, "head_dim", width / heads));
   gguf_metadata m{{"general.architecture", std::string{"llama"}}};

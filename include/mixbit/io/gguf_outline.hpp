@@ -26,10 +26,11 @@ struct gguf_family {
   gguf_metadata metadata;
 };
 
-/// The family of a config.json, if its names are known. Throws `file_content` for what its metadata lack.
-inline std::optional<gguf_family> gguf_family_of(json_document const& config) {
+/// The family of a config.json, if its names are known. Throws `file_content` for what its metadata lack; `otherwise`:
+/// what to say, behind the refusal, of a model that this version has no metadata for.
+inline std::optional<gguf_family> gguf_family_of(json_document const& config, std::string_view otherwise = {}) {
   if (!is_llama(config)) return std::nullopt;
-  return gguf_family{gguf_llama_names(config), gguf_llama_metadata(config)};
+  return gguf_family{gguf_llama_names(config), gguf_llama_metadata(config, otherwise)};
 }
 
 /// A tensor of the file.
@@ -99,7 +100,7 @@ class gguf_outline {
   /// Of the file, in order: those of the items, and their scales.
   std::vector<gguf_tensor> const& tensors() const { return tensors_; }
   /// The item that a tensor of the source becomes; null where it is left out.
-  gguf_item const* find(std::string const& from) const {
+  gguf_item const* find(std::string_view from) const {
     auto const at = std::lower_bound(order_.begin(), order_.end(), from,
                                      [](auto const& i, auto const& name) { return i.from < name; });
     return at != order_.end() && at->from == from ? &*at : nullptr;

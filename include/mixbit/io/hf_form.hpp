@@ -133,41 +133,51 @@ void require_named(std::string const& format, Call&& call) {
   }
 }
 
+/// What is asked of a module: compressed-tensors' asks the same of its own.
+struct modelopt_forms {
+  template <backend B>
+  static auto of_cache(module_ref<B> const& module, recipe_quantizers<B>& recipe) {
+    return hf_kv_form_of(module, recipe);
+  }
+  template <backend B>
+  static auto of_weight(module_ref<B> const& module, recipe_quantizers<B>& recipe) {
+    return hf_form_of(module, recipe);
+  }
+};
+
 /// `add` is called with the format of its cache, for a module that has one.
-template <backend B, class Add>
+template <class Forms, backend B, class Add>
 void require_form(std::string const& format, module_ref<B> const& module, recipe_quantizers<B> recipe, Add&& add) {
   require_named(format, [&] {
     if (has_kv_cache(module, recipe)) {
-      auto const form = hf_kv_form_of(module, recipe);
+      auto const form = Forms::of_cache(module, recipe);
       add(form ? std::optional{form->format} : std::nullopt);
     } else if (recipe.any_acts()) {
-      hf_form_of(module, recipe);
+      (void)Forms::of_weight(module, recipe);
     }
   });
 }
 
-template <backend B>
+template <class Forms, backend B>
 void require_form(std::string const& format, module_ref<B> const& module, recipe_quantizers<B> recipe,
                   hf_kv_formats& caches) {
-  require_form(format, module, std::move(recipe), [&](auto const& form) { caches.add(module.name, form); });
+  require_form<Forms>(format, module, std::move(recipe), [&](auto const& form) { caches.add(module.name, form); });
 }
 
-}  // namespace detail::hf
-
 /// For quantize(m, config). Throws what resolving the config throws, too.
-template <backend B>
-void require_hf_forms(model<B>& m, quantize_config const& config) {
+template <class Forms, backend B>
+void require_forms(model<B>& m, quantize_config const& config) {
   auto const modules = m.modules();
   auto made = configure(m, modules, config);
   hf_kv_formats caches;
   for (std::size_t i = 0; i < modules.size(); ++i)
-    detail::hf::require_form(config.name, modules[i], std::move(made.recipes[i]), caches);
+    require_form<Forms>(config.name, modules[i], std::move(made.recipes[i]), caches);
 }
 
 /// For every choice that the search may make: each format in each layer that is not disabled, and of caches in
 /// different groups any two. The search leaves those unquantized that it does not know.
-template <backend B>
-void require_hf_forms(model<B>& m, search<B> const& s) {
+template <class Forms, backend B>
+void require_forms(model<B>& m, search<B> const& s) {
   hf_kv_choices caches;
   std::map<std::string_view, group_stats const*> group_of;
   for (auto const& group : s.stats())
@@ -176,8 +186,8 @@ void require_hf_forms(model<B>& m, search<B> const& s) {
     auto const at = group_of.find(module.name);
     auto const require = [&](std::string const& format, recipe_quantizers<B> recipe) {
       std::string const group = at == group_of.end() ? std::string{} : at->second->name;
-      detail::hf::require_form(format, module, std::move(recipe),
-                               [&](auto const& form) { caches.add(group, module.name, form); });
+      require_form<Forms>(format, module, std::move(recipe),
+                          [&](auto const& form) { caches.add(group, module.name, form); });
     };
     if (at == group_of.end()) {
       require({}, unquantized_recipe(m, module));
@@ -192,15 +202,23 @@ void require_hf_forms(model<B>& m, search<B> const& s) {
 }
 
 /// For apply_plan(m, plan). A format that the plan holds and gives to no layer does not matter.
-template <backend B>
-void require_hf_forms(model<B>& m, quantization_plan const& plan) {
+template <class Forms, backend B>
+void require_forms(model<B>& m, quantization_plan const& plan) {
   hf_kv_formats caches;
-  detail::planned_modules const planned{plan};
+  planned_modules const planned{plan};
   for (auto const& module : m.modules()) {
-    auto recipe = detail::planned_recipe(m, plan, planned.find(module.name), module);
+    auto recipe = planned_recipe(m, plan, planned.find(module.name), module);
     std::string const label = recipe.recipe;
-    detail::hf::require_form(label, module, std::move(recipe), caches);
+    require_form<Forms>(label, module, std::move(recipe), caches);
   }
+}
+
+}  // namespace detail::hf
+
+/// `what`: a config for quantize(), a search or a plan.
+template <backend B, class What>
+void require_hf_forms(model<B>& m, What const& what) {
+  detail::hf::require_forms<detail::hf::modelopt_forms>(m, what);
 }
 
 }  // namespace mixbit

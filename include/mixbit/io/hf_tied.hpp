@@ -14,10 +14,10 @@
 namespace mixbit::detail::hf {
 
 /// "a.b" of "a.b.weight".
-inline std::optional<std::string> module_of(std::string const& tensor) {
+inline std::optional<std::string> module_of(std::string_view tensor) {
   constexpr std::string_view suffix = ".weight";
   if (!tensor.ends_with(suffix)) return std::nullopt;
-  return tensor.substr(0, tensor.size() - suffix.size());
+  return std::string{tensor.substr(0, tensor.size() - suffix.size())};
 }
 
 /// As the file has it: in PyTorch's axes, and never flattened.

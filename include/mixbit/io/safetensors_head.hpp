@@ -53,14 +53,27 @@ class safetensors_head_maker {
   explicit safetensors_head_maker(std::filesystem::path const& path) : path_{path} {}
 
   std::string make(std::span<named_geometry const> order, safetensors_metadata const& metadata) const {
-    std::string header = tensors(order, metadata);
-    header.append((8 - header.size() % 8) % 8, ' ');
-    if (header.size() > max_safetensors_header)
-      refuse("a header of ", header.size(), " bytes is above the limit of ", max_safetensors_header);
-    std::uint64_t const length = header.size();  // little-endian, as every machine of this library is
-    std::string head(sizeof length, '\0');
-    std::memcpy(head.data(), &length, sizeof length);
-    return head + header;
+    std::unordered_set<std::string_view> names;
+    std::string head;
+    auto const each = [&](auto const& visit) { for (auto const& item : order) visit(item); };
+    for (auto const& item : order)
+      if (!names.insert(item.name).second) refuse("the name ", in_quotes(item.name), " appears twice");
+    write(each, metadata, [&](std::string_view piece) { head += piece; });
+    return head;
+  }
+
+  /// Piece by piece; `each(visit)` shows the tensors, twice, in order.
+  template <class Each, class Put>
+  std::uint64_t write(Each const& each, safetensors_metadata const& metadata, Put const& put) const {
+    std::uint64_t text = 0;
+    pieces(each, metadata, [&](std::string_view piece) { text += piece.size(); });
+    std::uint64_t const length = (text + 7) / 8 * 8;  // little-endian, as every machine of this library is
+    if (length > max_safetensors_header)
+      refuse("a header of ", length, " bytes is above the limit of ", max_safetensors_header);
+    put(std::string_view{reinterpret_cast<char const*>(&length), sizeof length});
+    pieces(each, metadata, put);
+    put(std::string_view{"       ", static_cast<std::size_t>(length - text)});
+    return sizeof length + length;
   }
 
  private:
@@ -71,24 +84,25 @@ class safetensors_head_maker {
 
   std::string text(std::string const& value) const { return dump_json(value, in_quotes(path_)); }
 
-  std::string tensors(std::span<named_geometry const> order, safetensors_metadata const& metadata) const {
-    std::string header = "{", separator;
-    if (!metadata.empty()) header += "\"__metadata__\":" + members(metadata), separator = ",";
-    std::unordered_set<std::string_view> names;
+  template <class Each, class Put>
+  void pieces(Each const& each, safetensors_metadata const& metadata, Put const& put) const {
+    std::string piece = "{", separator;
+    if (!metadata.empty()) piece += "\"__metadata__\":" + members(metadata), separator = ",";
     std::uint64_t offset = 0;
-    for (named_geometry const& item : order) {
-      if (item.name == "__metadata__" || !names.insert(item.name).second)
-        refuse("the name ", in_quotes(item.name), item.name == "__metadata__" ? " is reserved" : " appears twice");
+    each([&](named_geometry const& item) {
+      if (item.name == "__metadata__") refuse("the name ", in_quotes(item.name), " is reserved");
       auto const bytes =
           checked_bytes(item.shape.type, {item.shape.shape.data(), static_cast<std::size_t>(item.shape.rank)});
       if (!bytes) refuse("tensor ", in_quotes(item.name), " of shape ", to_string(item.shape), " is too large");
-      header += separator + text(item.name) + ":{\"dtype\":\"";
-      header += safetensors_types[safetensors_rank(item.shape.type)].name;
-      header += "\",\"shape\":" + to_string(item.shape) + ",\"data_offsets\":[" + std::to_string(offset);
-      header += "," + std::to_string(offset += *bytes) + "]}";
+      piece += separator + text(item.name) + ":{\"dtype\":\"";
+      piece += safetensors_types[safetensors_rank(item.shape.type)].name;
+      piece += "\",\"shape\":" + to_string(item.shape) + ",\"data_offsets\":[" + std::to_string(offset);
+      piece += "," + std::to_string(offset += *bytes) + "]}";
       separator = ",";
-    }
-    return header + "}";
+      put(std::string_view{piece});
+      piece.clear();
+    });
+    put(piece + "}");
   }
 
   std::string members(safetensors_metadata const& metadata) const {
@@ -111,6 +125,15 @@ class safetensors_head_maker {
 inline std::string safetensors_head(std::filesystem::path const& path, std::span<named_geometry const> order,
                                     safetensors_metadata const& metadata) {
   return detail::safetensors_head_maker{path}.make(order, metadata);
+}
+
+/// The same for tensors that are described only when they are asked for, whose names differ: `each(visit)` calls
+/// visit(named_geometry) for each, in order, every time it is called, and `put` is given the head piece by piece.
+/// Returns its length.
+template <class Each, class Put>
+std::uint64_t write_safetensors_head(std::filesystem::path const& path, Each const& each,
+                                     safetensors_metadata const& metadata, Put const& put) {
+  return detail::safetensors_head_maker{path}.write(each, metadata, put);
 }
 
 }  // namespace mixbit

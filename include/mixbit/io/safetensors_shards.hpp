@@ -38,20 +38,39 @@ inline bool is_checkpoint_file(std::string_view name) {
 
 }  // namespace detail
 
-/// What goes into each file: as much as the limit allows, in the order given; within a file as safetensors_writer lays
-/// it out. One file at least. Throws `config_value` for a limit below one byte.
+/// Which file tensors go to that come one by one: each file as full as the limit allows. Throws `config_value` for a
+/// limit below one byte.
+class shard_division {
+ public:
+  explicit shard_division(std::int64_t shard_bytes) : shard_bytes_{shard_bytes} {
+    if (shard_bytes < 1) fail(error_id::config_value, "shards of ", shard_bytes, " bytes hold nothing");
+  }
+  /// The file of the next tensor.
+  std::size_t add(std::int64_t bytes) {
+    if (!empty_ && bytes > shard_bytes_ - filled_) {
+      ++file_;
+      filled_ = 0;
+    }
+    empty_ = false;
+    filled_ += bytes;
+    return file_;
+  }
+  std::size_t file_count() const { return file_ + 1; }
+
+ private:
+  std::int64_t shard_bytes_, filled_ = 0;
+  std::size_t file_ = 0;
+  bool empty_ = true;  ///< the file of the next tensor, which is then the first
+};
+
+/// What goes into each file, in the order given; within a file as safetensors_writer lays it out. One file at least.
+/// Throws what shard_division does.
 inline std::vector<std::vector<named_geometry>> divided_into_shards(std::vector<named_geometry> tensors,
                                                                     std::int64_t shard_bytes) {
-  if (shard_bytes < 1) fail(error_id::config_value, "shards of ", shard_bytes, " bytes hold nothing");
+  shard_division files{shard_bytes};
   std::vector<std::vector<named_geometry>> shards(1);
-  std::int64_t filled = 0;
   for (auto& t : tensors) {
-    auto const bytes = t.shape.bytes();
-    if (!shards.back().empty() && bytes > shard_bytes - filled) {
-      shards.emplace_back();
-      filled = 0;
-    }
-    filled += bytes;
+    shards.resize(std::max(shards.size(), files.add(t.shape.bytes()) + 1));
     shards.back().push_back(std::move(t));
   }
   for (auto& shard : shards) sort_as_in_safetensors(shard);

@@ -238,18 +238,26 @@ struct configured_recipes {
   std::vector<recipe_quantizers<B>> recipes;  ///< one a module
 };
 
+/// The quantizers that entries leave the modules with, one recipe a module; nothing is judged.
+template <backend B>
+std::vector<recipe_quantizers<B>> recipes_of(model<B>& m, std::vector<module_ref<B>> const& modules,
+                                             resolution const& resolved) {
+  std::vector<recipe_quantizers<B>> recipes(modules.size());
+  for (auto const& q : resolved.quantizers) {
+    std::string const leaf = q.name.substr(modules[q.module].name.empty() ? 0 : modules[q.module].name.size() + 1);
+    recipes[q.module].quantizers.push_back(
+        detail::make_quantizer<B>(leaf, q.name, q.attributes, m.options().numerics));
+  }
+  return recipes;
+}
+
 /// Throws config_* and format_* errors; calibrates nothing and changes nothing.
 template <backend B>
 configured_recipes<B> configure(model<B>& m, std::vector<module_ref<B>> const& modules, quantize_config const& config) {
   detail::require_known_algorithm(m, config.algorithm, config.name.empty() ? "algorithm" : config.name);
   configured_recipes<B> made{
       resolve(detail::placements_of(m, modules), config, m.options().strict, m.options().classes), {}};
-  made.recipes.resize(modules.size());
-  for (auto const& q : made.resolved.quantizers) {
-    std::string const leaf = q.name.substr(modules[q.module].name.empty() ? 0 : modules[q.module].name.size() + 1);
-    made.recipes[q.module].quantizers.push_back(
-        detail::make_quantizer<B>(leaf, q.name, q.attributes, m.options().numerics));
-  }
+  made.recipes = recipes_of(m, modules, made.resolved);
   return made;
 }
 
@@ -350,19 +358,31 @@ std::vector<std::string> check_search_entries(model<B>& m, std::vector<module_re
   return notes;
 }
 
-/// The quantizers of one module under a format of a search: the config's entries see leaf names alone, so name-based
-/// ones ("*lm_head*") do not apply, and output quantizers stay off - as in ModelOpt's search.
+/// What a format's entries make of the module's leaf names, before output quantizers are off.
 template <backend B>
-recipe_quantizers<B> search_recipe(model<B>& m, quantize_config const& config, module_ref<B> const& module) {
+resolution search_resolution(model<B>& m, quantize_config const& config, module_ref<B> const& module) {
   std::vector<module_quantizers> bare{m.options().classes.module("", module.class_name)};
+  return apply_entries(bare, config, m.options().classes);
+}
+
+/// The quantizers of a resolution by search_resolution.
+template <backend B>
+recipe_quantizers<B> recipe_of(model<B>& m, resolution resolved, module_ref<B> const& module) {
   recipe_quantizers<B> recipe;
-  for (auto& q : apply_entries(bare, config, m.options().classes).quantizers) {
+  for (auto& q : resolved.quantizers) {
     if (detail::role_of(q.name) == quantizer_role::output)
       for (auto& a : q.attributes) a.enable = false;
     recipe.quantizers.push_back(
         detail::make_quantizer<B>(q.name, module.name + "." + q.name, q.attributes, m.options().numerics));
   }
   return recipe;
+}
+
+/// The quantizers of one module under a format of a search: the config's entries see leaf names alone, so name-based
+/// ones ("*lm_head*") do not apply, and output quantizers stay off - as in ModelOpt's search.
+template <backend B>
+recipe_quantizers<B> search_recipe(model<B>& m, quantize_config const& config, module_ref<B> const& module) {
+  return recipe_of(m, search_resolution(m, config, module), module);
 }
 
 }  // namespace mixbit

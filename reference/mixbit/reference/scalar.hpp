@@ -22,6 +22,7 @@ struct scalar : host {
 
   scalar() = default;
   explicit scalar(executor_ref threads) : threads_{threads} {}
+  executor_ref threads() const { return threads_; }
 
 #define MIXBIT_KERNEL(kernel) void kernel(kernel##_args const& a) const;
 #include "mixbit/core/kernels.inc"

@@ -27,6 +27,7 @@ struct simd : host {
 
   simd() = default;
   explicit simd(executor_ref threads) : threads_{threads} {}
+  executor_ref threads() const { return threads_; }
 
   /// The instruction set that the kernels use, as Highway names it: "AVX3", "AVX2", "SSE4".
   static std::string_view instructions();
