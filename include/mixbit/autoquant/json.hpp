@@ -48,6 +48,25 @@ inline nlohmann::ordered_json finite_or_null(double value) {
   return std::isfinite(value) ? nlohmann::ordered_json(value) : nlohmann::ordered_json();
 }
 
+inline double microseconds(std::int64_t nanoseconds) { return static_cast<double>(nanoseconds) / 1e3; }
+
+/// What was asked of a choice. One of allocate() alone has a target.
+inline nlohmann::ordered_json constraints_json(allocation const& a) {
+  nlohmann::ordered_json j = nlohmann::ordered_json::object();
+  if (a.asked.target.given() || !a.asked.any()) j["effective_bits"] = a.target_bits;
+  if (a.asked.max_bytes) j["max_bytes"] = *a.asked.max_bytes;
+  if (a.asked.max_nanoseconds) j["max_microseconds"] = microseconds(*a.asked.max_nanoseconds);
+  return j;
+}
+
+/// What a choice came to, in each of these.
+inline nlohmann::ordered_json reached_json(allocation const& a) {
+  nlohmann::ordered_json j{{"effective_bits", a.bits_per_element}};
+  if (a.asked.max_bytes) j["stored_bytes"] = static_cast<double>(a.stored_bits) / 8;
+  if (a.asked.max_nanoseconds) j["microseconds"] = microseconds(a.nanoseconds);
+  return j;
+}
+
 inline double score_of(candidate_stat const& c) { return c.score; }
 
 /// An object as it grows: ordered_json's own insertion looks through all keys each time. Keys are not checked.
@@ -82,6 +101,8 @@ inline nlohmann::ordered_json to_json(candidate_stats const& stats) {
     j["allow_no_quant"] = g.candidates.back().recipe < 0;
     j["is_fixed"] = g.fixed;
     j["uncompressed_cost"] = static_cast<double>(g.elements) * weight;
+    if (!g.candidates.empty() && g.candidates.front().nanoseconds)
+      j["microseconds"] = detail::column(g, [](auto const& c) { return detail::microseconds(*c.nanoseconds); });
     all.add(g.name, std::move(j));
   }
   return all.take();
@@ -111,10 +132,10 @@ inline nlohmann::ordered_json manifest_json(candidate_stats const& stats, quanti
   for (auto const& [group, label] : plan.recipe) recipe.add(group, label);
   j["autoquant_state"] = {{"method", plan.method},
                           {"cost_model", plan.cost_model},
-                          {"constraints", {{"effective_bits", plan.achieved.target_bits}}},
+                          {"constraints", detail::constraints_json(a)},
                           {"best",
                            {{"recipe", recipe.take()},
-                            {"constraints", {{"effective_bits", a.bits_per_element}}},
+                            {"constraints", detail::reached_json(a)},
                             {"score", a.score},
                             {"is_satisfied", a.bits <= a.budget}}},
                           {"score", a.score},
@@ -141,6 +162,7 @@ inline nlohmann::ordered_json to_json(quantization_plan const& plan) {
   j["candidates"] = candidates.take();
   j["modules"] = modules.take();
   auto const& a = plan.achieved;
+  j["constraints"] = detail::constraints_json(a);
   j["achieved"] = {{"effective_bits", a.bits_per_element},
                    {"bits", detail::cost_in_bits(a.bits, a.unit)},
                    {"bytes", static_cast<double>(a.bits) / static_cast<double>(a.unit) / 8.0},
@@ -152,6 +174,7 @@ inline nlohmann::ordered_json to_json(quantization_plan const& plan) {
                    {"bound", a.bound},
                    {"gap", a.gap},
                    {"optimal", a.optimal}};
+  j["achieved"].update(detail::reached_json(a));
   j["notes"] = plan.notes;
   auto& formats = j["formats"] = nlohmann::ordered_json::object();
   for (auto const& f : plan.formats)
@@ -171,7 +194,8 @@ class plan_reader {
   }
 
   quantization_plan read() const {
-    only(j_, "a plan", {"version", "method", "recipe", "candidates", "modules", "achieved", "notes", "formats"});
+    only(j_, "a plan", {"version", "method", "recipe", "candidates", "modules", "constraints", "achieved", "notes",
+                        "formats"});
     quantization_plan plan;
     for (auto const& [label, f] : object(member(j_, "", "formats"), "formats").items())
       plan.formats.push_back(format(label, f));

@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "mixbit/autoquant/active_recipes.hpp"
+#include "mixbit/autoquant/limits.hpp"
 #include "mixbit/autoquant/search.hpp"
 #include "mixbit/autoquant/solver_budgets.hpp"
 
@@ -68,68 +69,90 @@ inline int changes_between(std::vector<int> const& a, std::vector<int> const& b)
 inline allocation with_choice(candidate_stats const& stats, allocation const& like, std::vector<int> choice) {
   allocation made = like;
   made.choice = std::move(choice);
-  made.bits = 0;
   made.score = 0;
-  for (std::size_t g = 0; g < stats.size(); ++g) {
-    auto const& c = stats[g].candidates[static_cast<std::size_t>(made.choice[g])];
-    made.bits += weighted(stats[g], c.bits, like.unit);
-    made.score += c.score;
-  }
-  made.bits_per_element = bits_per_element(made.bits, weighted_elements(stats));
+  for (std::size_t g = 0; g < stats.size(); ++g)
+    made.score += stats[g].candidates[static_cast<std::size_t>(made.choice[g])].score;
+  set_costs(stats, made);
   if (made.choice == like.choice) return like;
   made.gap = std::max(0.0, made.score - made.bound);
   made.optimal = false;
   return made;
 }
 
-/// Throws `search_input` for a choice that is over its budget, or whose costs are not these statistics'.
+/// The limits that a choice was made under: its budget first, then those of bytes and of time where it has them.
+inline std::vector<reachable_limit> limits_on(candidate_stats const& stats, allocation const& chosen) {
+  std::vector<reachable_limit> all{reach_of(stats, cost_kind::counted_bits, chosen.budget)};
+  for (auto const& l : reachable(stats, chosen.asked))
+    if (l.kind == cost_kind::time || (l.kind == cost_kind::stored_bits && !all_counts(stats))) all.push_back(l);
+  return all;
+}
+
+/// Throws `search_input` for a choice that is over its budget or another limit of its own, or whose costs are not these
+/// statistics'.
 inline void require_within_budget(candidate_stats const& stats, allocation const& chosen) {
   require_choice(stats, chosen);
   if (chosen.unit != cost_unit(stats))
     fail(error_id::search_input, "the choice counts 1/", chosen.unit, " bits, and the search 1/", cost_unit(stats));
-  std::int64_t bits = 0;
-  for (std::size_t g = 0; g < stats.size(); ++g)
-    bits += weighted(stats[g], stats[g].candidates[static_cast<std::size_t>(chosen.choice[g])].bits, chosen.unit);
-  if (bits > chosen.budget)
-    fail(error_id::search_input, "the choice to refine costs ", bits, ", over its budget of ", chosen.budget,
-         "; refine what choose() gave");
+  allocation costs = chosen;
+  set_costs(stats, costs);
+  for (auto const& l : limits_on(stats, chosen)) {
+    std::int64_t const cost = l.kind == cost_kind::counted_bits  ? costs.bits
+                              : l.kind == cost_kind::stored_bits ? costs.stored_bits
+                                                                 : costs.nanoseconds;
+    if (cost > l.budget)
+      fail(error_id::search_input, "the choice to refine costs ", cost, ", over its budget of ", l.budget,
+           l.kind == cost_kind::time ? " nanoseconds" : "", "; refine what choose() gave");
+  }
 }
 
 /// Of equal scores the solver takes the lower cost. A change that is predicted to change nothing is taken back where
-/// the budget allows, so that what is measured is what was predicted.
-inline void keep_neutral(candidate_stats const& around, allocation const& from, std::vector<int>& choice) {
-  auto const bits = [&](std::size_t g, int k) {
-    return weighted(around[g], around[g].candidates[static_cast<std::size_t>(k)].bits, from.unit);
+/// the limits allow, so that what is measured is what was predicted.
+inline void keep_neutral(candidate_stats const& around, allocation const& from,
+                         std::vector<reachable_limit> const& limits, std::vector<int>& choice) {
+  auto const cost = [&](std::size_t g, int k, reachable_limit const& l) {
+    return cost_of(around[g], around[g].candidates[static_cast<std::size_t>(k)], l.kind, from.unit);
   };
-  std::int64_t left = from.budget;
-  for (std::size_t g = 0; g < around.size(); ++g) left -= bits(g, choice[g]);
+  std::vector<std::int64_t> left;
+  for (auto const& l : limits) {
+    left.push_back(l.budget);
+    for (std::size_t g = 0; g < around.size(); ++g) left.back() -= cost(g, choice[g], l);
+  }
   for (std::size_t g = 0; g < around.size(); ++g) {
     if (choice[g] == from.choice[g] || around[g].candidates[static_cast<std::size_t>(choice[g])].score != 0) continue;
-    std::int64_t const more = bits(g, from.choice[g]) - bits(g, choice[g]);
-    if (more > left) continue;
-    left -= more;
+    auto after = left;
+    for (std::size_t l = 0; l < limits.size(); ++l)
+      after[l] += cost(g, choice[g], limits[l]) - cost(g, from.choice[g], limits[l]);
+    if (std::any_of(after.begin(), after.end(), [](std::int64_t rest) { return rest < 0; })) continue;
+    left = std::move(after);
     choice[g] = from.choice[g];
   }
 }
 
 /// The least predicted sum with at most `most` groups changed. Candidates whose score is not finite are left out.
 inline solver::budgets_solution predicted_best(candidate_stats const& around, allocation const& from, int most,
-                                               solver::limits const& limits) {
-  solver::budgets_problem problem{{from.budget, most}};
+                                               solver::limits const& effort) {
+  auto const limits = limits_on(around, from);
+  solver::budgets_problem problem{{}};
+  for (auto const& l : limits) problem.budgets.push_back(l.budget);
+  problem.budgets.push_back(most);
   std::vector<std::vector<int>> candidates(around.size());
+  std::vector<std::int64_t> costs;
   for (std::size_t g = 0; g < around.size(); ++g) {
     for (std::size_t k = 0; k < around[g].candidates.size(); ++k) {
       auto const& c = around[g].candidates[k];
       bool const same = from.choice[g] == static_cast<int>(k);
       if (!same && !std::isfinite(c.score)) continue;
-      problem.add_candidate(around[g].is_open() ? c.score : 0, {weighted(around[g], c.bits, from.unit), !same});
+      costs.clear();
+      for (auto const& l : limits) costs.push_back(cost_of(around[g], c, l.kind, from.unit));
+      costs.push_back(!same);
+      problem.add_candidate(around[g].is_open() ? c.score : 0, costs);
       candidates[g].push_back(static_cast<int>(k));
     }
     problem.end_group();
   }
   solver::budgets_solution best;
   try {
-    best = solver::solve(problem, limits);
+    best = solver::solve(problem, effort);
   } catch (error const& e) {  // a limit was reached before any choice was found; staying is one
     if (e.id() != error_id::search_infeasible) throw;
     best.choice = from.choice;
@@ -137,7 +160,7 @@ inline solver::budgets_solution predicted_best(candidate_stats const& around, al
   }
   for (std::size_t g = 0; g < around.size(); ++g)
     best.choice[g] = candidates[g][static_cast<std::size_t>(best.choice[g])];
-  keep_neutral(around, from, best.choice);
+  keep_neutral(around, from, limits, best.choice);
   return best;
 }
 

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "mixbit/autoquant/kl_scores.hpp"
+#include "mixbit/autoquant/limits.hpp"
 #include "mixbit/autoquant/recipe_calibration.hpp"
 #include "mixbit/autoquant/search_plan.hpp"
 
@@ -33,7 +34,9 @@ struct resolved_search {
   candidate_stats groups;  ///< candidates and costs; no scores yet
   std::vector<planned_calibration> calibrations;
   std::string method, cost;
-  double target = 0, least = 0, most = 0;  ///< bits an element
+  double target = 0, least = 0, most = 0;  ///< bits an element; a target of 0: none was asked for
+  search_limits asked = {};
+  std::vector<reachable_limit> limits = {};  ///< each of them, and what can be reached
   std::int64_t calibration_forwards = 0;   ///< the shared pass of max, and each algorithm's runs
   bool calibration_is_exact = true;        ///< false: at least so many
   std::int64_t scoring_forwards = 0, scoring_backwards = 0;
@@ -161,6 +164,8 @@ resolved_search resolve_search(model<B>& m, search_plan const& plan, search_opti
   r.method = name_of(options.method);
   r.cost = plan.cost_name;
   r.target = options.target.value();
+  r.asked = limits_of(options);
+  r.limits = reachable(plan.stats, r.asked);
   r.notes = plan.notes;
   auto const range = reachable(plan.stats);
   std::int64_t const elements = weighted_elements(plan.stats);
@@ -191,9 +196,22 @@ inline void write_groups(std::ostream& out, candidate_stats const& groups) {
       out << ", counts for " << g.weight.numerator << '/' << g.weight.denominator;
     out << "\n    of " << first_names(g.modules, 8) << '\n';
     for (auto const& c : g.candidates)
-      out << "    " << c.format << ": " << c.bits << " bits, " << bits_per_element(c.bits, g.elements)
-          << " an element\n";
+      out << "    " << c.format << ": " << c.bits << " bits, " << bits_per_element(c.bits, g.elements) << " an element"
+          << (c.nanoseconds ? ", " + shown_microseconds(*c.nanoseconds) + " microseconds" : "") << '\n';
   }
+}
+
+}  // namespace detail
+
+namespace detail {
+
+inline void write_limits(std::ostream& out, resolved_search const& r) {
+  out << "cost model: " << r.cost << "; ";
+  if (r.asked.target.given()) out << "target " << r.target << " bits an element, of ";
+  out << r.least << " to " << r.most << (r.asked.target.given() ? "" : " bits an element") << " that can be reached\n";
+  for (auto const& l : r.limits)
+    if (l.kind != cost_kind::counted_bits)
+      out << "limit: a " << limit_name(l, r.asked) << "; " << limit_range(r.groups, l) << '\n';
 }
 
 }  // namespace detail
@@ -206,8 +224,8 @@ inline std::string to_text(resolved_search const& r) {
   for (auto const& rule : r.rules)
     out << "  " << rule.kind << " '" << rule.rule << "': " << detail::first_names(rule.modules) << '\n';
   detail::write_groups(out, r.groups);
-  out << "cost model: " << r.cost << "; target " << r.target << " bits an element, of " << r.least << " to " << r.most
-      << " that can be reached\ncalibration:\n";
+  detail::write_limits(out, r);
+  out << "calibration:\n";
   for (auto const& c : r.calibrations)
     out << "  " << c.format << ": " << c.algorithm << ", " << c.steps << " steps, run "
         << (c.exact ? "" : "at least ") << c.runs << (c.runs == 1 ? " time\n" : " times\n");

@@ -3,10 +3,10 @@
 //   mixbit::search<B> s{m, {.formats = {preset("INT8_DEFAULT_CFG"), preset("FP8_DEFAULT_CFG")}, .target = 8.0}};
 //   std::cout << to_text(s.resolved(8, 8));
 //   s.run({.calibration = 8, .scoring = 8, .calibrate = forward, .score = forward_and_backward});
-//   auto best = s.choose(8.0);  s.apply(best);
+//   auto best = s.choose();  s.apply(best);
 //
 // Everything that can be known without data is known when the constructor returns: groups, candidates, costs, and
-// whether the target can be met (autoquant/search_plan.hpp). Modules that share a weight are in one group. run() may
+// whether the limits can be met (autoquant/search_plan.hpp). Modules that share a weight are in one group. run() may
 // throw anything the callbacks throw; the model is then as it was before. With search_options::checkpoint a run that
 // was cut short goes on where it stopped (autoquant/search_checkpoint.hpp).
 #pragma once
@@ -22,6 +22,7 @@
 
 #include "mixbit/autoquant/gradient_scores.hpp"
 #include "mixbit/autoquant/kl_scores.hpp"
+#include "mixbit/autoquant/limits.hpp"
 #include "mixbit/autoquant/recipe_calibration.hpp"
 #include "mixbit/autoquant/resolved_search.hpp"
 #include "mixbit/autoquant/score_findings.hpp"
@@ -33,17 +34,19 @@ namespace mixbit {
 template <backend B>
 class search {
  public:
-  /// Plans. Throws what search_planner throws and `search_infeasible`. Quantizers stay as they are; slots that have no
+  /// Plans. Throws what search_planner and require_feasible throw. Quantizers stay as they are; slots that have no
   /// site get one.
   search(model<B>& m, search_options options) : model_{m}, options_{std::move(options)} {
     std::tie(all_, searched_) = found_modules();
     plan_ = search_planner<B>{model_, all_, searched_, options_}.make();
-    require_feasible(plan_.stats, options_.target);
+    require_feasible(plan_.stats, limits());
   }
 
   candidate_stats const& stats() const { return plan_.stats; }
   std::vector<search_format> const& formats() const { return plan_.formats; }
   search_options const& options() const { return options_; }
+  /// What a choice may cost by the options.
+  search_limits limits() const { return limits_of(options_); }
 
   /// The plan with so many steps, to look at; nothing runs.
   resolved_search resolved(int calibration, int scoring) {
@@ -90,11 +93,19 @@ class search {
   /// quantizer that saw NaN or infinities in calibration, and for each score that is zero or not finite.
   std::vector<std::string> const& notes() const { return notes_; }
 
-  /// The best choice for any target, from the scores of the last run. Throws `search_no_data` before the first, and
-  /// what allocate() throws.
+  /// The best choice under any limits, from the scores of the last run: those of the options; with another target in
+  /// place of theirs; or others. Throws `search_no_data` before the first, and what allocate() throws.
+  allocation choose() const { return choose(limits()); }
   allocation choose(effective_bits target) const {
+    auto wanted = limits();
+    wanted.target = target;
+    return choose(wanted);
+  }
+  allocation choose(search_limits const& limits) const {
     require_run("choose");
-    return allocate(plan_.stats, target);
+    if (limits.max_nanoseconds && !options_.latency)
+      fail(error_id::search_input, "choose() has a limit of time, and search_options no latency table");
+    return allocate(plan_.stats, limits);
   }
 
   /// Activates a choice. Throws `search_no_data` before the first run, `search_input` for another search's choice,

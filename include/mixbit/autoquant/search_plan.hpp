@@ -40,8 +40,8 @@ struct search_plan {
 /// Makes the plan. Throws `config_no_match` for what matches nothing, `config_conflict` for spaces that overlap or
 /// take a part of a group, for groups and spaces of both weights and caches and for a fixed config beside `formats`,
 /// `config_value` for a format without a name and for sizes that no cache has,
-/// `state_duplicate` for two of one name, `search_input` where nothing is left to search, and what interpreting the
-/// formats throws.
+/// `state_duplicate` for two of one name, `search_input` where nothing is left to search, what add_times() does of a
+/// latency table, and what interpreting the formats throws.
 template <backend B>
 class search_planner {
  public:
@@ -60,6 +60,10 @@ class search_planner {
            "' disables ", made_.stats.front().modules.front());
     collect_formats();
     for (std::size_t g = 0; g < made_.groups.size(); ++g) add_candidates(g);
+    if (options_.latency) {
+      add_times(made_.stats, *options_.latency);
+      require_candidates();
+    }
     weigh();
     find_score_points();
     return std::move(made_);
@@ -318,6 +322,17 @@ class search_planner {
       g.candidates.push_back(std::move(c));
     }
     if (allows_none(sources_[at])) g.candidates.push_back({none_label, -1, 0, {}, 16 * g.elements});
+  }
+
+  /// A format that a latency table allows nowhere is most often misspelt there.
+  void require_candidates() {
+    for (std::size_t f = 0; f < made_.formats.size(); ++f) {
+      auto const has = [f](auto const& c) { return c.recipe == static_cast<int>(f); };
+      if (std::none_of(made_.stats.begin(), made_.stats.end(), [&](auto const& g) {
+            return std::any_of(g.candidates.begin(), g.candidates.end(), has);
+          }))
+        unmatched(options_.latency->name, ": allows ", made_.formats[f].config.name, " in no group of the search");
+    }
   }
 
   bool allows_none(int source) const {
