@@ -77,6 +77,10 @@ check "awq_clip scales nothing, and is written" test -s "$work/d/checkpoint/mode
 check "--dry-run succeeds" test $? -eq 0
 check "--dry-run prints the plan" \
   grep -q '^forwards: 1 to calibrate, 1 to score by gradient with as many backwards$' "$work/log"
+check "--dry-run cuts no list" test "$(grep -cF ' in all)' "$work/log")" -eq 0
+"$bin" "${search[@]}" --effective-bits 6.0 --dry-run --refine 3 --resolved "$work/resolved.json" >"$work/log.refine" 2>&1
+check "--refine's forwards are counted" grep -q 'at most 159 in 3 round(s) of refinement' "$work/log.refine"
+check "--resolved has it as JSON" grep -q '"scoring_forwards": 159' "$work/resolved.json"
 check "--dry-run writes nothing" test ! -e "$work/dry" -a ! -s "$work/err"
 "$bin" "${search[@]}" --effective-bits 6.0 --dry-run --method kl_div >"$work/log" 2>&1
 check "--dry-run needs no --out, and counts kl_div's forwards" \
@@ -95,7 +99,7 @@ check "all-layers: makes formats of their own" grep -q "format 'CUSTOM_1(effecti
 "$bin" --help >"$work/help"
 check "--help succeeds" test $? -eq 0
 for option in model out text windows formats effective-bits preset plan method disabled-layers calib-steps score-steps \
-  calib-from numerics cost threads algorithm dry-run checkpoint refine; do
+  calib-from numerics cost threads algorithm dry-run checkpoint refine max-bytes latency resolved; do
   check "--help names --$option" grep -q -- "--$option " "$work/help"
 done
 
@@ -116,6 +120,7 @@ preset=(--preset FP8_DEFAULT_CFG)
 refused "--model is missing" "${out[@]}"
 refused "--out is missing" --model data/byte-lm "${preset[@]}"
 refused "cannot be met" "${search[@]}" --effective-bits 1.0 --dry-run
+refused "--resolved needs --dry-run" "${search[@]}" "${out[@]}" --effective-bits 6 --resolved "$work/r.json"
 refused "--dry-run belongs to a search" "${model[@]}" "${out[@]}" "${preset[@]}" --dry-run
 refused "--frobnicate" "${search[@]}" "${out[@]}" --frobnicate 1
 refused "'frobnicate'" "${search[@]}" "${out[@]}" frobnicate

@@ -133,6 +133,10 @@ void check_folders(std::string const& model_folder, std::string const& out, std:
     for (char const* file : *files) (void)writable.path(file);
 }
 
+void write_resolved(std::string const& file, mixbit::resolved_search const& plan) {
+  mixbit::write_json_file(file, mixbit::to_json(plan));
+}
+
 namespace {
 
 /// What calibration made of formats that have a form may have none: a branch, or scales that differ within a kernel.

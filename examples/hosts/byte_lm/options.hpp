@@ -49,6 +49,7 @@ inline constexpr char const* usage_text =
                          around the choice, on the score windows, and keep the best; each takes as long as kl_div
   --dry-run              print what a search would do - rules, groups, costs, range, forwards, memory - and end without
                          a forward or a file; --out is not needed
+  --resolved FILE        with --dry-run: the same as JSON
   --checkpoint DIR       where the search keeps what is done, after each recipe and each step: killed, it goes on there,
                          to the same results. A folder apart from --model and --out; of another search it is refused
   --disabled-layers P,.. layers the search leaves alone; wildcards * ? [..] [!..]
@@ -71,7 +72,7 @@ Without a search, an earlier search's files in DIR are removed, but for one that
 
 struct options {
   bool help = false, dry_run = false;
-  std::string model, out, text, windows, algorithm, plan, checkpoint, latency;
+  std::string model, out, text, windows, algorithm, plan, checkpoint, latency, resolved;
   std::vector<std::string> formats, disabled_layers, preset;
   std::optional<mixbit::effective_bits> effective_bits;
   std::optional<std::int64_t> max_bytes;
@@ -130,6 +131,7 @@ inline void check_together(options const& o, std::map<std::string, bool> const& 
   if (o.out.empty() && !o.dry_run) refuse("--out is missing");
   if (!o.preset.empty() && !o.plan.empty()) refuse("--preset and --plan contradict each other");
   if (!o.algorithm.empty() && o.preset.empty()) refuse("--algorithm needs --preset");
+  if (!o.resolved.empty() && !o.dry_run) refuse("--resolved needs --dry-run");
   char const* const instead = !o.preset.empty() ? "--preset" : "--plan";
   if (o.searches()) {
     if (o.formats.empty()) refuse("a search needs --formats (or give --preset or --plan)");
@@ -175,6 +177,7 @@ inline options parse_options(int count, char const* const* arguments) {
       {"--algorithm", text(o.algorithm)},
       {"--plan", text(o.plan)},
       {"--checkpoint", text(o.checkpoint)},
+      {"--resolved", text(o.resolved)},
       {"--method", choice(o.method, {"gradient", "kl_div"})},
       {"--disabled-layers", list(o.disabled_layers)},
       {"--calib-steps", number(o.calib_steps, 1'000'000)},

@@ -52,7 +52,7 @@ class job {
   void run() {
     auto const quantize = prepare();
     if (options_.dry_run) {
-      std::fputs(to_text(search_->resolved(calib_steps_, score_steps_)).c_str(), stdout);
+      show_plan();
       return;
     }
     loss_.unquantized = evaluate(model_, data_.validation);
@@ -150,6 +150,15 @@ class job {
     });
     s.checkpoint = search_checkpoint(options_, weights, calibration_, data_.score);
     return s;
+  }
+
+  /// Before any forward; a refinement measures the model on its score windows, without quantization once more.
+  void show_plan() {
+    auto resolved = search_->resolved(calib_steps_, score_steps_);
+    if (options_.refine)
+      add_refinement(resolved, *options_.refine, score_steps_, mixbit::score_method::kl_div, score_steps_);
+    std::fputs(to_text(resolved).c_str(), stdout);
+    if (!options_.resolved.empty()) write_resolved(options_.resolved, resolved);
   }
 
   /// Budgets that cannot be met are named by the options that gave them.

@@ -16,6 +16,7 @@
 
 #include "mixbit/autoquant/plan.hpp"
 #include "mixbit/autoquant/rank_stability.hpp"
+#include "mixbit/autoquant/resolved.hpp"
 #include "mixbit/config/json.hpp"
 
 namespace mixbit {
@@ -180,6 +181,76 @@ inline nlohmann::ordered_json to_json(quantization_plan const& plan) {
   for (auto const& f : plan.formats)
     formats[f.label] = {{"nominal_bits", f.nominal_bits},
                         {"config", nlohmann::ordered_json::parse(config_to_text(f.config))}};
+  return j;
+}
+
+namespace detail {
+
+inline nlohmann::ordered_json limits_json(resolved_search const& r) {
+  auto all = nlohmann::ordered_json::array();
+  for (auto const& l : r.limits) {
+    bool const time = l.kind == cost_kind::time, counted = l.kind == cost_kind::counted_bits;
+    auto const shown = [&](std::int64_t cost) {
+      return time      ? microseconds(cost)
+             : counted ? bits_per_element(cost, weighted_elements(r.groups))
+                       : static_cast<double>(cost) / 8;
+    };
+    all.push_back({{"of", time ? "microseconds" : counted ? "effective_bits" : "bytes"},
+                   {"limit", counted ? r.asked.target.value() : time ? shown(l.budget) : 1.0 * *r.asked.max_bytes},
+                   {"least", shown(l.least)},
+                   {"most", shown(l.most)}});
+  }
+  return all;
+}
+
+inline nlohmann::ordered_json group_json(group_stats const& g) {
+  nlohmann::ordered_json j{{"elements", g.elements},
+                           {"what", rule_of(g)},
+                           {"cost_weight", {g.weight.numerator, g.weight.denominator}},
+                           {"modules", g.modules}};
+  auto& candidates = j["candidates"] = nlohmann::ordered_json::array();
+  for (auto const& c : g.candidates) {
+    candidates.push_back({{"format", c.format}, {"bits", c.bits}});
+    if (c.nanoseconds) candidates.back()["microseconds"] = microseconds(*c.nanoseconds);
+  }
+  return j;
+}
+
+}  // namespace detail
+
+/// All that a search is going to do: what to_text() says, nothing left out.
+inline nlohmann::ordered_json to_json(resolved_search const& r) {
+  nlohmann::ordered_json j{{"version", 1}, {"method", r.method}, {"cost_model", r.cost}};
+  auto& rules = j["rules"] = nlohmann::ordered_json::array();
+  for (auto const& rule : r.rules)
+    rules.push_back({{"kind", rule.kind}, {"rule", rule.rule}, {"modules", rule.modules}});
+  detail::json_members groups;
+  for (auto const& g : r.groups) groups.add(g.name, detail::group_json(g));
+  j["groups"] = groups.take();
+  j["effective_bits"] = {{"least", r.least}, {"most", r.most}};
+  j["limits"] = detail::limits_json(r);
+  auto& calibrations = j["calibrations"] = nlohmann::ordered_json::array();
+  for (auto const& c : r.calibrations)
+    calibrations.push_back({{"format", c.format},
+                            {"algorithm", c.algorithm},
+                            {"steps", c.steps},
+                            {"runs", c.runs},
+                            {"exact", c.exact}});
+  j["calibration_forwards"] = r.calibration_forwards;
+  j["calibration_is_exact"] = r.calibration_is_exact;
+  j["scoring_forwards"] = r.scoring_forwards;
+  j["scoring_backwards"] = r.scoring_backwards;
+  if (r.refinement)
+    j["refinement"] = {{"rounds", r.refinement->rounds},
+                       {"scoring_forwards", r.refinement->scoring_forwards},
+                       {"evaluations", r.refinement->evaluations},
+                       {"evaluation_forwards", r.refinement->evaluation_forwards}};
+  j["kept_bytes"] = r.kept_bytes;
+  j["scratch_bytes"] = r.scratch_bytes;
+  j["scratch_bytes_a_token"] = r.scratch_bytes_a_token;
+  j["difference_bytes_a_token"] = r.difference_bytes_a_token;
+  j["difference_bytes"] = r.difference_limit ? nlohmann::ordered_json(*r.difference_limit) : nullptr;
+  j["notes"] = r.notes;
   return j;
 }
 

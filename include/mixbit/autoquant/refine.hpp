@@ -263,6 +263,21 @@ refined_choice refine(search<B>& s, allocation const& chosen, search_steps const
   return detail::refinement<B>{s, steps, evaluate, options}.run(chosen);
 }
 
+/// Sets what `rounds` of refinement may take after a search of these statistics, where evaluating the model once takes
+/// so many forwards. A round measures what its choice gives, and each time at most half as many changed groups.
+inline void add_refinement(resolved_search& r, int rounds, int scoring, score_method method,
+                           std::int64_t evaluation_forwards) {
+  std::int64_t each = method == score_method::kl_div ? 2 : 1, tries = 0;  // without quantization, and as chosen
+  std::size_t open = 0;
+  for (auto const& g : r.groups) {
+    if (!g.is_open()) continue;
+    ++open;
+    each += static_cast<std::int64_t>(g.candidates.size()) - 1;
+  }
+  for (std::size_t most = open; most > 0; most = most > 2 ? std::max<std::size_t>(2, most / 2) : most - 1) ++tries;
+  r.refinement = {rounds, rounds * scoring * each, 1 + rounds * tries, evaluation_forwards};
+}
+
 /// A line for each choice that was tried, and one for how it ended.
 inline std::string to_text(refined_choice const& r) {
   std::ostringstream out;

@@ -188,7 +188,8 @@ class search {
 
   void score(search_steps const& steps, candidate_stats& stats) {
     auto* const keep = options_.checkpoint.get();
-    if (options_.method == score_method::gradient) gradient_scores<B>{model_, plan_, searched_}.run(steps, keep, stats);
+    if (options_.method == score_method::gradient)
+      gradient_scores<B>{model_, plan_, searched_, options_.difference_bytes}.run(steps, keep, stats);
     else one_group_scores<B>{model_, plan_, searched_}.run(options_.method, steps, keep, stats);
   }
 

@@ -63,6 +63,9 @@ struct search_options {
   /// of them smaller.
   std::optional<std::int64_t> max_bytes = std::nullopt;
   std::optional<latency_table> latency = std::nullopt;  ///< a time for each format of each group, and their limit
+  /// gradient: what output differences that a host keeps from forward to backward may take (quantizer/score.hpp). Calls
+  /// whose differences fit keep them, the others recompute; 0: all recompute. None: the host decides alone.
+  std::optional<std::int64_t> difference_bytes = std::nullopt;
   std::shared_ptr<search_checkpoint> checkpoint = {};  ///< keeps what is done, and goes on with it: search_folder
 };
 

@@ -15,16 +15,10 @@
 #include "mixbit/autoquant/group_candidates.hpp"
 #include "mixbit/autoquant/grouping.hpp"
 #include "mixbit/autoquant/plan.hpp"
+#include "mixbit/autoquant/resolved.hpp"
 #include "mixbit/model/quantize.hpp"
 
 namespace mixbit {
-
-/// A rule, pattern or format, and the modules that it decides about.
-struct matched_rule {
-  std::string kind;  ///< "grouping rule"
-  std::string rule;  ///< its label
-  std::vector<std::string> modules;
-};
 
 struct search_plan {
   std::vector<search_format> formats;     ///< of all lists, fewest nominal bits first, else in the user's order
@@ -74,6 +68,8 @@ class search_planner {
 
   void check_lists() const {
     if (options_.kv_cache) options_.kv_cache->validate();
+    if (options_.difference_bytes && *options_.difference_bytes < 0)
+      fail(error_id::config_value, "search_options.difference_bytes is ", *options_.difference_bytes, "; 0 or more");
     if (!options_.fixed_quantization_config) {
       if (options_.formats.empty() && options_.module_search_spaces.empty())
         fail(error_id::search_input, "a search needs at least one format");
