@@ -21,16 +21,22 @@ namespace mixbit {
 struct candidate_stat {
   std::string format;           ///< "INT8_DEFAULT_CFG(effective-bits: 8.0)"
   int recipe = 0;               ///< index into the search's formats; -1: do not quantize
-  double score = 0;             ///< sum over steps
+  double score = 0;             ///< sum over steps, or what search_options::monotone_scores makes of it
   std::vector<double> by_step;  ///< for its standard error
   std::int64_t bits = 0;        ///< what the group takes in bits under the search's cost model
   std::optional<std::int64_t> nanoseconds = std::nullopt;  ///< where the search has a latency_table
 
-  /// Standard error of `score` over the steps; NaN below two steps.
+  /// What was measured: the sum over steps, where there are any.
+  double raw_score() const {
+    double sum = 0;
+    for (double const s : by_step) sum += s;
+    return by_step.empty() ? score : sum;
+  }
+  /// Standard error of it over the steps; NaN below two steps.
   double standard_error() const {
     auto const n = static_cast<double>(by_step.size());
     if (by_step.size() < 2) return std::nan("");
-    double const mean = score / n;
+    double const mean = raw_score() / n;
     double squares = 0;
     for (double s : by_step) squares += (s - mean) * (s - mean);
     return std::sqrt(squares / (n - 1) * n);  // n times the mean's error sqrt(var / n)

@@ -25,6 +25,7 @@
 #include "mixbit/autoquant/limits.hpp"
 #include "mixbit/autoquant/search.hpp"
 #include "mixbit/autoquant/solver_budgets.hpp"
+#include "mixbit/core/digest.hpp"
 
 namespace mixbit {
 
@@ -164,6 +165,21 @@ inline solver::budgets_solution predicted_best(candidate_stats const& around, al
   return best;
 }
 
+/// What a refinement's rounds follow from beside the search: the name of its part of a checkpoint. Another budget or
+/// another way to count it refines anew, beside the first.
+inline std::string refinement_name(candidate_stats const& stats, allocation const& chosen, search_steps const& steps,
+                                   refine_options const& options) {
+  content_digest made;
+  made.add(concat("steps ", steps.scoring, " unit ", chosen.unit, " states ", options.limits.max_states, " seconds ",
+                  options.limits.seconds));
+  for (auto const& l : limits_on(stats, chosen)) made.add(concat("limit ", static_cast<int>(l.kind), ' ', l.budget));
+  for (std::size_t g = 0; g < stats.size(); ++g) {
+    made.add(concat("group ", chosen.choice[g], ' ', stats[g].weight.numerator, '/', stats[g].weight.denominator));
+    for (auto const& c : stats[g].candidates) made.add(concat(c.bits, ' ', c.nanoseconds.value_or(0)));
+  }
+  return concat("refine by ", name_of(options.method), ' ', made.text());
+}
+
 template <backend B>
 class refinement {
  public:
@@ -172,6 +188,7 @@ class refinement {
       : search_{s}, steps_{steps}, evaluate_{evaluate}, options_{options} {}
 
   refined_choice run(allocation const& chosen) {
+    take_up(chosen);
     active_recipes<B> change{search_.shared_sites()};
     made_.best = chosen;
     made_.before = made_.measured = measure(chosen);
@@ -186,16 +203,42 @@ class refinement {
   }
 
  private:
+  void take_up(allocation const& chosen) {
+    checkpoint_ = search_.options().checkpoint.get();
+    if (checkpoint_ == nullptr) return;
+    name_ = refinement_name(search_.stats(), chosen, steps_, options_);
+    auto kept = checkpoint_->load_part(name_ + " measured");
+    if (!kept) return;
+    if (kept->values.size() != static_cast<std::size_t>(kept->steps))
+      fail(error_id::file_content, "the measurements that were kept of the refinement are ", kept->values.size(),
+           " for ", kept->steps);
+    measured_ = std::move(*kept);
+  }
+
+  /// The measurements come in the same order in every run, so that the first ones may be those that were kept.
   double measure(allocation const& choice) {
+    if (taken_ < measured_.values.size()) return measured_.values[taken_++];
     search_.apply(choice);
-    return evaluate_();
+    ++taken_;
+    ++measured_.steps;
+    measured_.values.push_back(evaluate_());
+    measured_.counts = {measured_.steps};
+    if (checkpoint_ != nullptr) checkpoint_->save_part(name_ + " measured", measured_);
+    return measured_.values.back();
+  }
+
+  candidate_stats scores_around(allocation const& from) {
+    std::string const phase = concat("refine round ", made_.rounds);
+    if (checkpoint_ == nullptr) return search_.scores_around(from, steps_, options_.method, nullptr, phase);
+    part_checkpoint part{*checkpoint_, name_ + concat(" round ", made_.rounds)};
+    return search_.scores_around(from, steps_, options_.method, &part, phase);
   }
 
   /// One round; false where it found nothing better.
   bool improve() {
     ++made_.rounds;
     allocation const from = made_.best;
-    auto const around = search_.scores_around(from, steps_, options_.method);
+    auto const around = scores_around(from);
     note_left_out(around);
     bool any = false, better = false;
     for (int most = static_cast<int>(around.size()); most > 0;) {
@@ -240,6 +283,10 @@ class refinement {
   refine_options const& options_;
   refined_choice made_;
   std::set<std::vector<int>> tried_;
+  search_checkpoint* checkpoint_ = nullptr;  ///< the search's; null: nothing is kept
+  std::string name_;
+  kept_scores measured_;
+  std::size_t taken_ = 0;  ///< of the measurements
 };
 
 }  // namespace detail
@@ -247,7 +294,8 @@ class refinement {
 /// Refines a choice that the search has made, and leaves the model running the best that was measured: never worse than
 /// the choice itself. `evaluate` measures the model as it is; lower is better, and what is not a number never is.
 /// `steps` has the scoring steps and, by method, `metric` or `logits` (with `logits_from`, where the host has it).
-/// Budget and candidates are the search's, and so is what it scored: stats() stay.
+/// Budget and candidates are the search's, and so is what it scored: stats() stay. What its checkpoint holds of this
+/// refinement - scores by step, measurements - is not run again; `evaluate` then has to measure the same in every run.
 ///
 /// Throws `search_input` for fewer rounds than one, a choice over its budget or of another search, one that does not
 /// measure a finite number, and for the method gradient; `search_no_data` without `evaluate`, or what the method needs;

@@ -49,6 +49,7 @@ struct resolved_search {
   candidate_stats groups;  ///< candidates and costs; no scores yet
   std::vector<planned_calibration> calibrations;
   std::string method, cost;
+  bool monotone = false;  ///< are scores made so before they choose?
   double target = 0, least = 0, most = 0;  ///< bits an element; a target of 0: none was asked for
   search_limits asked = {};
   std::vector<reachable_limit> limits = {};  ///< each of them, and what can be reached
@@ -139,6 +140,7 @@ inline std::string to_text(resolved_search const& r,
         << (c.exact ? "" : "at least ") << c.runs << (c.runs == 1 ? " time\n" : " times\n");
   out << "forwards: " << (r.calibration_is_exact ? "" : "at least ") << r.calibration_forwards << " to calibrate, "
       << r.scoring_forwards << " to score by " << r.method;
+  if (r.monotone) out << ", monotone";
   if (r.scoring_backwards != 0) out << " with as many backwards";
   if (r.refinement)
     out << "; then at most " << r.refinement->scoring_forwards << " in " << r.refinement->rounds

@@ -140,6 +140,7 @@ resolved_search resolve_search(model<B>& m, search_plan const& plan, search_opti
   r.groups = plan.stats;
   r.method = name_of(options.method);
   r.cost = plan.cost_name;
+  r.monotone = options.monotone_scores;
   r.target = options.target.value();
   r.asked = limits_of(options);
   r.limits = reachable(plan.stats, r.asked);

@@ -25,6 +25,7 @@
 #include "mixbit/autoquant/limits.hpp"
 #include "mixbit/autoquant/recipe_calibration.hpp"
 #include "mixbit/autoquant/resolved_search.hpp"
+#include "mixbit/autoquant/run_facts.hpp"
 #include "mixbit/autoquant/score_findings.hpp"
 #include "mixbit/autoquant/search_plan.hpp"
 #include "mixbit/core/digest.hpp"
@@ -84,8 +85,14 @@ class search {
     notes_.insert(notes_.end(), report.notes.begin(), report.notes.end());
     for (auto& line : score_findings(stats, name_of(options_.method), shown_by(report)))
       notes_.push_back(std::move(line));
+    if (options_.monotone_scores && has_choice()) {
+      make_monotone(stats);
+      notes_.push_back("scores are monotone, not as measured: of a group's formats, in the order of their bits, none "
+                       "has a higher one than those before it");
+    }
     plan_.stats = std::move(stats);
     change.commit();
+    searched_with_ = run_facts(steps);
     has_run_ = true;
   }
 
@@ -131,13 +138,14 @@ class search {
   /// unquantized model (kl_div) or the metric (degradation). The chosen formats have 0, and below 0 is better. stats()
   /// stay, and the model afterwards runs what it ran before. Throws what apply() throws, `search_input` for gradient,
   /// whose distances from where the model is find nothing better, `search_no_data` for steps or callbacks that are
-  /// missing, and what they throw.
-  candidate_stats scores_around(allocation const& chosen, search_steps const& steps, score_method method) {
+  /// missing, and what they throw. Steps that `checkpoint` holds are not run again; progress is told as `phase`.
+  candidate_stats scores_around(allocation const& chosen, search_steps const& steps, score_method method,
+                                search_checkpoint* checkpoint = nullptr, std::string_view phase = "refine") {
     require_scores_around(steps, method);
     active_recipes<B> const before{shared_sites()};
     apply(chosen);
     auto around = plan_.stats;
-    one_group_scores<B>{model_, plan_, searched_, chosen.choice}.run(method, steps, nullptr, around);
+    one_group_scores<B>{model_, plan_, searched_, chosen.choice}.run(method, steps, checkpoint, around, phase);
     return around;
   }
 
@@ -160,6 +168,7 @@ class search {
   quantization_plan plan(allocation chosen) const {
     auto made = make_plan(plan_.stats, plan_.formats, std::move(chosen), plan_.cost_name, notes_);
     made.method = name_of(options_.method);
+    made.searched_with = searched_with_;
     return made;
   }
 
@@ -193,20 +202,17 @@ class search {
     else one_group_scores<B>{model_, plan_, searched_}.run(options_.method, steps, keep, stats);
   }
 
+  std::vector<std::pair<std::string, std::string>> run_facts(search_steps const& steps) {
+    auto facts = calibration_facts(model_, steps);
+    facts.insert(facts.begin() + 1, {"scoring steps", std::to_string(steps.scoring)});
+    return facts;
+  }
+
   /// What a checkpoint has to be of.
   search_facts facts(search_steps const& steps) {
-    auto const& numerics = model_.options().numerics;
-    auto const& unseen = model_.options().unseen;
-    search_facts f{{{"method", std::string{name_of(options_.method)}},
-                    {"calibration steps", std::to_string(steps.calibration)},
-                    {"scoring steps", std::to_string(steps.scoring)},
-                    {"numerics", detail::concat(name_of(numerics.rules), ' ', name_of(numerics.mx))},
-                    {"unseen quantizers", detail::concat(static_cast<int>(unseen.what()), ' ', unseen.amax())},
-                    {"backend", std::string{B::name}}},
-                   plan_.formats,
-                   plan_.stats,
-                   {},
-                   {}};
+    search_facts f{{{"method", std::string{name_of(options_.method)}}}, plan_.formats, plan_.stats, {}, {}};
+    auto const run = run_facts(steps);
+    f.options.insert(f.options.end(), run.begin(), run.end());
     for (std::size_t i = 0; i < searched_.size(); ++i)
       if (!plan_.score_points[i].empty()) f.score_points.emplace_back(searched_[i].name, plan_.score_points[i]);
     for (auto const& m : all_)
@@ -267,6 +273,7 @@ class search {
   std::vector<module_ref<B>> all_, searched_;
   search_plan plan_;
   std::vector<std::string> notes_;
+  std::vector<std::pair<std::string, std::string>> searched_with_;
   bool has_run_ = false;
 };
 

@@ -1,8 +1,11 @@
 // What a search is told: which formats where, what they cost, how sensitivity is measured, and what the host runs.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -59,6 +62,9 @@ struct search_options {
   std::vector<pattern> cost_excluded = {};  ///< groups all of whose members match cost nothing, and buy nothing
   std::optional<kv_cache_cost> kv_cache = std::nullopt;  ///< counts caches, and searches those that a space covers
   score_method method = score_method::gradient;
+  /// Choose by scores that do not rise with the bits of a group's formats, as ModelOpt does: each the least of its own
+  /// and those of the formats before it. What was measured stays beside them (candidate_stat::raw_score).
+  bool monotone_scores = false;
   /// Bytes of all weights that are searched, and of what else is counted; active_experts and cost_excluded make nothing
   /// of them smaller.
   std::optional<std::int64_t> max_bytes = std::nullopt;
@@ -80,6 +86,17 @@ inline search_limits limits_of(search_options const& o) {
 
 /// Takes the logits of a forward: [..., vocabulary], in any compute type; they are read before it returns.
 using logits_sink = std::function<void(const_tensor_ref)>;
+
+/// Makes the scores of each group monotone, in the order of its candidates, which is that of their nominal bits. One
+/// that is not a number stays.
+inline void make_monotone(candidate_stats& stats) {
+  for (auto& g : stats) {
+    if (!g.is_open()) continue;
+    double least = std::numeric_limits<double>::infinity();
+    for (auto& c : g.candidates)
+      if (!std::isnan(c.score)) c.score = least = std::min(least, c.score);
+  }
+}
 
 /// What the host runs. Steps are numbered from 0.
 struct search_steps {
