@@ -1,6 +1,6 @@
-// A search's checkpoint as a folder: search.json says what it is of, a safetensors file a calibration, one for the scores
-// and one for each round of a refinement hold what is done. Each file appears whole or not at all and stays where a
-// later one cannot be written, so that a run that is killed, or whose disk is full, goes on from its last step.
+// A search's checkpoint as a folder: search.json says what it is of, and a safetensors file each for a calibration, for
+// the scores and for each round of a refinement holds what is done. Each file appears whole or not at all and stays
+// where a later one cannot be written, so that a run that is killed, or whose disk is full, goes on from its last step.
 //
 //   options.checkpoint = std::make_shared<mixbit::search_folder>("run/checkpoint");
 //   search<B> s{m, options};  s.run(steps);                      // a second time: goes on, or has all of it
