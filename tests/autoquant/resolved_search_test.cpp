@@ -3,6 +3,8 @@
 
 #include <doctest/doctest.h>
 
+#include "mixbit/autoquant/json.hpp"
+#include "mixbit/autoquant/refine.hpp"
 #include "support/named_chain.hpp"
 
 using namespace mixbit;
@@ -153,4 +155,55 @@ TEST_CASE("resolved search: the text has rules, groups, costs, range, forwards a
     CHECK_MESSAGE(text.find(part) != std::string::npos, text);
   }
   CHECK_FALSE(net.layers[0].slots.live());
+}
+
+TEST_CASE("resolved search: nothing is cut, in text and in JSON, unless asked") {
+  std::vector<std::string> names;
+  for (int i = 0; i < 12; ++i) names.push_back("e." + std::to_string(i) + ".w1");
+  named_chain net{names};
+  model<cpu_backend> m{net};
+  search_options o{.formats = {preset("INT8_DEFAULT_CFG")}, .target = 12.0};
+  o.grouping = {grouping_rule{"all", [](std::string_view) { return std::optional<std::string>{"all"}; }}};
+  o.max_bytes = 1 << 20;
+  auto const told = search<cpu_backend>{m, o}.resolved(1, 1);
+  std::string all;
+  for (auto const& name : names) all += (all.empty() ? "" : ", ") + name;
+  auto const text = to_text(told);
+  CHECK(text.find("  grouping rule 'all': " + all + '\n') != std::string::npos);
+  CHECK(text.find("    of " + all + '\n') != std::string::npos);
+  CHECK(to_text(told, 2).find("    of e.0.w1, e.1.w1, ... (12 in all)\n") != std::string::npos);
+  auto const j = to_json(told);
+  CHECK(j["rules"][0]["modules"] == names);
+  CHECK(j["rules"][1]["kind"] == "format");
+  auto const& group = j["groups"]["e.0.w1.quant_recipe"];
+  CHECK(group["modules"] == names);
+  CHECK(group["candidates"][0]["bits"] == told.groups[0].candidates[0].bits);
+  CHECK(group["candidates"][1]["format"] == none_label);
+  CHECK(j["limits"][0].dump() == R"({"of":"effective_bits","limit":12.0,"least":9.0,"most":16.0})");
+  CHECK(j["limits"][1]["of"] == "bytes");
+  CHECK(j["limits"][1]["most"] == 12 * 1024 * 2.0);
+  CHECK(j["calibration_forwards"] == told.calibration_forwards);
+}
+
+TEST_CASE("resolved search: a refinement's forwards are at most those foretold") {
+  for (auto const method : {score_method::kl_div, score_method::degradation}) {
+    auto net = decoder();
+    model<cpu_backend> m{net};
+    search<cpu_backend> s{m, {.formats = {preset("INT4_BLOCKWISE_WEIGHT_ONLY_CFG"), preset("INT8_DEFAULT_CFG")},
+                              .target = 8.0}};
+    auto steps = net.steps();
+    auto told = s.resolved(2, 2);
+    add_refinement(told, 1, 2, method, 3);
+    s.run(steps);
+    int forwards = 0, evaluations = 0;
+    steps.logits = [&, logits = steps.logits](int i, logits_sink const& take) { ++forwards, logits(i, take); };
+    steps.metric = [&, metric = steps.metric](int i) { return ++forwards, metric(i); };
+    auto const measured = [&] { return 100.0 - ++evaluations; };
+    (void)refine(s, s.choose(), steps, measured, {.method = method, .rounds = 1});
+    CHECK(forwards == told.refinement->scoring_forwards);
+    CHECK(evaluations <= told.refinement->evaluations);
+    CHECK(evaluations >= 2);
+    CHECK(told.seconds(2, 5) == 2.0 * (2 + 2 + forwards + told.refinement->evaluations * 3) + 5.0 * 2);
+    CHECK(to_text(told).find("in 1 round(s) of refinement") != std::string::npos);
+  }
 }

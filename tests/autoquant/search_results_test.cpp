@@ -1,7 +1,9 @@
 // What comes of a search: its plan as JSON and applied, and its reports.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "mixbit/autoquant/apply_plan.hpp"
 #include "mixbit/autoquant/json.hpp"
@@ -83,6 +85,48 @@ TEST_CASE("plan: JSON that is no plan is refused with the member and its value")
              "modules.m.rule", "[]"));
 }
 
+TEST_CASE("plan: what it says of its search is read, checked and held against what applies it") {
+  small_network net;
+  model<cpu_backend> m{net};
+  search<cpu_backend> s{m, three_formats(7.0)};
+  auto const steps = search_steps_of(net);
+  s.run(steps);
+  auto const j = to_json(s.plan(s.choose()));
+  CHECK(j["searched_with"]["calibration steps"] == std::to_string(steps.calibration));
+  CHECK(j["searched_with"]["scoring steps"] == std::to_string(steps.scoring));
+  CHECK(j["searched_with"]["numerics"].get<std::string>().starts_with("stored "));
+  auto const plan = plan_from_json(j, "plan.json");
+  CHECK(to_json(plan) == j);
+  auto old = j;
+  for (char const* key : {"searched_with", "achieved", "constraints", "method"}) old.erase(key);
+  CHECK(plan_from_json(old, "plan.json").searched_with.empty());
+
+  auto const notes_of = [&](quantization_plan const& applied, policy rules) {
+    small_network other;
+    model<cpu_backend> m2{other, {.numerics = rules}};
+    return apply_plan(m2, applied, search_steps_of(other)).notes;
+  };
+  CHECK(notes_of(plan, policy::stored).empty());
+  auto const changed = notes_of(plan, policy::modelopt);
+  REQUIRE(changed.size() == 1);
+  CHECK(changed[0].find("had numerics 'stored ") != std::string::npos);
+  CHECK(notes_of(plan_from_json(old, "plan.json"), policy::modelopt).empty());
+
+  auto const refusal = [&](char const* member, char const* key, nlohmann::ordered_json const& value) {
+    auto wrong = j;
+    (key == nullptr ? wrong[member] : wrong[member][key]) = value;
+    return error_text(error_id::search_plan, [&] { plan_from_json(wrong, "plan.json"); });
+  };
+  CHECK(says(refusal("method", nullptr, "magic"), "method must be gradient, kl_div or degradation, got \"magic\""));
+  CHECK(says(refusal("searched_with", "numerics", 3), "searched_with.numerics must be a text, got 3"));
+  CHECK(says(refusal("achieved", "effective_bits", "6"), "achieved.effective_bits must be a number from 0 on"));
+  CHECK(says(refusal("achieved", "bits", 1e9), "achieved.bits must be within achieved.budget_bits"));
+  CHECK(says(refusal("achieved", "optimal", 1), "achieved.optimal must be true or false, got 1"));
+  CHECK(says(refusal("achieved", "bitz", 1), "achieved has no field 'bitz'"));
+  CHECK(says(refusal("achieved", "cost_model", {}), "achieved.cost_model must be a text"));
+  CHECK(says(refusal("constraints", "effective_bits", 17), "constraints.effective_bits must be above 0"));
+}
+
 TEST_CASE("reports: statistics, manifest and markdown say what was measured") {
   small_network net;
   model<cpu_backend> m{net};
@@ -111,4 +155,35 @@ TEST_CASE("candidate_stat: the standard error over steps") {
   CHECK(c.standard_error() == doctest::Approx(std::sqrt(5.0 / 3.0) * 2.0));  // n * sd / sqrt(n), n = 4
   c.by_step = {10};
   CHECK(std::isnan(c.standard_error()));
+}
+
+TEST_CASE("search: monotone scores choose as ModelOpt's do, and what was measured stays beside them") {
+  small_network net;
+  model<cpu_backend> m{net};
+  auto options = three_formats(16.0);
+  search<cpu_backend> raw{m, options};
+  raw.run(search_steps_of(net));
+  options.monotone_scores = true;
+  small_network other;
+  model<cpu_backend> m2{other};
+  search<cpu_backend> made{m2, options};
+  CHECK(to_text(made.resolved(1, 1)).find("by gradient, monotone with as many backwards") != std::string::npos);
+  made.run(search_steps_of(other));
+  bool rose = false;
+  for (std::size_t g = 0; g < raw.stats().size(); ++g) {
+    double least = std::numeric_limits<double>::infinity();
+    for (std::size_t k = 0; k < raw.stats()[g].candidates.size(); ++k) {
+      auto const &measured = raw.stats()[g].candidates[k], &shown = made.stats()[g].candidates[k];
+      rose = rose || measured.score > least;
+      least = std::min(least, measured.score);
+      CHECK(shown.score == least);
+      CHECK(shown.raw_score() == measured.score);
+      CHECK((shown.standard_error() == measured.standard_error()));
+    }
+  }
+  CHECK(rose);
+  auto const j = to_json(made.stats());
+  CHECK(j["first.quant_recipe"]["raw_scores"] == to_json(raw.stats())["first.quant_recipe"]["scores"]);
+  CHECK(made.notes().back().starts_with("scores are monotone"));
+  CHECK(raw.notes().empty());
 }

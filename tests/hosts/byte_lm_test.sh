@@ -77,6 +77,10 @@ check "awq_clip scales nothing, and is written" test -s "$work/d/checkpoint/mode
 check "--dry-run succeeds" test $? -eq 0
 check "--dry-run prints the plan" \
   grep -q '^forwards: 1 to calibrate, 1 to score by gradient with as many backwards$' "$work/log"
+check "--dry-run cuts no list" test "$(grep -cF ' in all)' "$work/log")" -eq 0
+"$bin" "${search[@]}" --effective-bits 6.0 --dry-run --refine 3 --resolved "$work/resolved.json" >"$work/log.refine" 2>&1
+check "--refine's forwards are counted" grep -q 'at most 159 in 3 round(s) of refinement' "$work/log.refine"
+check "--resolved has it as JSON" grep -q '"scoring_forwards": 159' "$work/resolved.json"
 check "--dry-run writes nothing" test ! -e "$work/dry" -a ! -s "$work/err"
 "$bin" "${search[@]}" --effective-bits 6.0 --dry-run --method kl_div >"$work/log" 2>&1
 check "--dry-run needs no --out, and counts kl_div's forwards" \
@@ -95,7 +99,7 @@ check "all-layers: makes formats of their own" grep -q "format 'CUSTOM_1(effecti
 "$bin" --help >"$work/help"
 check "--help succeeds" test $? -eq 0
 for option in model out text windows formats effective-bits preset plan method disabled-layers calib-steps score-steps \
-  calib-from numerics cost threads algorithm dry-run checkpoint refine; do
+  calib-from numerics cost threads algorithm dry-run checkpoint refine max-bytes latency resolved; do
   check "--help names --$option" grep -q -- "--$option " "$work/help"
 done
 
@@ -116,6 +120,7 @@ preset=(--preset FP8_DEFAULT_CFG)
 refused "--model is missing" "${out[@]}"
 refused "--out is missing" --model data/byte-lm "${preset[@]}"
 refused "cannot be met" "${search[@]}" --effective-bits 1.0 --dry-run
+refused "--resolved needs --dry-run" "${search[@]}" "${out[@]}" --effective-bits 6 --resolved "$work/r.json"
 refused "--dry-run belongs to a search" "${model[@]}" "${out[@]}" "${preset[@]}" --dry-run
 refused "--frobnicate" "${search[@]}" "${out[@]}" --frobnicate 1
 refused "'frobnicate'" "${search[@]}" "${out[@]}" frobnicate
@@ -137,7 +142,25 @@ refused "--preset 'FP8_DEFAULT_CFG,' has an empty item" "${model[@]}" "${out[@]}
 refused "INT9_CFG" "${model[@]}" "${out[@]}" --preset FP8_DEFAULT_CFG,INT9_CFG
 refused "FP8_DEFAULT_CFG" "${model[@]}" "${out[@]}" --formats FP8_DEFAULT_CFG,FP8_DEFAULT_CFG "${budget[@]}"
 refused "*nothing*" "${search[@]}" "${out[@]}" "${budget[@]}" --disabled-layers '*nothing*'
+refused "--effective-bits 3: a target of 3 effective bits" "${search[@]}" "${out[@]}" --effective-bits 3
 refused "5 to 16 bits" "${search[@]}" "${out[@]}" --effective-bits 3
+refused "--max-bytes '1e3'" "${search[@]}" "${out[@]}" --max-bytes 1e3
+refused "--max-bytes 100: a max_bytes of 100 cannot be met: 481280 to 1540096 bytes can be reached" \
+  "${search[@]}" "${out[@]}" --max-bytes 100
+refused "--effective-bits: effective bits: 'abc' is not" "${search[@]}" "${out[@]}" --effective-bits abc
+latency=$work/latency.json
+echo '{"limit": 67.9, "latency": {"*": {"FP8_DEFAULT_CFG": 4, "INT8_DEFAULT_CFG": 6, "INT4_B32_WEIGHT_ONLY": 8,
+  "NONE": 12}}}' >"$latency"
+refused "a latency limit of 67.9 microseconds cannot be met: 68 to 204 microseconds can be reached" \
+  "${search[@]}" "${out[@]}" --effective-bits 9 --latency "$latency"
+sed -i 's/FP8_DEFAULT/FP8_DEFAUL/' "$latency"
+refused "$latency': has no entry for FP8_DEFAULT_CFG" "${search[@]}" "${out[@]}" --latency "$latency"
+refused "--latency belongs to a search" "${model[@]}" "${out[@]}" "${preset[@]}" --latency "$latency"
+sed -i 's/FP8_DEFAUL_/FP8_DEFAULT_/; s/67.9/80/' "$latency"
+"$bin" "${search[@]}" --out "$work/limits" --max-bytes 700000 --latency "$latency" >"$work/log" 2>&1
+check "bytes and time instead of bits: exit 0" test $? -eq 0
+check "both are said to be kept" grep -qE ' [67][0-9]{5} bytes of 700000, (80|[67][0-9]) microseconds of 80, score' "$work/log"
+check "and stand in the plan" grep -q '"max_microseconds": 80.0' "$work/limits/plan.json"
 refused "--calib-steps '0'" "${model[@]}" "${out[@]}" "${preset[@]}" --calib-steps 0
 refused "--calib-steps 99" "${model[@]}" "${out[@]}" "${preset[@]}" --calib-steps 99
 refused "--score-steps 99" "${model[@]}" "${out[@]}" --formats FP8_DEFAULT_CFG --effective-bits 8 --score-steps 99

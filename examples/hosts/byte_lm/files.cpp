@@ -12,6 +12,7 @@
 #include "mixbit/config/all_layers.hpp"
 #include "mixbit/io/folders.hpp"
 #include "mixbit/io/hf_checkpoint.hpp"
+#include "mixbit/io/latency_file.hpp"
 #include "mixbit/io/search_folder.hpp"
 #include "mixbit/model/json.hpp"
 #include "mixbit/report/html.hpp"
@@ -65,6 +66,8 @@ mixbit::algorithm_config algorithm_of(std::string const& text) {
   algorithm.validate("--algorithm");
   return algorithm;
 }
+
+mixbit::latency_table read_latency(std::string const& path) { return mixbit::read_latency_table(path); }
 
 mixbit::quantization_plan read_plan(std::string const& path) {
   return mixbit::plan_from_json(mixbit::read_json_file(path), path);
@@ -134,6 +137,10 @@ void check_folders(std::string const& model_folder, std::string const& out, std:
   mixbit::staged_output writable{out};  // not committed: it removes what it made
   for (auto const* files : {&of_a_search, &of_every_run})
     for (char const* file : *files) (void)writable.path(file);
+}
+
+void write_resolved(std::string const& file, mixbit::resolved_search const& plan) {
+  mixbit::write_json_file(file, mixbit::to_json(plan));
 }
 
 namespace {

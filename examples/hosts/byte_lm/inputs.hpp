@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "config.hpp"
+#include "mixbit/autoquant/latency_table.hpp"
 #include "mixbit/autoquant/plan.hpp"
 #include "mixbit/autoquant/search_checkpoint.hpp"
 #include "mixbit/config/quantize_config.hpp"
@@ -33,6 +34,9 @@ std::vector<mixbit::quantize_config> read_formats(std::vector<std::string> const
 
 /// --algorithm: a name, or JSON. Throws config_* errors that name the option.
 mixbit::algorithm_config algorithm_of(std::string const& text);
+
+/// --latency: mixbit/io/latency_file.hpp.
+mixbit::latency_table read_latency(std::string const& path);
 
 mixbit::quantization_plan read_plan(std::string const& path);
 

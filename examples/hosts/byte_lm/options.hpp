@@ -2,6 +2,7 @@
 #pragma once
 
 #include <charconv>
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <optional>
@@ -10,12 +11,13 @@
 #include <string_view>
 #include <vector>
 
+#include "mixbit/autoquant/budget.hpp"
 #include "mixbit/core/error.hpp"
 
 namespace byte_lm {
 
 inline constexpr char const* usage_text =
-    R"(byte_lm: quantize a byte-level Llama, one recipe a group of layers, under a budget of effective bits
+    R"(byte_lm: quantize a byte-level Llama, one recipe a group of layers, under a budget of bits, bytes or time
 
   byte_lm --model DIR --out DIR --formats A,B,.. --effective-bits X [options]    search
   byte_lm --model DIR --out DIR --preset NAME [options]                          one preset for the whole model
@@ -30,6 +32,12 @@ inline constexpr char const* usage_text =
   --formats A,B,..       recipes of the search: preset names (FP8_DEFAULT_CFG) or JSON files; all-layers:A is A without
                          the rules by which it leaves layers out, and is named CUSTOM_0, the next CUSTOM_1
   --effective-bits X     budget: bits a weight on average, a decimal above 0 and at most 16
+  --max-bytes N          at most N bytes for all weights, beside --effective-bits or in its place
+  --latency FILE         a budget of time beside those, or in their place. JSON: {"limit": MICROSECONDS, "latency":
+                         {GROUP: {FORMAT: MICROSECONDS, ..}, ..}}. CSV: lines 'GROUP,FORMAT,MICROSECONDS' and one
+                         'limit,,MICROSECONDS'. GROUP as --dry-run prints it, with or without .quant_recipe, or * for
+                         those that the table does not name; FORMAT a format of it, or NONE. null (CSV: -) in place of
+                         the number: not allowed there. Every format of every group needs an entry
   --preset NAME[,KV]     a preset's name or a JSON file: quantize() with it instead of searching; with the entries of
                          others behind a comma, as FP8_DEFAULT_CFG,FP8_KV_CFG
   --algorithm A          how --preset is calibrated, instead of its own way: a name (awq_lite, smoothquant, max) or JSON
@@ -41,6 +49,7 @@ inline constexpr char const* usage_text =
                          around the choice, on the score windows, and keep the best; each takes as long as kl_div
   --dry-run              print what a search would do - rules, groups, costs, range, forwards, memory - and end without
                          a forward or a file; --out is not needed
+  --resolved FILE        with --dry-run: the same as JSON
   --checkpoint DIR       where the search keeps what is done, after each recipe and each step: killed, it goes on there,
                          to the same results. A folder apart from --model and --out; of another search it is refused
   --disabled-layers P,.. layers the search leaves alone; wildcards * ? [..] [!..]
@@ -63,9 +72,10 @@ Without a search, an earlier search's files in DIR are removed, but for one that
 
 struct options {
   bool help = false, dry_run = false;
-  std::string model, out, text, windows, algorithm, plan, checkpoint;
+  std::string model, out, text, windows, algorithm, plan, checkpoint, latency, resolved;
   std::vector<std::string> formats, disabled_layers, preset;
-  std::optional<std::string> effective_bits;
+  std::optional<mixbit::effective_bits> effective_bits;
+  std::optional<std::int64_t> max_bytes;
   std::string method = "gradient", numerics = "stored", cost = "exact", calib_from;
   std::optional<int> calib_steps, score_steps, threads, refine;
 
@@ -89,12 +99,21 @@ inline std::vector<std::string> comma_list(std::string const& option, std::strin
   return items;
 }
 
-inline int positive_number(std::string const& option, std::string const& value, int largest) {
-  int number = 0;
+template <class Number>
+Number positive_number(std::string const& option, std::string const& value, Number largest) {
+  Number number = 0;
   auto const [end, code] = std::from_chars(value.data(), value.data() + value.size(), number);
   if (code != std::errc{} || end != value.data() + value.size() || number < 1 || number > largest)
     refuse(option + " '" + value + "' is not a whole number from 1 to " + std::to_string(largest));
   return number;
+}
+
+inline mixbit::effective_bits bits_of(std::string const& option, std::string const& value) {
+  try {
+    return mixbit::effective_bits{std::string_view{value}};
+  } catch (mixbit::error const& e) {
+    refuse(option + ": " + std::string{e.message()});
+  }
 }
 
 inline std::string one_of(std::string const& option, std::string const& value,
@@ -112,15 +131,17 @@ inline void check_together(options const& o, std::map<std::string, bool> const& 
   if (o.out.empty() && !o.dry_run) refuse("--out is missing");
   if (!o.preset.empty() && !o.plan.empty()) refuse("--preset and --plan contradict each other");
   if (!o.algorithm.empty() && o.preset.empty()) refuse("--algorithm needs --preset");
+  if (!o.resolved.empty() && !o.dry_run) refuse("--resolved needs --dry-run");
   char const* const instead = !o.preset.empty() ? "--preset" : "--plan";
   if (o.searches()) {
     if (o.formats.empty()) refuse("a search needs --formats (or give --preset or --plan)");
-    if (!o.effective_bits) refuse("a search needs --effective-bits");
+    if (!o.effective_bits && !o.max_bytes && o.latency.empty())
+      refuse("a search needs --effective-bits, --max-bytes or --latency");
     return;
   }
   for (char const* option :
-       {"--formats", "--effective-bits", "--checkpoint", "--disabled-layers", "--score-steps", "--method", "--cost",
-        "--refine", "--dry-run"})
+       {"--formats", "--effective-bits", "--max-bytes", "--latency", "--checkpoint", "--disabled-layers",
+        "--score-steps", "--method", "--cost", "--refine", "--dry-run"})
     if (given.contains(option)) refuse(std::string{option} + " belongs to a search and contradicts " + instead);
 }
 
@@ -147,11 +168,16 @@ inline options parse_options(int count, char const* const* arguments) {
       {"--text", text(o.text)},
       {"--windows", text(o.windows)},
       {"--formats", list(o.formats)},
-      {"--effective-bits", {[&](auto const&, auto const& v) { o.effective_bits = v; }}},
+      {"--effective-bits", {[&](auto const& n, auto const& v) { o.effective_bits = detail::bits_of(n, v); }}},
+      {"--max-bytes", {[&](auto const& n, auto const& v) {
+         o.max_bytes = detail::positive_number(n, v, std::int64_t{1} << 50);
+       }}},
+      {"--latency", text(o.latency)},
       {"--preset", list(o.preset)},
       {"--algorithm", text(o.algorithm)},
       {"--plan", text(o.plan)},
       {"--checkpoint", text(o.checkpoint)},
+      {"--resolved", text(o.resolved)},
       {"--method", choice(o.method, {"gradient", "kl_div"})},
       {"--disabled-layers", list(o.disabled_layers)},
       {"--calib-steps", number(o.calib_steps, 1'000'000)},

@@ -6,6 +6,7 @@
 
 #include "backend.hpp"
 #include "mixbit/autoquant/plan.hpp"
+#include "mixbit/autoquant/resolved.hpp"
 #include "mixbit/model/model.hpp"
 #include "mixbit/model/preceding_op.hpp"
 #include "mixbit/report/markdown.hpp"
@@ -26,6 +27,9 @@ struct results {
 /// written to, no folder lies where a file goes, the search's checkpoint, where there is one, is apart from both, and
 /// the model's folder is one that a checkpoint can be made from. Leaves nothing behind.
 void check_folders(std::string const& model_folder, std::string const& out, std::string const& search_checkpoint);
+
+/// --resolved, whole or not at all.
+void write_resolved(std::string const& file, mixbit::resolved_search const& plan);
 
 /// An earlier search's files that this run does not write are taken away, but for those that it read.
 /// Throws mixbit::error; the folder is then as it was. What loaders will not take is said on stderr, and so is why no

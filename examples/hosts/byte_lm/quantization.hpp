@@ -52,7 +52,7 @@ class job {
   void run() {
     auto const quantize = prepare();
     if (options_.dry_run) {
-      std::fputs(to_text(search_->resolved(calib_steps_, score_steps_)).c_str(), stdout);
+      show_plan();
       return;
     }
     loss_.unquantized = evaluate(model_, data_.validation);
@@ -74,7 +74,7 @@ class job {
   /// a plan have to end in a checkpoint; of a preset why_no_checkpoint() says why not.
   std::function<void()> prepare() {
     if (options_.searches()) {
-      search_.emplace(quantized_, search_options());
+      plan_search();
       mixbit::require_hf_forms(quantized_, *search_);
       return [this] { run_search(); };
     }
@@ -138,7 +138,9 @@ class job {
   mixbit::search_options search_options() {
     mixbit::search_options s;
     s.formats = read_formats(options_.formats);
-    s.target = mixbit::effective_bits{std::string_view{*options_.effective_bits}};
+    if (options_.effective_bits) s.target = *options_.effective_bits;
+    s.max_bytes = options_.max_bytes;
+    if (!options_.latency.empty()) s.latency = read_latency(options_.latency);
     for (auto const& p : options_.disabled_layers) s.disabled_layers.emplace_back(p);
     s.cost = options_.cost == "exact" ? mixbit::cost_model::exact : mixbit::cost_model::modelopt;
     s.method = options_.method == "kl_div" ? mixbit::score_method::kl_div : mixbit::score_method::gradient;
@@ -150,6 +152,35 @@ class job {
     return s;
   }
 
+  /// Before any forward; a refinement measures the model on its score windows, without quantization once more.
+  void show_plan() {
+    auto resolved = search_->resolved(calib_steps_, score_steps_);
+    if (options_.refine)
+      add_refinement(resolved, *options_.refine, score_steps_, mixbit::score_method::kl_div, score_steps_);
+    std::fputs(to_text(resolved).c_str(), stdout);
+    if (!options_.resolved.empty()) write_resolved(options_.resolved, resolved);
+  }
+
+  /// Budgets that cannot be met are named by the options that gave them.
+  void plan_search() {
+    try {
+      search_.emplace(quantized_, search_options());
+    } catch (mixbit::error const& e) {
+      if (e.id() != mixbit::error_id::search_infeasible) throw;
+      mixbit::fail(e.id(), budgets(), ": ", e.message());
+    }
+  }
+  std::string budgets() const {
+    std::string text;
+    auto const add = [&](char const* option, std::string const& value) {
+      text += (text.empty() ? "" : " ") + std::string{option} + ' ' + value;
+    };
+    if (options_.effective_bits) add("--effective-bits", options_.effective_bits->text());
+    if (options_.max_bytes) add("--max-bytes", std::to_string(*options_.max_bytes));
+    if (!options_.latency.empty()) add("--latency", mixbit::in_quotes(options_.latency));
+    return text;
+  }
+
   void run_search() {
     progress bar;
     auto& search = *search_;
@@ -158,7 +189,7 @@ class job {
     steps.progress = [&](std::string_view phase, int done, int total) { bar.show(phase, done, total); };
     search.run(steps);
     print_notes(search.notes());
-    auto chosen = search.choose(search.options().target);
+    auto chosen = search.choose();
     search.apply(chosen);
     std::vector<std::string> notes;
     if (options_.refine) refine(steps, chosen, notes);
@@ -166,9 +197,22 @@ class job {
     plan_ = search.plan(chosen);
     plan_.notes.insert(plan_.notes.end(), notes.begin(), notes.end());
     print_table(search.stats());
-    std::printf("searched %zu groups in %.3f s; %.4f effective bits of %s, score %.6e (%s)\n", search.stats().size(),
-                seconds, chosen.bits_per_element, options_.effective_bits->c_str(), chosen.score,
-                chosen.optimal ? "proven least" : "best found");
+    std::printf("searched %zu groups in %.3f s; %s, score %.6e (%s)\n", search.stats().size(), seconds,
+                achieved(chosen).c_str(), chosen.score, chosen.optimal ? "proven least" : "best found");
+  }
+
+  /// Each budget that was given, beside what the choice takes of it.
+  static std::string achieved(mixbit::allocation const& a) {
+    char bits[64];
+    std::snprintf(bits, sizeof bits, "%.4f effective bits", a.bits_per_element);
+    std::string text = bits;
+    if (a.asked.target.given()) text += " of " + a.asked.target.text();
+    if (a.asked.max_bytes)
+      text += mixbit::detail::concat(", ", (a.stored_bits + 7) / 8, " bytes of ", *a.asked.max_bytes);
+    if (a.asked.max_nanoseconds)
+      text += ", " + mixbit::shown_microseconds(a.nanoseconds) + " microseconds of " +
+              mixbit::shown_microseconds(*a.asked.max_nanoseconds);
+    return text;
   }
 
   /// Around the choice, on the score windows alone: the validation windows are for what comes out.

@@ -13,6 +13,7 @@
 
 #include "mixbit/autoquant/plan.hpp"
 #include "mixbit/autoquant/recipe_calibration.hpp"
+#include "mixbit/autoquant/run_facts.hpp"
 #include "mixbit/model/quantize.hpp"
 
 namespace mixbit {
@@ -116,7 +117,7 @@ void keep_planned(site<B>& s, planned_module const* planned) {
 /// Throws `search_plan` for a planned module that the model lacks or that is planned twice, and for a layer of the
 /// model that the plan does not name, `config_no_match` for a format that quantizes no weight of a module that it is
 /// planned for, `state_folded` for a planned module whose weight is folded, then what quantize() throws. The model is
-/// then as it was. Returns what calibration saw.
+/// then as it was. Returns what calibration saw, with a note for what of the plan's search was otherwise.
 template <backend B>
 calibration_report apply_plan(model<B>& m, quantization_plan const& plan, search_steps const& steps) {
   require_calibration_steps(steps);
@@ -132,6 +133,8 @@ calibration_report apply_plan(model<B>& m, quantization_plan const& plan, search
   auto const calibration = detail::calibration_of(m, plan, planned, searched);
   recipe_transaction<B> change{sites_of(modules)};
   auto report = recipe_calibration<B>{m, calibration, modules, searched, steps}.run();
+  for (auto& line : changed_facts(plan.searched_with, calibration_facts(m, steps)))
+    report.notes.push_back(std::move(line));
   for (auto const& module : modules) detail::keep_planned(*module.slots->shared_site(), planned.find(module.name));
   change.commit();
   return report;

@@ -1,4 +1,5 @@
-// Budgets in effective bits: bits stored for the weights of a search divided by their number of elements.
+// Budgets in effective bits: bits stored for the weights of a search divided by their number of elements; and limits of
+// bytes and of time beside them.
 //
 // A target is a decimal number and is kept as one, so that 8.0 bits means exactly 8; the budget in bits is
 // floor(target × elements), rounded once. Unquantized weights count 16 bits (bfloat16) whatever the file holds.
@@ -6,6 +7,7 @@
 
 #include <charconv>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -36,7 +38,11 @@ class effective_bits {
     if (!any || digits_ == 0 || digits_ / 16 > scale_ || (digits_ / 16 == scale_ && digits_ % 16 != 0)) refuse(text);
   }
 
+  /// Has it been given a value?
+  bool given() const { return digits_ != 0; }
   double value() const { return static_cast<double>(digits_) / static_cast<double>(scale_); }
+  /// In all its digits.
+  std::string text() const { return shortest(value()); }
 
   /// floor(bits × elements).
   std::int64_t budget(std::int64_t elements) const {
@@ -56,6 +62,15 @@ class effective_bits {
   static constexpr std::int64_t wide_limit =
       100'000'000'000'000'000;  // 17 digits: any double's shortest form from 1 on
   std::int64_t digits_ = 0, scale_ = 1;
+};
+
+/// What a choice may cost. What is not given does not limit.
+struct search_limits {
+  effective_bits target = {};                                  ///< of what counts (cost_model.hpp)
+  std::optional<std::int64_t> max_bytes = std::nullopt;        ///< of all that is stored, whatever part of it counts
+  std::optional<std::int64_t> max_nanoseconds = std::nullopt;  ///< the limit of a latency_table
+
+  bool any() const { return target.given() || max_bytes || max_nanoseconds; }
 };
 
 /// Bits per element of a cost in bits.

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <limits>
 #include <numeric>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,15 +21,22 @@ namespace mixbit {
 struct candidate_stat {
   std::string format;           ///< "INT8_DEFAULT_CFG(effective-bits: 8.0)"
   int recipe = 0;               ///< index into the search's formats; -1: do not quantize
-  double score = 0;             ///< sum over steps
+  double score = 0;             ///< sum over steps, or what search_options::monotone_scores makes of it
   std::vector<double> by_step;  ///< for its standard error
   std::int64_t bits = 0;        ///< what the group takes in bits under the search's cost model
+  std::optional<std::int64_t> nanoseconds = std::nullopt;  ///< where the search has a latency_table
 
-  /// Standard error of `score` over the steps; NaN below two steps.
+  /// What was measured: the sum over steps, where there are any.
+  double raw_score() const {
+    double sum = 0;
+    for (double const s : by_step) sum += s;
+    return by_step.empty() ? score : sum;
+  }
+  /// Standard error of it over the steps; NaN below two steps.
   double standard_error() const {
     auto const n = static_cast<double>(by_step.size());
     if (by_step.size() < 2) return std::nan("");
-    double const mean = score / n;
+    double const mean = raw_score() / n;
     double squares = 0;
     for (double s : by_step) squares += (s - mean) * (s - mean);
     return std::sqrt(squares / (n - 1) * n);  // n times the mean's error sqrt(var / n)
@@ -138,8 +146,11 @@ struct allocation {
   double score = 0, bound = 0, gap = 0;
   bool optimal = false;
   double bits_per_element = 0;
-  double target_bits = 0;  ///< effective bits asked for
+  double target_bits = 0;  ///< effective bits asked for, or what `budget` is an element
   std::int64_t unit = 1;   ///< cost_unit of the statistics
+  search_limits asked = {};      ///< by limits.hpp
+  std::int64_t stored_bits = 0;  ///< of all that is stored; by limits.hpp
+  std::int64_t nanoseconds = 0;  ///< where there is a latency_table
 };
 
 /// The fewest and the most bits that any choice costs, in 1/unit, and the group that contributes most to the fewest.
@@ -191,7 +202,7 @@ inline void require_feasible(candidate_stats const& stats, effective_bits target
   auto const by_bits = [](auto const& a, auto const& b) { return a.bits < b.bits; };
   auto const least = std::min_element(worst.candidates.begin(), worst.candidates.end(), by_bits)->bits;
   auto const whole = [&](std::int64_t cost) { return (cost + unit - 1) / unit; };
-  fail(error_id::search_infeasible, "a target of ", target.value(), " effective bits (", budget / unit,
+  fail(error_id::search_infeasible, "a target of ", target.text(), " effective bits (", budget / unit,
        " bits) cannot be met: ", detail::least_target(r.minimum, elements), " to ",
        bits_per_element(r.maximum, elements), " bits (", whole(r.minimum), " to ", whole(r.maximum),
        ") can be reached; ", worst.name, " alone needs ", whole(weighted(worst, least, unit)),

@@ -2,7 +2,9 @@
 // scored at its own output, or where a score rule says: there the host calls mixbit::score with search::regions.
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,14 +17,15 @@ namespace mixbit {
 template <backend B>
 class gradient_scores {
  public:
-  gradient_scores(model<B>& m, search_plan const& plan, std::vector<module_ref<B>> const& searched)
-      : model_{m}, plan_{plan}, searched_{searched} {}
+  gradient_scores(model<B>& m, search_plan const& plan, std::vector<module_ref<B>> const& searched,
+                  std::optional<std::int64_t> difference_bytes)
+      : model_{m}, plan_{plan}, searched_{searched}, difference_bytes_{difference_bytes} {}
 
   /// Writes the scores of groups with a choice to `stats`, which are the plan's. Throws `search_no_data` where the
   /// steps scored nothing of a group, and what the callback and the checkpoint throw.
   void run(search_steps const& steps, search_checkpoint* checkpoint, candidate_stats& stats) {
     score_table table{stats, steps.scoring, checkpoint};
-    scoring_pass<B> pass{open_sites(), model_.device(), steps.scoring};
+    scoring_pass<B> pass{open_sites(), model_.device(), steps.scoring, difference_bytes_};
     for (std::size_t i = 0; i < searched_.size(); ++i)
       if (auto& s = site_of(i); s.scoring) s.scoring->at_region = !plan_.score_points[i].empty();
     for (int i = table.next(); i < steps.scoring; ++i) {
@@ -81,6 +84,7 @@ class gradient_scores {
   model<B>& model_;
   search_plan const& plan_;
   std::vector<module_ref<B>> const& searched_;
+  std::optional<std::int64_t> difference_bytes_;
 };
 
 }  // namespace mixbit

@@ -4,18 +4,18 @@
 
 #include <algorithm>
 #include <cmath>
-#include <initializer_list>
 #include <map>
 #include <string>
 #include <string_view>
-#include <tuple>
 #include <utility>
 #include <vector>
 
 #include <nlohmann/json.hpp>
 
 #include "mixbit/autoquant/plan.hpp"
+#include "mixbit/autoquant/plan_reader.hpp"
 #include "mixbit/autoquant/rank_stability.hpp"
+#include "mixbit/autoquant/resolved.hpp"
 #include "mixbit/config/json.hpp"
 
 namespace mixbit {
@@ -48,6 +48,25 @@ inline nlohmann::ordered_json finite_or_null(double value) {
   return std::isfinite(value) ? nlohmann::ordered_json(value) : nlohmann::ordered_json();
 }
 
+inline double microseconds(std::int64_t nanoseconds) { return static_cast<double>(nanoseconds) / 1e3; }
+
+/// What was asked of a choice. One of allocate() alone has a target.
+inline nlohmann::ordered_json constraints_json(allocation const& a) {
+  nlohmann::ordered_json j = nlohmann::ordered_json::object();
+  if (a.asked.target.given() || (!a.asked.any() && a.target_bits > 0)) j["effective_bits"] = a.target_bits;
+  if (a.asked.max_bytes) j["max_bytes"] = *a.asked.max_bytes;
+  if (a.asked.max_nanoseconds) j["max_microseconds"] = microseconds(*a.asked.max_nanoseconds);
+  return j;
+}
+
+/// What a choice came to, in each of these.
+inline nlohmann::ordered_json reached_json(allocation const& a) {
+  nlohmann::ordered_json j{{"effective_bits", a.bits_per_element}};
+  if (a.asked.max_bytes) j["stored_bytes"] = static_cast<double>(a.stored_bits) / 8;
+  if (a.asked.max_nanoseconds) j["microseconds"] = microseconds(a.nanoseconds);
+  return j;
+}
+
 inline double score_of(candidate_stat const& c) { return c.score; }
 
 /// An object as it grows: ordered_json's own insertion looks through all keys each time. Keys are not checked.
@@ -64,15 +83,15 @@ class json_members {
 
 }  // namespace detail
 
-/// name -> formats, scores, raw_scores, costs, module_names, uncompressed_cost. `scores` equal `raw_scores`: nothing
-/// is rewritten. A standard error that needs more than one step is null.
+/// name -> formats, scores, raw_scores, costs, module_names, uncompressed_cost. `scores` equal `raw_scores`, which
+/// are as measured, but for search_options::monotone_scores. A standard error that needs more than one step is null.
 inline nlohmann::ordered_json to_json(candidate_stats const& stats) {
   detail::json_members all;
   for (auto const& g : stats) {
     nlohmann::ordered_json j;
     j["formats"] = detail::formats_of(g);
     j["scores"] = detail::column(g, detail::score_of);
-    j["raw_scores"] = j["scores"];
+    j["raw_scores"] = detail::column(g, [](candidate_stat const& c) { return c.raw_score(); });
     j["standard_errors"] = detail::column(g, [](auto const& c) { return detail::finite_or_null(c.standard_error()); });
     double const weight = g.weight.value();
     j["costs"] = detail::column(g, [&](auto const& c) { return detail::cost_in_elements(c.bits, weight); });
@@ -82,6 +101,8 @@ inline nlohmann::ordered_json to_json(candidate_stats const& stats) {
     j["allow_no_quant"] = g.candidates.back().recipe < 0;
     j["is_fixed"] = g.fixed;
     j["uncompressed_cost"] = static_cast<double>(g.elements) * weight;
+    if (!g.candidates.empty() && g.candidates.front().nanoseconds)
+      j["microseconds"] = detail::column(g, [](auto const& c) { return detail::microseconds(*c.nanoseconds); });
     all.add(g.name, std::move(j));
   }
   return all.take();
@@ -111,10 +132,10 @@ inline nlohmann::ordered_json manifest_json(candidate_stats const& stats, quanti
   for (auto const& [group, label] : plan.recipe) recipe.add(group, label);
   j["autoquant_state"] = {{"method", plan.method},
                           {"cost_model", plan.cost_model},
-                          {"constraints", {{"effective_bits", plan.achieved.target_bits}}},
+                          {"constraints", detail::constraints_json(a)},
                           {"best",
                            {{"recipe", recipe.take()},
-                            {"constraints", {{"effective_bits", a.bits_per_element}}},
+                            {"constraints", detail::reached_json(a)},
                             {"score", a.score},
                             {"is_satisfied", a.bits <= a.budget}}},
                           {"score", a.score},
@@ -129,6 +150,11 @@ inline nlohmann::ordered_json to_json(quantization_plan const& plan) {
   nlohmann::ordered_json j;
   j["version"] = 1;
   j["method"] = plan.method;
+  if (!plan.searched_with.empty()) {
+    detail::json_members facts;
+    for (auto const& [name, value] : plan.searched_with) facts.add(name, value);
+    j["searched_with"] = facts.take();
+  }
   detail::json_members recipe, candidates, modules;
   for (auto const& [group, label] : plan.recipe) recipe.add(group, label);
   std::map<std::string_view, planned_module const*> first;
@@ -141,6 +167,7 @@ inline nlohmann::ordered_json to_json(quantization_plan const& plan) {
   j["candidates"] = candidates.take();
   j["modules"] = modules.take();
   auto const& a = plan.achieved;
+  j["constraints"] = detail::constraints_json(a);
   j["achieved"] = {{"effective_bits", a.bits_per_element},
                    {"bits", detail::cost_in_bits(a.bits, a.unit)},
                    {"bytes", static_cast<double>(a.bits) / static_cast<double>(a.unit) / 8.0},
@@ -152,6 +179,7 @@ inline nlohmann::ordered_json to_json(quantization_plan const& plan) {
                    {"bound", a.bound},
                    {"gap", a.gap},
                    {"optimal", a.optimal}};
+  j["achieved"].update(detail::reached_json(a));
   j["notes"] = plan.notes;
   auto& formats = j["formats"] = nlohmann::ordered_json::object();
   for (auto const& f : plan.formats)
@@ -162,135 +190,77 @@ inline nlohmann::ordered_json to_json(quantization_plan const& plan) {
 
 namespace detail {
 
-/// Reads a plan's members: errors name the file, the member's path and what is there instead.
-class plan_reader {
- public:
-  plan_reader(nlohmann::ordered_json const& j, std::string where) : j_{j}, where_{std::move(where)} {
-    if (!j.is_object()) refuse("a plan", "an object", j);
-    if (auto const& version = member(j, "", "version"); version != 1) refuse("version", "1", version);
+inline nlohmann::ordered_json limits_json(resolved_search const& r) {
+  auto all = nlohmann::ordered_json::array();
+  for (auto const& l : r.limits) {
+    bool const time = l.kind == cost_kind::time, counted = l.kind == cost_kind::counted_bits;
+    auto const shown = [&](std::int64_t cost) {
+      return time      ? microseconds(cost)
+             : counted ? bits_per_element(cost, weighted_elements(r.groups))
+                       : static_cast<double>(cost) / 8;
+    };
+    all.push_back({{"of", time ? "microseconds" : counted ? "effective_bits" : "bytes"},
+                   {"limit", counted ? r.asked.target.value() : time ? shown(l.budget) : 1.0 * *r.asked.max_bytes},
+                   {"least", shown(l.least)},
+                   {"most", shown(l.most)}});
   }
+  return all;
+}
 
-  quantization_plan read() const {
-    only(j_, "a plan", {"version", "method", "recipe", "candidates", "modules", "achieved", "notes", "formats"});
-    quantization_plan plan;
-    for (auto const& [label, f] : object(member(j_, "", "formats"), "formats").items())
-      plan.formats.push_back(format(label, f));
-    for (auto const& [group, recipe] : object(member(j_, "", "recipe"), "recipe").items())
-      plan.recipe.emplace_back(group, label(plan, recipe, "recipe." + group));
-    for (auto const& [name, m] : object(member(j_, "", "modules"), "modules").items())
-      plan.modules.push_back(module(plan, name, m));
-    if (j_.contains("method")) plan.method = text(j_["method"], "method");
-    if (j_.contains("notes")) plan.notes = texts(j_["notes"], "notes");
-    settle_groups(plan);
-    return plan;
+inline nlohmann::ordered_json group_json(group_stats const& g) {
+  nlohmann::ordered_json j{{"elements", g.elements},
+                           {"what", rule_of(g)},
+                           {"cost_weight", {g.weight.numerator, g.weight.denominator}},
+                           {"modules", g.modules}};
+  auto& candidates = j["candidates"] = nlohmann::ordered_json::array();
+  for (auto const& c : g.candidates) {
+    candidates.push_back({{"format", c.format}, {"bits", c.bits}});
+    if (c.nanoseconds) candidates.back()["microseconds"] = microseconds(*c.nanoseconds);
   }
-
- private:
-  using json = nlohmann::ordered_json;
-
-  [[noreturn]] void refuse(std::string const& path, char const* wanted, json const& got) const {
-    fail(error_id::search_plan, where_, ": ", path, " must be ", wanted, ", got ", excerpt(got));
-  }
-  json const& object(json const& j, std::string const& path) const {
-    if (!j.is_object()) refuse(path, "an object", j);
-    return j;
-  }
-  json const& member(json const& j, std::string const& path, char const* key) const {
-    if (!object(j, path).contains(key))
-      fail(error_id::search_plan, where_, ": ", path.empty() ? "a plan" : path, " needs '", key, "'");
-    return j.at(key);
-  }
-  /// A key that nobody reads is more often misspelt than meant for somebody else.
-  void only(json const& j, std::string const& path, std::initializer_list<std::string_view> keys) const {
-    for (auto const& [key, value] : j.items())
-      if (std::find(keys.begin(), keys.end(), key) == keys.end())
-        fail(error_id::search_plan, where_, ": ", path, " has no field ", in_quotes(key), ": ", excerpt(value));
-  }
-  std::string text(json const& j, std::string const& path) const {
-    if (!j.is_string()) refuse(path, "a text", j);
-    return j.get<std::string>();
-  }
-
-  search_format format(std::string const& label, json const& j) const {
-    std::string const path = "formats." + label;
-    if (label == none_label)
-      fail(error_id::search_plan, where_, ": ", path, ": this label is what unquantized layers have");
-    only(object(j, path), path, {"nominal_bits", "config"});
-    auto const& bits = member(j, path, "nominal_bits");
-    if (!bits.is_number() || bits.get<double>() <= 0) refuse(path + ".nominal_bits", "a number above 0", bits);
-    return {label, config(object(member(j, path, "config"), path + ".config"), label), bits.get<double>()};
-  }
-  /// What is written is what it is: a preset that a user has changed may have kept its name.
-  quantize_config config(json written, std::string const& label) const {
-    std::string const path = "formats." + label + ".config.name";
-    std::string const name = written.contains("name") ? text(written["name"], path) : label;
-    if (name.empty()) refuse(path, "a name", json(name));
-    written.erase("name");
-    auto read = config_from_json(written.dump(), label);
-    read.name = name;
-    if (preset_full_name(name).empty()) return read;
-    auto known = preset(preset_full_name(name));
-    return same_content(known, read) ? known : read;
-  }
-  /// A format's label, or that of "do not quantize".
-  std::string label(quantization_plan const& plan, json const& j, std::string const& path) const {
-    std::string found = text(j, path);
-    if (found != none_label && plan.format(found) == nullptr)
-      fail(error_id::search_plan, where_, ": ", path, " is '", found, "', which 'formats' does not hold");
-    return found;
-  }
-  planned_module module(quantization_plan const& plan, std::string const& name, json const& j) const {
-    std::string const path = "modules." + name;
-    auto recipe = label(plan, member(j, path, "recipe"), path + ".recipe");
-    only(j, path, {"recipe", "rule"});
-    return {name, std::move(recipe), j.contains("rule") ? text(j["rule"], path + ".rule") : ""};
-  }
-  /// `recipe` says by group what `modules` says by module: a group is named after its first module, and its others
-  /// follow that one. They get their group's candidates.
-  void settle_groups(quantization_plan& plan) const {
-    auto const tried = candidates(plan);
-    std::map<std::string, std::string> open{plan.recipe.begin(), plan.recipe.end()};
-    std::string group, recipe;
-    for (auto& m : plan.modules) {
-      if (auto const at = open.find(with_recipe_suffix(m.name)); at != open.end()) {
-        std::tie(group, recipe) = *at;
-        open.erase(at);
-      }
-      if (group.empty())
-        fail(error_id::search_plan, where_, ": modules.", m.name, " is in no group: 'recipe' needs '", m.name,
-             recipe_suffix, "'");
-      if (m.recipe != recipe)
-        fail(error_id::search_plan, where_, ": modules.", m.name, ".recipe is '", m.recipe, "', but recipe.", group,
-             " is '", recipe, "'");
-      if (auto const at = tried.find(group); at != tried.end()) m.candidates = at->second;
-    }
-    if (!open.empty())
-      fail(error_id::search_plan, where_, ": recipe.", open.begin()->first, " is a group that 'modules' does not hold");
-  }
-  std::vector<std::string> texts(json const& j, std::string const& path) const {
-    if (!j.is_array()) refuse(path, "a list of texts", j);
-    std::vector<std::string> all;
-    for (auto const& item : j) all.push_back(text(item, path + "[" + std::to_string(all.size()) + "]"));
-    return all;
-  }
-  /// By group; a plan that a search has not made may have none.
-  std::map<std::string, std::vector<std::string>> candidates(quantization_plan const& plan) const {
-    std::map<std::string, std::vector<std::string>> all;
-    if (!j_.contains("candidates")) return all;
-    for (auto const& [group, labels] : object(j_["candidates"], "candidates").items()) {
-      all[group] = texts(labels, "candidates." + group);
-      for (auto const& l : all[group]) label(plan, l, "candidates." + group);
-    }
-    return all;
-  }
-
-  json const& j_;
-  std::string where_;
-};
+  return j;
+}
 
 }  // namespace detail
 
-/// A plan from its JSON; its achieved figures are not read. `where` is the file. Throws `search_plan` naming the
+/// All that a search is going to do: what to_text() says, nothing left out.
+inline nlohmann::ordered_json to_json(resolved_search const& r) {
+  nlohmann::ordered_json j{
+      {"version", 1}, {"method", r.method}, {"monotone_scores", r.monotone}, {"cost_model", r.cost}};
+  auto& rules = j["rules"] = nlohmann::ordered_json::array();
+  for (auto const& rule : r.rules)
+    rules.push_back({{"kind", rule.kind}, {"rule", rule.rule}, {"modules", rule.modules}});
+  detail::json_members groups;
+  for (auto const& g : r.groups) groups.add(g.name, detail::group_json(g));
+  j["groups"] = groups.take();
+  j["effective_bits"] = {{"least", r.least}, {"most", r.most}};
+  j["limits"] = detail::limits_json(r);
+  auto& calibrations = j["calibrations"] = nlohmann::ordered_json::array();
+  for (auto const& c : r.calibrations)
+    calibrations.push_back({{"format", c.format},
+                            {"algorithm", c.algorithm},
+                            {"steps", c.steps},
+                            {"runs", c.runs},
+                            {"exact", c.exact}});
+  j["calibration_forwards"] = r.calibration_forwards;
+  j["calibration_is_exact"] = r.calibration_is_exact;
+  j["scoring_forwards"] = r.scoring_forwards;
+  j["scoring_backwards"] = r.scoring_backwards;
+  if (r.refinement)
+    j["refinement"] = {{"rounds", r.refinement->rounds},
+                       {"scoring_forwards", r.refinement->scoring_forwards},
+                       {"evaluations", r.refinement->evaluations},
+                       {"evaluation_forwards", r.refinement->evaluation_forwards}};
+  j["kept_bytes"] = r.kept_bytes;
+  j["scratch_bytes"] = r.scratch_bytes;
+  j["scratch_bytes_a_token"] = r.scratch_bytes_a_token;
+  j["difference_bytes_a_token"] = r.difference_bytes_a_token;
+  j["difference_bytes"] = r.difference_limit ? nlohmann::ordered_json(*r.difference_limit) : nullptr;
+  j["notes"] = r.notes;
+  return j;
+}
+
+/// A plan from its JSON: all of it but the indices of achieved.choice, which its groups' statistics would say. Members
+/// that an earlier version did not write may be missing. `where` is the file. Throws `search_plan` naming the
 /// member that is missing or wrong and its value, and what reading a format's config throws.
 inline quantization_plan plan_from_json(nlohmann::ordered_json const& j, std::string const& where) {
   return detail::plan_reader{j, where}.read();

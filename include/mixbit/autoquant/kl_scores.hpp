@@ -39,7 +39,9 @@ class one_group_scores {
   /// Writes the scores of groups with a choice to `stats`, which are the plan's. Throws `search_no_data` for logits
   /// that are not handed over once, `tensor_shape` for ones of another shape than the unquantized, and what the
   /// callbacks and the checkpoint throw.
-  void run(score_method method, search_steps const& steps, search_checkpoint* checkpoint, candidate_stats& stats) {
+  void run(score_method method, search_steps const& steps, search_checkpoint* checkpoint, candidate_stats& stats,
+           std::string_view phase = "score") {
+    phase_ = phase;
     score_table table{stats, steps.scoring, checkpoint};
     std::int64_t const each = measured_a_step();
     total_ = steps.scoring * each;
@@ -112,7 +114,7 @@ class one_group_scores {
   }
   void tell(search_steps const& steps) {
     ++done_;
-    if (steps.progress) steps.progress("score", static_cast<int>(done_), static_cast<int>(total_));
+    if (steps.progress) steps.progress(phase_, static_cast<int>(done_), static_cast<int>(total_));
   }
 
   void kl_step(search_steps const& steps, int i, score_table& table) {
@@ -160,6 +162,7 @@ class one_group_scores {
   std::vector<module_ref<B>> const& searched_;
   std::vector<int> around_;
   std::int64_t done_ = 0, total_ = 0;
+  std::string_view phase_;  ///< what progress is called
 };
 
 }  // namespace mixbit

@@ -36,6 +36,7 @@ struct quantization_plan {
   std::string cost_model;
   std::vector<std::string> notes = {};  ///< what calibration met: NaN and infinities, by quantizer
   std::string method = "gradient";      ///< how scores were measured
+  std::vector<std::pair<std::string, std::string>> searched_with = {};  ///< run_facts.hpp
 
   search_format const* format(std::string const& label) const {
     for (auto const& f : formats)
@@ -71,7 +72,7 @@ inline std::string rule_of(group_stats const& group) {
 inline quantization_plan make_plan(candidate_stats const& stats, std::vector<search_format> formats, allocation chosen,
                                    std::string cost_model, std::vector<std::string> notes = {}) {
   require_choice(stats, chosen);
-  quantization_plan plan{std::move(formats), {}, {}, {}, std::move(cost_model), std::move(notes), "gradient"};
+  quantization_plan plan{std::move(formats), {}, {}, {}, std::move(cost_model), std::move(notes)};
   for (std::size_t g = 0; g < stats.size(); ++g) {
     auto const& group = stats[g];
     std::string const& label = group.candidates[static_cast<std::size_t>(chosen.choice[g])].format;

@@ -22,8 +22,10 @@
 #include <vector>
 
 #include "mixbit/autoquant/active_recipes.hpp"
+#include "mixbit/autoquant/limits.hpp"
 #include "mixbit/autoquant/search.hpp"
 #include "mixbit/autoquant/solver_budgets.hpp"
+#include "mixbit/core/digest.hpp"
 
 namespace mixbit {
 
@@ -68,68 +70,90 @@ inline int changes_between(std::vector<int> const& a, std::vector<int> const& b)
 inline allocation with_choice(candidate_stats const& stats, allocation const& like, std::vector<int> choice) {
   allocation made = like;
   made.choice = std::move(choice);
-  made.bits = 0;
   made.score = 0;
-  for (std::size_t g = 0; g < stats.size(); ++g) {
-    auto const& c = stats[g].candidates[static_cast<std::size_t>(made.choice[g])];
-    made.bits += weighted(stats[g], c.bits, like.unit);
-    made.score += c.score;
-  }
-  made.bits_per_element = bits_per_element(made.bits, weighted_elements(stats));
+  for (std::size_t g = 0; g < stats.size(); ++g)
+    made.score += stats[g].candidates[static_cast<std::size_t>(made.choice[g])].score;
+  set_costs(stats, made);
   if (made.choice == like.choice) return like;
   made.gap = std::max(0.0, made.score - made.bound);
   made.optimal = false;
   return made;
 }
 
-/// Throws `search_input` for a choice that is over its budget, or whose costs are not these statistics'.
+/// The limits that a choice was made under: its budget first, then those of bytes and of time where it has them.
+inline std::vector<reachable_limit> limits_on(candidate_stats const& stats, allocation const& chosen) {
+  std::vector<reachable_limit> all{reach_of(stats, cost_kind::counted_bits, chosen.budget)};
+  for (auto const& l : reachable(stats, chosen.asked))
+    if (l.kind == cost_kind::time || (l.kind == cost_kind::stored_bits && !all_counts(stats))) all.push_back(l);
+  return all;
+}
+
+/// Throws `search_input` for a choice that is over its budget or another limit of its own, or whose costs are not these
+/// statistics'.
 inline void require_within_budget(candidate_stats const& stats, allocation const& chosen) {
   require_choice(stats, chosen);
   if (chosen.unit != cost_unit(stats))
     fail(error_id::search_input, "the choice counts 1/", chosen.unit, " bits, and the search 1/", cost_unit(stats));
-  std::int64_t bits = 0;
-  for (std::size_t g = 0; g < stats.size(); ++g)
-    bits += weighted(stats[g], stats[g].candidates[static_cast<std::size_t>(chosen.choice[g])].bits, chosen.unit);
-  if (bits > chosen.budget)
-    fail(error_id::search_input, "the choice to refine costs ", bits, ", over its budget of ", chosen.budget,
-         "; refine what choose() gave");
+  allocation costs = chosen;
+  set_costs(stats, costs);
+  for (auto const& l : limits_on(stats, chosen)) {
+    std::int64_t const cost = l.kind == cost_kind::counted_bits  ? costs.bits
+                              : l.kind == cost_kind::stored_bits ? costs.stored_bits
+                                                                 : costs.nanoseconds;
+    if (cost > l.budget)
+      fail(error_id::search_input, "the choice to refine costs ", cost, ", over its budget of ", l.budget,
+           l.kind == cost_kind::time ? " nanoseconds" : "", "; refine what choose() gave");
+  }
 }
 
 /// Of equal scores the solver takes the lower cost. A change that is predicted to change nothing is taken back where
-/// the budget allows, so that what is measured is what was predicted.
-inline void keep_neutral(candidate_stats const& around, allocation const& from, std::vector<int>& choice) {
-  auto const bits = [&](std::size_t g, int k) {
-    return weighted(around[g], around[g].candidates[static_cast<std::size_t>(k)].bits, from.unit);
+/// the limits allow, so that what is measured is what was predicted.
+inline void keep_neutral(candidate_stats const& around, allocation const& from,
+                         std::vector<reachable_limit> const& limits, std::vector<int>& choice) {
+  auto const cost = [&](std::size_t g, int k, reachable_limit const& l) {
+    return cost_of(around[g], around[g].candidates[static_cast<std::size_t>(k)], l.kind, from.unit);
   };
-  std::int64_t left = from.budget;
-  for (std::size_t g = 0; g < around.size(); ++g) left -= bits(g, choice[g]);
+  std::vector<std::int64_t> left;
+  for (auto const& l : limits) {
+    left.push_back(l.budget);
+    for (std::size_t g = 0; g < around.size(); ++g) left.back() -= cost(g, choice[g], l);
+  }
   for (std::size_t g = 0; g < around.size(); ++g) {
     if (choice[g] == from.choice[g] || around[g].candidates[static_cast<std::size_t>(choice[g])].score != 0) continue;
-    std::int64_t const more = bits(g, from.choice[g]) - bits(g, choice[g]);
-    if (more > left) continue;
-    left -= more;
+    auto after = left;
+    for (std::size_t l = 0; l < limits.size(); ++l)
+      after[l] += cost(g, choice[g], limits[l]) - cost(g, from.choice[g], limits[l]);
+    if (std::any_of(after.begin(), after.end(), [](std::int64_t rest) { return rest < 0; })) continue;
+    left = std::move(after);
     choice[g] = from.choice[g];
   }
 }
 
 /// The least predicted sum with at most `most` groups changed. Candidates whose score is not finite are left out.
 inline solver::budgets_solution predicted_best(candidate_stats const& around, allocation const& from, int most,
-                                               solver::limits const& limits) {
-  solver::budgets_problem problem{{from.budget, most}};
+                                               solver::limits const& effort) {
+  auto const limits = limits_on(around, from);
+  solver::budgets_problem problem{{}};
+  for (auto const& l : limits) problem.budgets.push_back(l.budget);
+  problem.budgets.push_back(most);
   std::vector<std::vector<int>> candidates(around.size());
+  std::vector<std::int64_t> costs;
   for (std::size_t g = 0; g < around.size(); ++g) {
     for (std::size_t k = 0; k < around[g].candidates.size(); ++k) {
       auto const& c = around[g].candidates[k];
       bool const same = from.choice[g] == static_cast<int>(k);
       if (!same && !std::isfinite(c.score)) continue;
-      problem.add_candidate(around[g].is_open() ? c.score : 0, {weighted(around[g], c.bits, from.unit), !same});
+      costs.clear();
+      for (auto const& l : limits) costs.push_back(cost_of(around[g], c, l.kind, from.unit));
+      costs.push_back(!same);
+      problem.add_candidate(around[g].is_open() ? c.score : 0, costs);
       candidates[g].push_back(static_cast<int>(k));
     }
     problem.end_group();
   }
   solver::budgets_solution best;
   try {
-    best = solver::solve(problem, limits);
+    best = solver::solve(problem, effort);
   } catch (error const& e) {  // a limit was reached before any choice was found; staying is one
     if (e.id() != error_id::search_infeasible) throw;
     best.choice = from.choice;
@@ -137,8 +161,23 @@ inline solver::budgets_solution predicted_best(candidate_stats const& around, al
   }
   for (std::size_t g = 0; g < around.size(); ++g)
     best.choice[g] = candidates[g][static_cast<std::size_t>(best.choice[g])];
-  keep_neutral(around, from, best.choice);
+  keep_neutral(around, from, limits, best.choice);
   return best;
+}
+
+/// What a refinement's rounds follow from beside the search: the name of its part of a checkpoint. Another budget or
+/// another way to count it refines anew, beside the first.
+inline std::string refinement_name(candidate_stats const& stats, allocation const& chosen, search_steps const& steps,
+                                   refine_options const& options) {
+  content_digest made;
+  made.add(concat("steps ", steps.scoring, " unit ", chosen.unit, " states ", options.limits.max_states, " seconds ",
+                  options.limits.seconds));
+  for (auto const& l : limits_on(stats, chosen)) made.add(concat("limit ", static_cast<int>(l.kind), ' ', l.budget));
+  for (std::size_t g = 0; g < stats.size(); ++g) {
+    made.add(concat("group ", chosen.choice[g], ' ', stats[g].weight.numerator, '/', stats[g].weight.denominator));
+    for (auto const& c : stats[g].candidates) made.add(concat(c.bits, ' ', c.nanoseconds.value_or(0)));
+  }
+  return concat("refine by ", name_of(options.method), ' ', made.text());
 }
 
 template <backend B>
@@ -149,6 +188,7 @@ class refinement {
       : search_{s}, steps_{steps}, evaluate_{evaluate}, options_{options} {}
 
   refined_choice run(allocation const& chosen) {
+    take_up(chosen);
     active_recipes<B> change{search_.shared_sites()};
     made_.best = chosen;
     made_.before = made_.measured = measure(chosen);
@@ -163,16 +203,42 @@ class refinement {
   }
 
  private:
+  void take_up(allocation const& chosen) {
+    checkpoint_ = search_.options().checkpoint.get();
+    if (checkpoint_ == nullptr) return;
+    name_ = refinement_name(search_.stats(), chosen, steps_, options_);
+    auto kept = checkpoint_->load_part(name_ + " measured");
+    if (!kept) return;
+    if (kept->values.size() != static_cast<std::size_t>(kept->steps))
+      fail(error_id::file_content, "the measurements that were kept of the refinement are ", kept->values.size(),
+           " for ", kept->steps);
+    measured_ = std::move(*kept);
+  }
+
+  /// The measurements come in the same order in every run, so that the first ones may be those that were kept.
   double measure(allocation const& choice) {
+    if (taken_ < measured_.values.size()) return measured_.values[taken_++];
     search_.apply(choice);
-    return evaluate_();
+    ++taken_;
+    ++measured_.steps;
+    measured_.values.push_back(evaluate_());
+    measured_.counts = {measured_.steps};
+    if (checkpoint_ != nullptr) checkpoint_->save_part(name_ + " measured", measured_);
+    return measured_.values.back();
+  }
+
+  candidate_stats scores_around(allocation const& from) {
+    std::string const phase = concat("refine round ", made_.rounds);
+    if (checkpoint_ == nullptr) return search_.scores_around(from, steps_, options_.method, nullptr, phase);
+    part_checkpoint part{*checkpoint_, name_ + concat(" round ", made_.rounds)};
+    return search_.scores_around(from, steps_, options_.method, &part, phase);
   }
 
   /// One round; false where it found nothing better.
   bool improve() {
     ++made_.rounds;
     allocation const from = made_.best;
-    auto const around = search_.scores_around(from, steps_, options_.method);
+    auto const around = scores_around(from);
     note_left_out(around);
     bool any = false, better = false;
     for (int most = static_cast<int>(around.size()); most > 0;) {
@@ -217,6 +283,10 @@ class refinement {
   refine_options const& options_;
   refined_choice made_;
   std::set<std::vector<int>> tried_;
+  search_checkpoint* checkpoint_ = nullptr;  ///< the search's; null: nothing is kept
+  std::string name_;
+  kept_scores measured_;
+  std::size_t taken_ = 0;  ///< of the measurements
 };
 
 }  // namespace detail
@@ -224,7 +294,8 @@ class refinement {
 /// Refines a choice that the search has made, and leaves the model running the best that was measured: never worse than
 /// the choice itself. `evaluate` measures the model as it is; lower is better, and what is not a number never is.
 /// `steps` has the scoring steps and, by method, `metric` or `logits` (with `logits_from`, where the host has it).
-/// Budget and candidates are the search's, and so is what it scored: stats() stay.
+/// Budget and candidates are the search's, and so is what it scored: stats() stay. What its checkpoint holds of this
+/// refinement - scores by step, measurements - is not run again; `evaluate` then has to measure the same in every run.
 ///
 /// Throws `search_input` for fewer rounds than one, a choice over its budget or of another search, one that does not
 /// measure a finite number, and for the method gradient; `search_no_data` without `evaluate`, or what the method needs;
@@ -238,6 +309,21 @@ refined_choice refine(search<B>& s, allocation const& chosen, search_steps const
   detail::require_within_budget(s.stats(), chosen);
   s.require_scores_around(steps, options.method);
   return detail::refinement<B>{s, steps, evaluate, options}.run(chosen);
+}
+
+/// Sets what `rounds` of refinement may take after a search of these statistics, where evaluating the model once takes
+/// so many forwards. A round measures what its choice gives, and each time at most half as many changed groups.
+inline void add_refinement(resolved_search& r, int rounds, int scoring, score_method method,
+                           std::int64_t evaluation_forwards) {
+  std::int64_t each = method == score_method::kl_div ? 2 : 1, tries = 0;  // without quantization, and as chosen
+  std::size_t open = 0;
+  for (auto const& g : r.groups) {
+    if (!g.is_open()) continue;
+    ++open;
+    each += static_cast<std::int64_t>(g.candidates.size()) - 1;
+  }
+  for (std::size_t most = open; most > 0; most = most > 2 ? std::max<std::size_t>(2, most / 2) : most - 1) ++tries;
+  r.refinement = {rounds, rounds * scoring * each, 1 + rounds * tries, evaluation_forwards};
 }
 
 /// A line for each choice that was tried, and one for how it ended.

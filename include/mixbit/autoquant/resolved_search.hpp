@@ -1,5 +1,4 @@
-// The plan of a search as it stands before any forward, to look at: every rule with what it matched, every group with
-// its candidates and costs, what can be reached, and how many forwards and how much memory it will take.
+// The plan of a search as it stands before any forward: what resolved.hpp shows, from a search's plan.
 //
 //   mixbit::search<B> s{m, options};
 //   std::cout << to_text(s.resolved(512, 128));
@@ -7,40 +6,16 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <locale>
-#include <optional>
-#include <sstream>
-#include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "mixbit/autoquant/kl_scores.hpp"
 #include "mixbit/autoquant/recipe_calibration.hpp"
+#include "mixbit/autoquant/resolved.hpp"
 #include "mixbit/autoquant/search_plan.hpp"
 
 namespace mixbit {
-
-/// How a format is calibrated. Formats that calibrate by max share their steps.
-struct planned_calibration {
-  std::string format, algorithm;
-  int steps = 0;
-  int runs = 0;        ///< how often its algorithm runs them
-  bool exact = true;   ///< false: at least so often
-};
-
-struct resolved_search {
-  std::vector<matched_rule> rules;
-  candidate_stats groups;  ///< candidates and costs; no scores yet
-  std::vector<planned_calibration> calibrations;
-  std::string method, cost;
-  double target = 0, least = 0, most = 0;  ///< bits an element
-  std::int64_t calibration_forwards = 0;   ///< the shared pass of max, and each algorithm's runs
-  bool calibration_is_exact = true;        ///< false: at least so many
-  std::int64_t scoring_forwards = 0, scoring_backwards = 0;
-  std::int64_t kept_bytes = 0;             ///< what recipes and sums hold during the search
-  std::int64_t scratch_bytes = 0, scratch_bytes_a_token = 0;  ///< of the layer that scoring takes most for
-  std::vector<std::string> notes;
-};
 
 namespace detail {
 
@@ -105,6 +80,10 @@ struct scored_layer {
     return (copies * in + (by_gradient ? (recipes + 1) * out : 0)) * element();
   }
 
+  std::int64_t difference_bytes_a_token() const {
+    return recipes * (weight.rank == 0 ? 1 : weight.shape[0]) * element();
+  }
+
  private:
   std::int64_t element() const { return static_cast<std::int64_t>(size_of(weight.type)); }
 };
@@ -130,6 +109,7 @@ std::vector<bool> add_layers(resolved_search& r, model<B>& m, search_plan const&
       if (!plan.stats[g].is_open()) continue;
       if (by_gradient) r.kept_bytes += 8 * scoring * layer.recipes;
       if (is_cache(searched[i])) continue;
+      if (by_gradient && plan.score_points[i].empty()) r.difference_bytes_a_token += layer.difference_bytes_a_token();
       r.scratch_bytes = std::max(r.scratch_bytes, layer.bytes());
       r.scratch_bytes_a_token = std::max(r.scratch_bytes_a_token, layer.bytes_a_token());
     }
@@ -160,8 +140,12 @@ resolved_search resolve_search(model<B>& m, search_plan const& plan, search_opti
   r.groups = plan.stats;
   r.method = name_of(options.method);
   r.cost = plan.cost_name;
+  r.monotone = options.monotone_scores;
   r.target = options.target.value();
+  r.asked = limits_of(options);
+  r.limits = reachable(plan.stats, r.asked);
   r.notes = plan.notes;
+  if (options.method == score_method::gradient) r.difference_limit = options.difference_bytes;
   auto const range = reachable(plan.stats);
   std::int64_t const elements = weighted_elements(plan.stats);
   r.least = bits_per_element(range.minimum, elements);
@@ -172,54 +156,6 @@ resolved_search resolve_search(model<B>& m, search_plan const& plan, search_opti
   r.scoring_forwards = scoring * (backward ? 1 : forwards_a_step(plan.stats));
   r.scoring_backwards = backward ? scoring : 0;
   return r;
-}
-
-namespace detail {
-
-inline std::string first_names(std::vector<std::string> const& names, std::size_t most = 4) {
-  std::string text;
-  for (std::size_t i = 0; i < std::min(names.size(), most); ++i) text += (i ? ", " : "") + names[i];
-  if (names.size() > most) text += ", ... (" + std::to_string(names.size()) + " in all)";
-  return names.empty() ? "nothing" : text;
-}
-
-inline void write_groups(std::ostream& out, candidate_stats const& groups) {
-  out << "groups: " << groups.size() << '\n';
-  for (auto const& g : groups) {
-    out << "  " << g.name << ": " << g.elements << " elements, " << rule_of(g);
-    if (!(g.weight == cost_weight{}))
-      out << ", counts for " << g.weight.numerator << '/' << g.weight.denominator;
-    out << "\n    of " << first_names(g.modules, 8) << '\n';
-    for (auto const& c : g.candidates)
-      out << "    " << c.format << ": " << c.bits << " bits, " << bits_per_element(c.bits, g.elements)
-          << " an element\n";
-  }
-}
-
-}  // namespace detail
-
-/// All of it as text, a line for each rule and for each candidate of each group.
-inline std::string to_text(resolved_search const& r) {
-  std::ostringstream out;
-  out.imbue(std::locale::classic());
-  out << "rules:\n";
-  for (auto const& rule : r.rules)
-    out << "  " << rule.kind << " '" << rule.rule << "': " << detail::first_names(rule.modules) << '\n';
-  detail::write_groups(out, r.groups);
-  out << "cost model: " << r.cost << "; target " << r.target << " bits an element, of " << r.least << " to " << r.most
-      << " that can be reached\ncalibration:\n";
-  for (auto const& c : r.calibrations)
-    out << "  " << c.format << ": " << c.algorithm << ", " << c.steps << " steps, run "
-        << (c.exact ? "" : "at least ") << c.runs << (c.runs == 1 ? " time\n" : " times\n");
-  out << "forwards: " << (r.calibration_is_exact ? "" : "at least ") << r.calibration_forwards << " to calibrate, "
-      << r.scoring_forwards << " to score by " << r.method;
-  if (r.scoring_backwards != 0) out << " with as many backwards";
-  out << "\nmemory beside the host's: " << r.kept_bytes << " bytes in recipes and sums; scratch for the largest layer "
-      << r.scratch_bytes << " bytes and " << r.scratch_bytes_a_token << " for each token of a step";
-  if (r.method == "kl_div") out << "; logits of a step, twice: 8 bytes a token and outcome";
-  out << '\n';
-  for (auto const& note : r.notes) out << "note: " << note << '\n';
-  return out.str();
 }
 
 }  // namespace mixbit

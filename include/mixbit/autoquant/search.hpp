@@ -3,10 +3,10 @@
 //   mixbit::search<B> s{m, {.formats = {preset("INT8_DEFAULT_CFG"), preset("FP8_DEFAULT_CFG")}, .target = 8.0}};
 //   std::cout << to_text(s.resolved(8, 8));
 //   s.run({.calibration = 8, .scoring = 8, .calibrate = forward, .score = forward_and_backward});
-//   auto best = s.choose(8.0);  s.apply(best);
+//   auto best = s.choose();  s.apply(best);
 //
 // Everything that can be known without data is known when the constructor returns: groups, candidates, costs, and
-// whether the target can be met (autoquant/search_plan.hpp). Modules that share a weight are in one group. run() may
+// whether the limits can be met (autoquant/search_plan.hpp). Modules that share a weight are in one group. run() may
 // throw anything the callbacks throw; the model is then as it was before. With search_options::checkpoint a run that
 // was cut short goes on where it stopped (autoquant/search_checkpoint.hpp).
 #pragma once
@@ -22,8 +22,10 @@
 
 #include "mixbit/autoquant/gradient_scores.hpp"
 #include "mixbit/autoquant/kl_scores.hpp"
+#include "mixbit/autoquant/limits.hpp"
 #include "mixbit/autoquant/recipe_calibration.hpp"
 #include "mixbit/autoquant/resolved_search.hpp"
+#include "mixbit/autoquant/run_facts.hpp"
 #include "mixbit/autoquant/score_findings.hpp"
 #include "mixbit/autoquant/search_plan.hpp"
 #include "mixbit/core/digest.hpp"
@@ -33,17 +35,19 @@ namespace mixbit {
 template <backend B>
 class search {
  public:
-  /// Plans. Throws what search_planner throws and `search_infeasible`. Quantizers stay as they are; slots that have no
+  /// Plans. Throws what search_planner and require_feasible throw. Quantizers stay as they are; slots that have no
   /// site get one.
   search(model<B>& m, search_options options) : model_{m}, options_{std::move(options)} {
     std::tie(all_, searched_) = found_modules();
     plan_ = search_planner<B>{model_, all_, searched_, options_}.make();
-    require_feasible(plan_.stats, options_.target);
+    require_feasible(plan_.stats, limits());
   }
 
   candidate_stats const& stats() const { return plan_.stats; }
   std::vector<search_format> const& formats() const { return plan_.formats; }
   search_options const& options() const { return options_; }
+  /// What a choice may cost by the options.
+  search_limits limits() const { return limits_of(options_); }
 
   /// The plan with so many steps, to look at; nothing runs.
   resolved_search resolved(int calibration, int scoring) {
@@ -81,8 +85,14 @@ class search {
     notes_.insert(notes_.end(), report.notes.begin(), report.notes.end());
     for (auto& line : score_findings(stats, name_of(options_.method), shown_by(report)))
       notes_.push_back(std::move(line));
+    if (options_.monotone_scores && has_choice()) {
+      make_monotone(stats);
+      notes_.push_back("scores are monotone, not as measured: of a group's formats, in the order of their bits, none "
+                       "has a higher one than those before it");
+    }
     plan_.stats = std::move(stats);
     change.commit();
+    searched_with_ = run_facts(steps);
     has_run_ = true;
   }
 
@@ -90,11 +100,19 @@ class search {
   /// quantizer that saw NaN or infinities in calibration, and for each score that is zero or not finite.
   std::vector<std::string> const& notes() const { return notes_; }
 
-  /// The best choice for any target, from the scores of the last run. Throws `search_no_data` before the first, and
-  /// what allocate() throws.
+  /// The best choice under any limits, from the scores of the last run: those of the options; with another target in
+  /// place of theirs; or others. Throws `search_no_data` before the first, and what allocate() throws.
+  allocation choose() const { return choose(limits()); }
   allocation choose(effective_bits target) const {
+    auto wanted = limits();
+    wanted.target = target;
+    return choose(wanted);
+  }
+  allocation choose(search_limits const& limits) const {
     require_run("choose");
-    return allocate(plan_.stats, target);
+    if (limits.max_nanoseconds && !options_.latency)
+      fail(error_id::search_input, "choose() has a limit of time, and search_options no latency table");
+    return allocate(plan_.stats, limits);
   }
 
   /// Activates a choice. Throws `search_no_data` before the first run, `search_input` for another search's choice,
@@ -120,13 +138,14 @@ class search {
   /// unquantized model (kl_div) or the metric (degradation). The chosen formats have 0, and below 0 is better. stats()
   /// stay, and the model afterwards runs what it ran before. Throws what apply() throws, `search_input` for gradient,
   /// whose distances from where the model is find nothing better, `search_no_data` for steps or callbacks that are
-  /// missing, and what they throw.
-  candidate_stats scores_around(allocation const& chosen, search_steps const& steps, score_method method) {
+  /// missing, and what they throw. Steps that `checkpoint` holds are not run again; progress is told as `phase`.
+  candidate_stats scores_around(allocation const& chosen, search_steps const& steps, score_method method,
+                                search_checkpoint* checkpoint = nullptr, std::string_view phase = "refine") {
     require_scores_around(steps, method);
     active_recipes<B> const before{shared_sites()};
     apply(chosen);
     auto around = plan_.stats;
-    one_group_scores<B>{model_, plan_, searched_, chosen.choice}.run(method, steps, nullptr, around);
+    one_group_scores<B>{model_, plan_, searched_, chosen.choice}.run(method, steps, checkpoint, around, phase);
     return around;
   }
 
@@ -149,6 +168,7 @@ class search {
   quantization_plan plan(allocation chosen) const {
     auto made = make_plan(plan_.stats, plan_.formats, std::move(chosen), plan_.cost_name, notes_);
     made.method = name_of(options_.method);
+    made.searched_with = searched_with_;
     return made;
   }
 
@@ -177,24 +197,22 @@ class search {
 
   void score(search_steps const& steps, candidate_stats& stats) {
     auto* const keep = options_.checkpoint.get();
-    if (options_.method == score_method::gradient) gradient_scores<B>{model_, plan_, searched_}.run(steps, keep, stats);
+    if (options_.method == score_method::gradient)
+      gradient_scores<B>{model_, plan_, searched_, options_.difference_bytes}.run(steps, keep, stats);
     else one_group_scores<B>{model_, plan_, searched_}.run(options_.method, steps, keep, stats);
+  }
+
+  std::vector<std::pair<std::string, std::string>> run_facts(search_steps const& steps) {
+    auto facts = calibration_facts(model_, steps);
+    facts.insert(facts.begin() + 1, {"scoring steps", std::to_string(steps.scoring)});
+    return facts;
   }
 
   /// What a checkpoint has to be of.
   search_facts facts(search_steps const& steps) {
-    auto const& numerics = model_.options().numerics;
-    auto const& unseen = model_.options().unseen;
-    search_facts f{{{"method", std::string{name_of(options_.method)}},
-                    {"calibration steps", std::to_string(steps.calibration)},
-                    {"scoring steps", std::to_string(steps.scoring)},
-                    {"numerics", detail::concat(name_of(numerics.rules), ' ', name_of(numerics.mx))},
-                    {"unseen quantizers", detail::concat(static_cast<int>(unseen.what()), ' ', unseen.amax())},
-                    {"backend", std::string{B::name}}},
-                   plan_.formats,
-                   plan_.stats,
-                   {},
-                   {}};
+    search_facts f{{{"method", std::string{name_of(options_.method)}}}, plan_.formats, plan_.stats, {}, {}};
+    auto const run = run_facts(steps);
+    f.options.insert(f.options.end(), run.begin(), run.end());
     for (std::size_t i = 0; i < searched_.size(); ++i)
       if (!plan_.score_points[i].empty()) f.score_points.emplace_back(searched_[i].name, plan_.score_points[i]);
     for (auto const& m : all_)
@@ -255,6 +273,7 @@ class search {
   std::vector<module_ref<B>> all_, searched_;
   search_plan plan_;
   std::vector<std::string> notes_;
+  std::vector<std::pair<std::string, std::string>> searched_with_;
   bool has_run_ = false;
 };
 

@@ -53,6 +53,25 @@ class search_checkpoint {
   virtual void save_calibration(kept_calibration const& calibration) = 0;
   virtual std::optional<kept_scores> load_scores() = 0;
   virtual void save_scores(kept_scores const& scores) = 0;
+  /// The same of a part that has a name of its own: a round of a refinement. Where these are not overridden, parts are
+  /// not kept and run again.
+  virtual std::optional<kept_scores> load_part(std::string const& /*name*/) { return std::nullopt; }
+  virtual void save_part(std::string const& /*name*/, kept_scores const& /*scores*/) {}
+};
+
+/// The scores of one part of a search, which have a checkpoint's way of keeping them.
+class part_checkpoint final : public search_checkpoint {
+ public:
+  part_checkpoint(search_checkpoint& of, std::string name) : of_{of}, name_{std::move(name)} {}
+  void begin(search_facts const&) override {}
+  bool load_calibration(kept_calibration&) override { return false; }
+  void save_calibration(kept_calibration const&) override {}
+  std::optional<kept_scores> load_scores() override { return of_.load_part(name_); }
+  void save_scores(kept_scores const& scores) override { of_.save_part(name_, scores); }
+
+ private:
+  search_checkpoint& of_;
+  std::string name_;
 };
 
 }  // namespace mixbit

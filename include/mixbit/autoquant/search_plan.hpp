@@ -15,16 +15,10 @@
 #include "mixbit/autoquant/group_candidates.hpp"
 #include "mixbit/autoquant/grouping.hpp"
 #include "mixbit/autoquant/plan.hpp"
+#include "mixbit/autoquant/resolved.hpp"
 #include "mixbit/model/quantize.hpp"
 
 namespace mixbit {
-
-/// A rule, pattern or format, and the modules that it decides about.
-struct matched_rule {
-  std::string kind;  ///< "grouping rule"
-  std::string rule;  ///< its label
-  std::vector<std::string> modules;
-};
 
 struct search_plan {
   std::vector<search_format> formats;     ///< of all lists, fewest nominal bits first, else in the user's order
@@ -40,8 +34,8 @@ struct search_plan {
 /// Makes the plan. Throws `config_no_match` for what matches nothing, `config_conflict` for spaces that overlap or
 /// take a part of a group, for groups and spaces of both weights and caches and for a fixed config beside `formats`,
 /// `config_value` for a format without a name and for sizes that no cache has,
-/// `state_duplicate` for two of one name, `search_input` where nothing is left to search, and what interpreting the
-/// formats throws.
+/// `state_duplicate` for two of one name, `search_input` where nothing is left to search, what add_times() does of a
+/// latency table, and what interpreting the formats throws.
 template <backend B>
 class search_planner {
  public:
@@ -60,6 +54,10 @@ class search_planner {
            "' disables ", made_.stats.front().modules.front());
     collect_formats();
     for (std::size_t g = 0; g < made_.groups.size(); ++g) add_candidates(g);
+    if (options_.latency) {
+      add_times(made_.stats, *options_.latency);
+      require_candidates();
+    }
     weigh();
     find_score_points();
     return std::move(made_);
@@ -70,6 +68,8 @@ class search_planner {
 
   void check_lists() const {
     if (options_.kv_cache) options_.kv_cache->validate();
+    if (options_.difference_bytes && *options_.difference_bytes < 0)
+      fail(error_id::config_value, "search_options.difference_bytes is ", *options_.difference_bytes, "; 0 or more");
     if (!options_.fixed_quantization_config) {
       if (options_.formats.empty() && options_.module_search_spaces.empty())
         fail(error_id::search_input, "a search needs at least one format");
@@ -318,6 +318,17 @@ class search_planner {
       g.candidates.push_back(std::move(c));
     }
     if (allows_none(sources_[at])) g.candidates.push_back({none_label, -1, 0, {}, 16 * g.elements});
+  }
+
+  /// A format that a latency table allows nowhere is most often misspelt there.
+  void require_candidates() {
+    for (std::size_t f = 0; f < made_.formats.size(); ++f) {
+      auto const has = [f](auto const& c) { return c.recipe == static_cast<int>(f); };
+      if (std::none_of(made_.stats.begin(), made_.stats.end(), [&](auto const& g) {
+            return std::any_of(g.candidates.begin(), g.candidates.end(), has);
+          }))
+        unmatched(options_.latency->name, ": allows ", made_.formats[f].config.name, " in no group of the search");
+    }
   }
 
   bool allows_none(int source) const {

@@ -1,7 +1,9 @@
 // A scoring pass: every site of a search scores its recipes while it lives.
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "mixbit/quantizer/hooked_sites.hpp"
@@ -14,13 +16,17 @@ namespace mixbit {
 template <backend B>
 class scoring_pass {
  public:
-  scoring_pass(std::vector<std::shared_ptr<site<B>>> sites, B& device, int steps)
+  /// `difference_bytes`: what apply(..., &kept) may keep of all sites at a time; none: all that hosts ask for.
+  scoring_pass(std::vector<std::shared_ptr<site<B>>> sites, B& device, int steps,
+               std::optional<std::int64_t> difference_bytes = std::nullopt)
       : device_{device}, hooked_{std::move(sites), hook_} {
+    auto const memory = difference_bytes ? std::make_shared<difference_memory>(*difference_bytes) : nullptr;
     std::vector<std::shared_ptr<score_state<B>>> states;
     for (auto& s : hooked_.all()) {
       std::vector<int> candidates;
       for (std::size_t r = 0; r + 1 < s->recipes.size(); ++r) candidates.push_back(static_cast<int>(r));
       states.push_back(std::make_shared<score_state<B>>(device, std::move(candidates), steps));
+      states.back()->memory = memory;
     }
     for (std::size_t i = 0; i < states.size(); ++i) hooked_.all()[i]->scoring = std::move(states[i]);
   }

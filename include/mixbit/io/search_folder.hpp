@@ -1,6 +1,6 @@
-// A search's checkpoint as a folder: search.json says what it is of, a safetensors file a calibration and one for the
-// scores hold what is done. Each file appears whole or not at all and stays where a later one cannot be written, so
-// that a run that is killed, or whose disk is full, goes on from its last step.
+// A search's checkpoint as a folder: search.json says what it is of, and a safetensors file each for a calibration, for
+// the scores and for each round of a refinement holds what is done. Each file appears whole or not at all and stays
+// where a later one cannot be written, so that a run that is killed, or whose disk is full, goes on from its last step.
 //
 //   options.checkpoint = std::make_shared<mixbit::search_folder>("run/checkpoint");
 //   search<B> s{m, options};  s.run(steps);                      // a second time: goes on, or has all of it
@@ -136,10 +136,19 @@ class search_folder final : public search_checkpoint {
     write_safetensors(file_of(calibration), tensors.all(), metadata, durability::synced);
   }
 
-  std::optional<kept_scores> load_scores() override {
-    if (!std::filesystem::exists(scores_file())) return std::nullopt;
-    auto const file = safetensors_file::open(scores_file());
-    checked(file, "scores");
+  std::optional<kept_scores> load_scores() override { return read_scores(scores_file(), "scores"); }
+  void save_scores(kept_scores const& scores) override { write_scores(scores_file(), "scores", scores); }
+
+  std::optional<kept_scores> load_part(std::string const& name) override { return read_scores(part_file(name), name); }
+  void save_part(std::string const& name, kept_scores const& scores) override {
+    write_scores(part_file(name), name, scores);
+  }
+
+ private:
+  std::optional<kept_scores> read_scores(std::filesystem::path const& path, std::string const& of) const {
+    if (!std::filesystem::exists(path)) return std::nullopt;
+    auto const file = safetensors_file::open(path);
+    checked(file, of);
     kept_scores scores;
     scores.values = numbers<double>(file, "values", dtype::f64);
     scores.counts = numbers<std::int64_t>(file, "counts", dtype::i64);
@@ -147,22 +156,25 @@ class search_folder final : public search_checkpoint {
     return scores;
   }
 
-  void save_scores(kept_scores const& scores) override {
+  void write_scores(std::filesystem::path const& path, std::string const& of, kept_scores const& scores) const {
     std::int64_t const steps = scores.steps, count = static_cast<std::int64_t>(scores.counts.size()),
                        width = steps == 0 ? 0 : static_cast<std::int64_t>(scores.values.size()) / steps;
     std::vector<named_tensor> const tensors{
         {"values", {dense_geometry(dtype::f64, {steps, width}), scores.values.data()}},
         {"counts", {dense_geometry(dtype::i64, {count}), scores.counts.data()}}};
-    write_safetensors(scores_file(), tensors, {{"search", search_}, {"of", "scores"}}, durability::synced);
+    write_safetensors(path, tensors, {{"search", search_}, {"of", of}}, durability::synced);
   }
 
- private:
   std::filesystem::path scores_file() const { return folder_ / "scores.safetensors"; }
   /// By a digest of the name, which may hold anything.
   std::filesystem::path file_of(kept_calibration const& calibration) const {
+    return named_file("calibration-", calibration.name);
+  }
+  std::filesystem::path part_file(std::string const& name) const { return named_file("part-", name); }
+  std::filesystem::path named_file(char const* kind, std::string const& of) const {
     content_digest name;
-    name.add(calibration.name);
-    return folder_ / ("calibration-" + name.text() + ".safetensors");
+    name.add(of);
+    return folder_ / (kind + name.text() + ".safetensors");
   }
   static std::string prefix_of(kept_recipe const& r) { return r.recipe + '/' + r.module + '/'; }
 

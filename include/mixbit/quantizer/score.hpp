@@ -7,6 +7,8 @@
 //
 // Two ways, with the same bits: `score(slots, x, w, op, grad_y)` in a backward recomputes the outputs and keeps
 // nothing; `apply(..., &kept)` keeps the differences of one call for `score(slots, kept, grad_y)`.
+// `score(slots, kept, x, w, op, grad_y)` does what `kept` says: a pass that limits the memory of differences
+// (search_options::difference_bytes) has `apply` keep those that fit, and the others are recomputed.
 // Outside a scoring pass every call here returns at once, so a host leaves them in its backward.
 //
 // Threads: a site is scored by one thread a step, so that its sum has one order; another thread is refused
@@ -75,6 +77,12 @@ class score_hook final : public apply_hook<B> {
     next.owner = s.shared_from_this();
     next.pass = s.scoring;
     next.shape = dense_like(y);
+    if (s.scoring->memory) {
+      auto const bytes = next.shape.bytes() * static_cast<std::int64_t>(s.scoring->candidates.size());
+      next.declined = !s.scoring->memory->take(bytes);
+      if (!next.declined) next.memory = std::make_shared<taken_memory const>(s.scoring->memory, bytes);
+    }
+    if (next.declined) return void(*kept = std::move(next));
     for (int const r : s.scoring->candidates) {
       tensor_ref const yr = s.run(ws, o, op, r, pass::trial);
       s.quantize_output(ws, yr, r);
@@ -125,7 +133,12 @@ void score(quantizer_slots<B> const& slots, X const& x, W const& w, Op&& op, G c
 template <backend B, host_tensor G>
 void score(workspace<B>& ws, quantizer_slots<B> const& slots, pending<B>& kept, G const& grad_y) {
   std::shared_ptr<site<B>> const s = slots.shared_site();
-  if (!s || !s->scoring || kept.differences.empty()) return;
+  if (!s || !s->scoring) return;
+  if (kept.declined && kept.pass.lock() == s->scoring)
+    fail(error_id::state_missing, s->name, ": the differences of this call are over the limit of ",
+         s->scoring->memory->limit(), " bytes and were not kept; call score(slots, kept, x, w, op, grad_y), which ",
+         "recomputes them");
+  if (kept.differences.empty()) return;
   if (kept.owner != s)
     fail(error_id::state_missing, s->name, ": these differences were kept by a call of ", kept.owner->name);
   if (kept.pass.lock() != s->scoring)
@@ -143,6 +156,21 @@ template <backend B, host_tensor G>
 void score(quantizer_slots<B> const& slots, pending<B>& kept, G const& grad_y) {
   auto const& s = slots.shared_site();
   if (s && s->scoring) score(*s->home, slots, kept, grad_y);
+}
+
+/// From what the forward kept, or recomputed where a limit of memory had it keep nothing: the same bits either way.
+template <backend B, operand_host X, operand_host W, class Op, host_tensor G>
+void score(workspace<B>& ws, quantizer_slots<B> const& slots, pending<B>& kept, X const& x, W const& w, Op&& op,
+           G const& grad_y) {
+  if (!kept.declined) return score(ws, slots, kept, grad_y);
+  kept = {};
+  score(ws, slots, x, w, std::forward<Op>(op), grad_y);
+}
+
+template <backend B, operand_host X, operand_host W, class Op, host_tensor G>
+void score(quantizer_slots<B> const& slots, pending<B>& kept, X const& x, W const& w, Op&& op, G const& grad_y) {
+  auto const& s = slots.shared_site();
+  if (s && s->scoring) score(*s->home, slots, kept, x, w, std::forward<Op>(op), grad_y);
 }
 
 /// Several sites that are scored together where they meet: a mixture of experts at the MLP's output.

@@ -11,6 +11,41 @@
 
 namespace mixbit {
 
+/// The memory that output differences may take together between forwards and backwards. Calls may come from any thread.
+class difference_memory {
+ public:
+  explicit difference_memory(std::int64_t limit) : limit_{limit} {}
+
+  std::int64_t limit() const { return limit_; }
+  std::int64_t used() const { return used_; }
+  /// False where the limit does not hold so many more; nothing is taken then.
+  bool take(std::int64_t bytes) {
+    std::int64_t now = used_;
+    do
+      if (bytes > limit_ - now) return false;
+    while (!used_.compare_exchange_weak(now, now + bytes));
+    return true;
+  }
+  void give_back(std::int64_t bytes) { used_ -= bytes; }
+
+ private:
+  std::int64_t limit_;
+  std::atomic<std::int64_t> used_{0};
+};
+
+/// A part of it, until it is destroyed.
+class taken_memory {
+ public:
+  taken_memory(std::shared_ptr<difference_memory> of, std::int64_t bytes) : of_{std::move(of)}, bytes_{bytes} {}
+  taken_memory(taken_memory const&) = delete;
+  taken_memory& operator=(taken_memory const&) = delete;
+  ~taken_memory() { of_->give_back(bytes_); }
+
+ private:
+  std::shared_ptr<difference_memory> of_;
+  std::int64_t bytes_;
+};
+
 /// The candidates and sums of one site while a scoring pass is on.
 template <backend B>
 struct score_state {
@@ -24,6 +59,7 @@ struct score_state {
   int step = 0;                 ///< the step that runs
   bool at_region = false;       ///< is it scored where a region ends? Calls of its own layer are then left out
   std::int64_t calls = 0;       ///< times it was scored in that step; for a region its first member is
+  std::shared_ptr<difference_memory> memory = {};  ///< of the pass; none: there is no limit
   std::atomic<std::thread::id> scorer{};  ///< the thread whose order the step's sum has; none yet: no thread's id
 
   void begin(int next) {
@@ -51,6 +87,8 @@ struct pending {
   std::weak_ptr<score_state<B>> pass;  ///< of the pass whose candidates these are; gone when it ends
   geometry shape;
   std::vector<buffer<B, std::byte>> differences;  ///< dense, in the order of the site's candidates
+  std::shared_ptr<taken_memory const> memory = {};  ///< what they take of the pass's limit
+  bool declined = false;  ///< was the limit too low, so that the backward has to recompute them?
 };
 
 }  // namespace mixbit

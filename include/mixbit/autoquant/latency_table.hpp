@@ -1,0 +1,116 @@
+// How long each format takes in each group, as the user has measured it: a limit of time beside those of bits and bytes
+// (search_options::latency). io/latency_file.hpp reads one from JSON or CSV.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "mixbit/autoquant/candidate_stats.hpp"
+
+namespace mixbit {
+
+struct latency_entry {
+  std::string group;   ///< a group's name, with or without recipe_suffix; "*" for those that no other entry names
+  std::string format;  ///< "INT8_DEFAULT_CFG", with or without its "(effective-bits: 8.0)"; "NONE": unquantized
+  std::optional<double> microseconds;  ///< empty: the format is not allowed there
+  std::string where = {};  ///< for messages; empty: "latency.GROUP.FORMAT"
+};
+
+struct latency_table {
+  double limit = 0;  ///< microseconds, for all groups together
+  std::vector<latency_entry> entries = {};
+  std::string name = "latency";  ///< for messages: the file
+};
+
+/// The longest time and limit; sums of thousands of them stay exact in nanoseconds.
+inline constexpr double max_microseconds = 1e12;
+
+/// A format's label without "(effective-bits: ...)".
+inline std::string_view without_bits(std::string_view label) {
+  return label.substr(0, label.find("(effective-bits: "));
+}
+
+/// Nanoseconds as microseconds, in all their digits.
+inline std::string shown_microseconds(std::int64_t nanoseconds) {
+  std::string places = std::to_string(1000 + nanoseconds % 1000).substr(1);
+  places.erase(places.find_last_not_of('0') + 1);
+  return std::to_string(nanoseconds / 1000) + (places.empty() ? "" : "." + places);
+}
+
+/// Gives formats of groups their times, in nanoseconds, rounded up. The table must live as long as it.
+class latency_lookup {
+ public:
+  /// Throws `config_value` for a time or a limit that is not from 0 to max_microseconds.
+  explicit latency_lookup(latency_table const& table) : table_{table}, used_(table.entries.size()) {
+    require_time(table.limit, table.name + ": limit");
+    for (std::size_t i = 0; i < table.entries.size(); ++i) {
+      auto const& e = table.entries[i];
+      if (e.microseconds) require_time(*e.microseconds, where(e));
+      by_group_[std::string{without_recipe_suffix(e.group)}].push_back(i);
+    }
+  }
+
+  /// Rounded down.
+  std::int64_t limit() const { return static_cast<std::int64_t>(std::floor(table_.limit * 1000)); }
+
+  /// Empty where the format is not allowed. Throws `config_no_match` where no entry is for it, and `state_duplicate`
+  /// where two are.
+  std::optional<std::int64_t> of(std::string_view group, std::string_view format) {
+    auto at = by_group_.find(without_recipe_suffix(group));
+    if (at == by_group_.end()) at = by_group_.find("*");
+    latency_entry const* found = nullptr;
+    for (std::size_t i = 0; at != by_group_.end() && i < at->second.size(); ++i) {
+      auto const& e = table_.entries[at->second[i]];
+      if (e.format != format && e.format != without_bits(format)) continue;
+      if (found != nullptr)
+        fail(error_id::state_duplicate, where(e), ": is a second entry for ", format, " of ", group);
+      found = &e;
+      used_[at->second[i]] = true;
+    }
+    if (found == nullptr) fail(error_id::config_no_match, table_.name, ": has no entry for ", format, " of ", group);
+    if (!found->microseconds) return std::nullopt;
+    return static_cast<std::int64_t>(std::ceil(*found->microseconds * 1000));
+  }
+
+  /// Throws `config_no_match` for an entry that was for nothing of `what`.
+  void require_used(std::string_view what) const {
+    for (std::size_t i = 0; i < used_.size(); ++i)
+      if (!used_[i])
+        fail(error_id::config_no_match, where(table_.entries[i]), ": matches no group and format of ", what);
+  }
+
+ private:
+  static void require_time(double microseconds, std::string const& where) {
+    if (!(microseconds >= 0) || microseconds > max_microseconds)
+      fail(error_id::config_value, where, ": must be microseconds from 0 to 1e12, got ", microseconds);
+  }
+  std::string where(latency_entry const& e) const {
+    return e.where.empty() ? table_.name + "." + e.group + "." + e.format : e.where;
+  }
+
+  latency_table const& table_;
+  std::map<std::string, std::vector<std::size_t>, std::less<>> by_group_;  ///< indices of entries
+  std::vector<bool> used_;
+};
+
+/// Sets the time of each candidate and takes away those that the table does not allow. Throws what latency_lookup does,
+/// and `config_conflict` for a group of which nothing is left.
+inline void add_times(candidate_stats& stats, latency_table const& table) {
+  latency_lookup times{table};
+  for (auto& g : stats) {
+    std::vector<candidate_stat> allowed;
+    for (auto& c : g.candidates)
+      if (c.nanoseconds = times.of(g.name, c.format); c.nanoseconds) allowed.push_back(c);
+    if (allowed.empty()) fail(error_id::config_conflict, table.name, ": allows no format of ", g.name);
+    g.candidates = std::move(allowed);
+  }
+  times.require_used("the search");
+}
+
+}  // namespace mixbit
