@@ -26,6 +26,7 @@
 #include "mixbit/autoquant/detail/dense_frontier.hpp"
 #include "mixbit/autoquant/detail/hull_bound.hpp"
 #include "mixbit/autoquant/detail/long_score.hpp"
+#include "mixbit/autoquant/detail/score_split.hpp"
 #include "mixbit/autoquant/detail/sparse_frontier.hpp"
 #include "mixbit/autoquant/solver.hpp"
 
@@ -95,7 +96,8 @@ class pareto_frontier {
     places_.push_back(static_cast<std::uint32_t>(place));
   }
 
-  void take(detail::dense_frontier table) {
+  template <class Low>
+  void take(detail::dense_frontier<Low> table) {
     order_ = table.order();
     std::size_t length = 1, begin = 0;
     for (std::size_t const g : order_) {
@@ -157,15 +159,15 @@ namespace detail {
 /// Whether a table holds all decisions, and is not much larger than the lists would be.
 inline bool prefers_table(long_instance const& input, frontier_limits const& limit) {
   double length = 1, table = 0, choices = 1, lists = 0;
-  for (std::size_t const g : dense_frontier::order_of(input)) {
+  for (std::size_t const g : order_by_span(input)) {
     std::size_t const count = input.all.first[g + 1] - input.all.first[g];
-    if (count > dense_frontier::most_items) return false;
+    if (count > most_table_items) return false;
     length += static_cast<double>(input.span(g));
     choices = std::min(choices * static_cast<double>(count), length);
     table += length;
     lists += choices;
   }
-  // beside the decisions two rows of 24 bytes a cost
+  // beside the decisions two rows of at most 24 bytes a cost
   return table + 48 * length <= static_cast<double>(limit.bytes) && table <= 8 * lists + 4096;
 }
 
@@ -183,8 +185,10 @@ inline pareto_frontier frontier(problem const& input, frontier_limits const& lim
   pareto_frontier result;
   result.input_ = detail::make_long(detail::make_instance(input, largest), largest);
   result.reachable_ = detail::range_of(result.input_.all);
-  if (detail::prefers_table(result.input_, limit)) result.take(detail::dense_frontier{result.input_});
-  else result.take(detail::sparse_frontier{result.input_, points});
+  detail::score_split const split{result.input_};
+  if (!detail::prefers_table(result.input_, limit)) result.take(detail::sparse_frontier{result.input_, points});
+  else if (split.low_bits < 64) result.take(detail::dense_frontier<std::uint64_t>{result.input_, split});
+  else result.take(detail::dense_frontier<detail::unsigned_wide>{result.input_, split});
   if (!result.input_.exact) result.allow_rounding();
   return result;
 }
