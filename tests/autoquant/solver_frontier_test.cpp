@@ -288,6 +288,32 @@ TEST_CASE("frontier: the relaxation bounds every choice from below") {
   }
 }
 
+TEST_CASE("frontier: after a limit in seconds lists are short, and the gap says what that may have lost") {
+  generator random{18};
+  for (bool const by_table : {true, false}) {
+    problem input = solver_families::modelopt(60, 5);
+    if (!by_table)
+      for (candidate& one : input.candidates) one.cost += random.integer(0, 100'000);
+    auto const all = solver::frontier(input, {std::size_t{1} << 16, std::size_t{1} << 28, 1e-9});
+    CAPTURE(by_table);
+    CHECK(all.points().size() <= 64);
+    CHECK_FALSE(all.exact());
+    for (std::size_t i = 0; i < all.points().size(); ++i) check_choice(input, all, i);
+    for (int percent = 0; percent <= 100; percent += 10) {
+      input.budget = all.reachable().minimum +
+                     (all.reachable().maximum_useful - all.reachable().minimum) / 100 * percent;
+      auto const best = solver::solve(input);
+      CHECK(all.within(input.budget).score >= best.score);
+      CHECK(all.within(input.budget).bound <= best.score);
+    }
+    auto const unhurried = solver::frontier(input, {std::size_t{1} << 16, std::size_t{1} << 28, 1000});
+    CHECK(unhurried.points().size() > 1000);
+    CHECK(unhurried.exact());
+  }
+  CHECK(says(error_text(mixbit::error_id::search_input, [] { solver::frontier(problem{}, {9, 100, -1}); }),
+             "a limit of -1 seconds"));
+}
+
 TEST_CASE("frontier: simple cases and errors") {
   CHECK(solver::frontier(problem{}).points().size() == 1);
   CHECK(solver::frontier(problem{}).choice(0).empty());

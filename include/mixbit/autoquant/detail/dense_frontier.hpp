@@ -18,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "mixbit/autoquant/detail/deadline.hpp"
 #include "mixbit/autoquant/detail/frontier_sketch.hpp"
 #include "mixbit/autoquant/detail/frontier_windows.hpp"
 #include "mixbit/autoquant/detail/long_score.hpp"
@@ -29,7 +30,8 @@ namespace mixbit::solver::detail {
 template <class Low>
 class dense_frontier {
  public:
-  dense_frontier(long_instance const& input, score_split const& split)
+  /// Gives up at the deadline, which it looks at once a group.
+  dense_frontier(long_instance const& input, score_split const& split, time_point deadline)
       : input_{input},
         split_{split},
         order_{order_by_span(input)},
@@ -43,8 +45,15 @@ class dense_frontier {
     std::size_t length = 1, choices = 0;
     for (std::size_t const g : order_) choices += length += static_cast<std::size_t>(input.span(g));
     choices_.reserve(choices);
-    for (std::size_t const g : order_) add(g);
+    for (std::size_t const g : order_) {
+      if (is_over(deadline)) return;
+      add(g);
+    }
+    complete_ = true;
   }
+
+  /// Otherwise there was no time, and nothing else may be asked for.
+  bool complete() const noexcept { return complete_; }
 
   /// Costs run from 0 to size() - 1.
   std::size_t size() const noexcept { return high_.size(); }
@@ -232,7 +241,7 @@ class dense_frontier {
   double numbers_;  // a power of two, at least the number of candidates in a group
   std::int64_t number_mask_;
   Low low_mask_;
-  bool uses_low_;
+  bool uses_low_, complete_ = false;
   std::optional<frontier_windows> windows_;
   std::vector<double> high_, next_high_;
   std::vector<Low> low_, next_low_;
