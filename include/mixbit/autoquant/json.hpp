@@ -6,6 +6,8 @@
 #include <cmath>
 #include <initializer_list>
 #include <map>
+#include <set>
+#include <span>
 #include <string>
 #include <string_view>
 #include <tuple>
@@ -64,10 +66,41 @@ class json_members {
 
 }  // namespace detail
 
+namespace detail {
+
+/// A config as the text of a file has it, with its own name or `label`'s. What is written is what it is: a preset that
+/// a user has changed may have kept its name. `where` and `path` are for errors.
+inline quantize_config named_config(nlohmann::ordered_json written, std::string const& label, std::string const& where,
+                                    std::string const& path) {
+  std::string name = label;
+  if (written.contains("name")) {
+    auto const& own = written["name"];
+    if (!own.is_string() || own.get_ref<std::string const&>().empty())
+      fail(error_id::search_plan, where, ": ", path, ".name must be a name, got ", excerpt(own));
+    name = own.get<std::string>();
+  }
+  written.erase("name");
+  auto read = config_from_json(written.dump(), label);
+  read.name = name;
+  if (preset_full_name(name).empty()) return read;
+  auto known = preset(preset_full_name(name));
+  return same_content(known, read) ? known : read;
+}
+
+/// Does a format's label not say all of it, as that of a preset does?
+inline bool needs_config(search_format const& f) {
+  std::string_view const name = preset_full_name(f.label.substr(0, f.label.find("(effective-bits: ")));
+  return name.empty() || !same_content(preset(name), f.config);
+}
+
+}  // namespace detail
+
 /// name -> formats, scores, raw_scores, costs, module_names, uncompressed_cost. `scores` equal `raw_scores`: nothing
-/// is rewritten. A standard error that needs more than one step is null.
-inline nlohmann::ordered_json to_json(candidate_stats const& stats) {
+/// is rewritten. A standard error that needs more than one step is null. A format of `formats` that is no preset has
+/// its config in `configs`, by label, in the first group that lists it.
+inline nlohmann::ordered_json to_json(candidate_stats const& stats, std::span<search_format const> formats = {}) {
   detail::json_members all;
+  std::set<std::string_view> written;
   for (auto const& g : stats) {
     nlohmann::ordered_json j;
     j["formats"] = detail::formats_of(g);
@@ -82,6 +115,10 @@ inline nlohmann::ordered_json to_json(candidate_stats const& stats) {
     j["allow_no_quant"] = g.candidates.back().recipe < 0;
     j["is_fixed"] = g.fixed;
     j["uncompressed_cost"] = static_cast<double>(g.elements) * weight;
+    for (auto const& c : g.candidates)
+      for (auto const& f : formats)
+        if (f.label == c.format && detail::needs_config(f) && written.insert(f.label).second)
+          j["configs"][f.label] = nlohmann::ordered_json::parse(config_to_text(f.config));
     all.add(g.name, std::move(j));
   }
   return all.take();
@@ -218,19 +255,8 @@ class plan_reader {
     only(object(j, path), path, {"nominal_bits", "config"});
     auto const& bits = member(j, path, "nominal_bits");
     if (!bits.is_number() || bits.get<double>() <= 0) refuse(path + ".nominal_bits", "a number above 0", bits);
-    return {label, config(object(member(j, path, "config"), path + ".config"), label), bits.get<double>()};
-  }
-  /// What is written is what it is: a preset that a user has changed may have kept its name.
-  quantize_config config(json written, std::string const& label) const {
-    std::string const path = "formats." + label + ".config.name";
-    std::string const name = written.contains("name") ? text(written["name"], path) : label;
-    if (name.empty()) refuse(path, "a name", json(name));
-    written.erase("name");
-    auto read = config_from_json(written.dump(), label);
-    read.name = name;
-    if (preset_full_name(name).empty()) return read;
-    auto known = preset(preset_full_name(name));
-    return same_content(known, read) ? known : read;
+    return {label, named_config(object(member(j, path, "config"), path + ".config"), label, where_, path + ".config"),
+            bits.get<double>()};
   }
   /// A format's label, or that of "do not quantize".
   std::string label(quantization_plan const& plan, json const& j, std::string const& path) const {
