@@ -34,9 +34,10 @@ class sparse_frontier {
     std::uint32_t number;  // the candidate's, in its group
   };
 
-  /// No list is longer than `limit`, which must be 3 or more; none than `hurried` after the deadline, which is looked at
-  /// once a group.
-  sparse_frontier(long_instance const& input, std::size_t limit, time_point deadline) : input_{input}, limit_{limit} {
+  /// No list is longer than `limit`, which must be 3 or more; none than `hurried` after the deadline, looked at once a
+  /// group.
+  sparse_frontier(long_instance const& input, std::size_t limit, time_point deadline)
+      : input_{input}, limit_{limit} {
     states_.push_back({{}, 0, 0});
     for (std::size_t g = 0; g < input.all.groups(); ++g) {
       if (limit_ > hurried && is_over(deadline)) limit_ = hurried;
