@@ -76,7 +76,8 @@ inline quantize_config named_config(nlohmann::ordered_json written, std::string 
   if (written.contains("name")) {
     auto const& own = written["name"];
     if (!own.is_string() || own.get_ref<std::string const&>().empty())
-      fail(error_id::search_plan, where, ": ", path, ".name must be a name, got ", excerpt(own));
+      fail(error_id::search_plan, where, ": ", path, ".name must be a ", own.is_string() ? "name" : "text", ", got ",
+           excerpt(own));
     name = own.get<std::string>();
   }
   written.erase("name");
