@@ -129,6 +129,18 @@ TEST_CASE("statistics: formats that no preset's name stands for come with their 
   CHECK_FALSE(to_json(stats)["a.quant_recipe"].contains("configs"));
 }
 
+TEST_CASE("statistics: sums that do not fit are refused by the group that they end at, before any budget") {
+  constexpr std::int64_t half = std::int64_t{1} << 62;
+  candidate_stats stats{{"a.quant_recipe", {"a"}, "", "", 1, {{"F", 0, 1, {}, half}}},
+                        {"b.quant_recipe", {"b"}, "", "", 1, {{"F", 0, 1, {}, half}}}};
+  CHECK(says(error_text(error_id::search_input, [&] { reachable(stats); }), "b.quant_recipe", "overflow 63 bits"));
+  stats[1].candidates[0].bits = half - 1;
+  CHECK(reachable(stats).maximum == std::numeric_limits<std::int64_t>::max());
+  stats[0].elements = stats[1].elements = half;
+  CHECK(says(error_text(error_id::search_input, [&] { weighted_elements(stats); }), "b.quant_recipe", "overflow"));
+  CHECK(says(error_text(error_id::search_input, [&] { total_elements(stats); }), "b.quant_recipe", "overflow"));
+}
+
 TEST_CASE("candidate_stat: the standard error over steps") {
   candidate_stat c{"F", 0, 10.0, {1, 2, 3, 4}, 0};
   CHECK(c.standard_error() == doctest::Approx(std::sqrt(5.0 / 3.0) * 2.0));  // n * sd / sqrt(n), n = 4

@@ -156,6 +156,30 @@ TEST_CASE("allocate: of a long frontier the best choices within evenly spaced bu
   CHECK_FALSE(allocate::frontier_of(o, stats).all.exact());
 }
 
+TEST_CASE("allocate: a plan from a search's own statistics has the configs of formats that are no presets") {
+  auto own = preset("INT4_BLOCKWISE_WEIGHT_ONLY_CFG");
+  own.name = "INT4_B32";
+  std::vector<search_format> const formats{{"INT4_B32(effective-bits: 4.5)", own, 4.5},
+                                           {"INT8_DEFAULT_CFG(effective-bits: 8.0)", preset("INT8_DEFAULT_CFG"), 8}};
+  candidate_stats const measured{
+      {"a.quant_recipe", {"a"}, "", "", 32, {{formats[0].label, 0, 2, {}, 144}, {formats[1].label, 1, 1, {}, 256}}},
+      {"b.quant_recipe", {"b"}, "", "", 32, {{formats[0].label, 0, 9, {}, 144}, {formats[1].label, 1, 0, {}, 256}}}};
+  temporary_file const file{to_json(measured, formats).dump()};
+  auto const stats = allocate::read_statistics(file.path());
+  auto const o = options_for(file.path(), "6.5");
+  allocate::budgets const given{allocate::cost_budget(o, stats), {}};
+  auto const plan = allocate::plan_of(stats, o, given, allocate::choose(stats, given, false));
+  auto const again = plan_from_json(to_json(plan), "plan.json");
+  REQUIRE(again.recipe.size() == 2);
+  CHECK(again.recipe[0].second == formats[0].label);
+  CHECK(again.recipe[1].second == formats[1].label);
+  for (auto const& f : formats) {
+    REQUIRE(again.format(f.label) != nullptr);
+    CHECK(same_content(again.format(f.label)->config, f.config));
+    CHECK(again.format(f.label)->config.name == f.config.name);
+  }
+}
+
 TEST_CASE("allocate: costs in parts of a bit stay whole, and what is finer is rounded against the choice") {
   temporary_file const exact{one_group("[10.3125, 20]", "20")};
   auto const stats = allocate::read_statistics(exact.path());

@@ -75,6 +75,14 @@ a.q_proj.quant_recipe,NONE,30
 b,INT8_DEFAULT_CFG,40.5
 b,NONE,-
 END
+# more than can be counted, in groups that are fine each alone
+{
+  echo '{"x": {"formats": ["NONE"], "scores": [1], "costs": [1]}'
+  for ((i = 0; i < 9300; ++i)); do echo ",\"$i\": {\"formats\": [\"NONE\"], \"scores\": [1], \"costs\": [1]}"; done
+  echo '}'
+} >many.json
+echo '{"limit": 1, "latency": {"*": {"NONE": 1e12}}}' >long.json
+refused "'long.json': has microseconds that add up to more than 2^52" --stats many.json --latency long.json
 for table in latency.json latency.csv; do
   run 'time    50 microseconds of at most 50' --stats stats.json --effective-bits 16 --latency $table
   run 'score   7,' --stats stats.json --latency $table

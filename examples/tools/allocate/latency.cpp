@@ -1,4 +1,5 @@
 // The table of --latency, from JSON or CSV.
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <map>
@@ -130,16 +131,21 @@ entry const* find(table const& t, group const& g, candidate const& c, std::set<e
 std::int64_t read_latency(std::string const& file, statistics& stats) {
   table const t = file.ends_with(".csv") ? from_csv(file) : from_json(file);
   std::set<entry const*> used;
+  double total = 0;  // of the longest
   for (group& g : stats.groups) {
     bool any = false;
+    double longest = 0;
     for (candidate& c : g.candidates) {
       entry const* const e = find(t, g, c, used);
       if (e == nullptr) refuse(in_quotes(file), "has no entry for " + c.format + " of " + g.name);
       if (e->microseconds) c.nanoseconds = static_cast<std::int64_t>(std::ceil(*e->microseconds * 1000));
       any = any || e->microseconds;
+      longest = std::max(longest, e->microseconds.value_or(0));
     }
+    total += longest;
     if (!any) refuse(in_quotes(file), "allows no format of " + g.name);
   }
+  if (total > 0x1p52) refuse(in_quotes(file), "has microseconds that add up to more than 2^52, too many to count");
   for (entry const& e : t.entries)
     if (!used.contains(&e)) refuse(e.where, "matches no group and format of " + in_quotes(stats.file));
   return static_cast<std::int64_t>(std::floor(*t.limit * 1000));

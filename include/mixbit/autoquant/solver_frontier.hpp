@@ -38,7 +38,7 @@ namespace mixbit::solver {
 /// What a frontier may take. Below `points` lists are exact; a table's size is limited by `bytes` alone.
 struct frontier_limits {
   std::size_t points = std::size_t{1} << 16;  ///< of a list, at least 3
-  std::size_t bytes = std::size_t{1} << 28;   ///< for decisions, which are nearly all that is held
+  std::size_t bytes = std::size_t{1} << 28;   ///< for all that grows with them: decisions, and lists while they merge
   double seconds = 0;                         ///< 0: no limit; looked at once a group
 };
 
@@ -188,12 +188,6 @@ inline bool prefers_table(long_instance const& input, frontier_limits const& lim
 
 /// All undominated points. Throws search_input as solve() does, and for limits that hold nothing.
 inline pareto_frontier frontier(problem const& input, frontier_limits const& limit = {}) {
-  std::size_t const decision = sizeof(detail::sparse_frontier::decision);
-  std::size_t const points = std::min(limit.points, limit.bytes / decision / std::max<std::size_t>(input.groups(), 1));
-  if (points < 3) {
-    fail(error_id::search_input, "solver: limits of ", limit.points, " points and ", limit.bytes,
-         " bytes; at least 3 points and ", 3 * decision, " bytes a group are needed");
-  }
   if (!(limit.seconds >= 0))
     fail(error_id::search_input, "solver: a limit of ", limit.seconds, " seconds; at least 0 is needed");
   auto const deadline = detail::deadline_in(limit.seconds);
@@ -201,6 +195,11 @@ inline pareto_frontier frontier(problem const& input, frontier_limits const& lim
   pareto_frontier result;
   result.input_ = detail::make_long(detail::make_instance(input, largest), largest);
   result.reachable_ = detail::range_of(result.input_.all);
+  std::size_t const point = detail::sparse_frontier::bytes_a_point(result.input_);
+  std::size_t const points = std::min(limit.points, limit.bytes / point);
+  if (points < 3)
+    fail(error_id::search_input, "solver: limits of ", limit.points, " points and ", limit.bytes,
+         " bytes; at least 3 points and ", 3 * point, " bytes are needed");
   if (!detail::prefers_table(result.input_, limit) || !result.take_table(deadline))
     result.take(detail::sparse_frontier{result.input_, points, deadline});
   if (!result.input_.exact) result.allow_rounding();

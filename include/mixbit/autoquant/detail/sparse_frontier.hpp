@@ -34,6 +34,16 @@ class sparse_frontier {
     std::uint32_t number;  // the candidate's, in its group
   };
 
+  /// What a list takes for each of its points: decisions of every level, and a group's candidates merged and thinned.
+  static std::size_t bytes_a_point(long_instance const& input) {
+    constexpr std::size_t thinned = 4 * sizeof(double);  // heights, positions and what they come from
+    std::size_t most = 1;
+    for (std::size_t g = 0; g < input.all.groups(); ++g)
+      most = std::max<std::size_t>(most, input.all.first[g + 1] - input.all.first[g]);
+    return sizeof(decision) * std::max<std::size_t>(input.all.groups(), 1) +
+           (most + 1) * (sizeof(state) + sizeof(decision) + thinned);
+  }
+
   /// No list is longer than `limit`, which must be 3 or more; none than `hurried` after the deadline, looked at once a
   /// group.
   sparse_frontier(long_instance const& input, std::size_t limit, time_point deadline)
