@@ -150,6 +150,41 @@ TEST_CASE("reports: statistics, manifest and markdown say what was measured") {
   CHECK(report.find("| second |") != std::string::npos);
 }
 
+TEST_CASE("statistics: formats that no preset's name stands for come with their configs, once") {
+  candidate_stat const int8{"INT8_DEFAULT_CFG(effective-bits: 8.0)", 0, 1, {}, 8};
+  candidate_stat const own{"INT4_B32(effective-bits: 4.5)", 1, 1, {}, 5};
+  candidate_stat const changed{"FP8_DEFAULT_CFG(effective-bits: 8.0)", 2, 1, {}, 8};
+  candidate_stats const stats{{"a.quant_recipe", {"a"}, "", "", 1, {own, int8, changed}},
+                              {"b.quant_recipe", {"b"}, "", "", 1, {own, int8}}};
+  auto small = preset("INT4_BLOCKWISE_WEIGHT_ONLY_CFG");
+  small.name = "INT4_B32";
+  auto other = preset("INT8_DEFAULT_CFG");  // under the name of another preset
+  std::vector<search_format> const formats{{own.format, small, 4.5},
+                                           {int8.format, preset("INT8_DEFAULT_CFG"), 8},
+                                           {changed.format, other, 8}};
+  auto const j = to_json(stats, formats);
+  auto const& configs = j["a.quant_recipe"]["configs"];
+  CHECK(configs.size() == 2);
+  auto const again = detail::named_config(configs[own.format], own.format, "file", "a");
+  CHECK(again.name == "INT4_B32");
+  CHECK(same_content(again, small));
+  CHECK(configs.contains(changed.format));
+  CHECK_FALSE(j["b.quant_recipe"].contains("configs"));
+  CHECK_FALSE(to_json(stats)["a.quant_recipe"].contains("configs"));
+}
+
+TEST_CASE("statistics: sums that do not fit are refused by the group that they end at, before any budget") {
+  constexpr std::int64_t half = std::int64_t{1} << 62;
+  candidate_stats stats{{"a.quant_recipe", {"a"}, "", "", 1, {{"F", 0, 1, {}, half}}},
+                        {"b.quant_recipe", {"b"}, "", "", 1, {{"F", 0, 1, {}, half}}}};
+  CHECK(says(error_text(error_id::search_input, [&] { reachable(stats); }), "b.quant_recipe", "overflow 63 bits"));
+  stats[1].candidates[0].bits = half - 1;
+  CHECK(reachable(stats).maximum == std::numeric_limits<std::int64_t>::max());
+  stats[0].elements = stats[1].elements = half;
+  CHECK(says(error_text(error_id::search_input, [&] { weighted_elements(stats); }), "b.quant_recipe", "overflow"));
+  CHECK(says(error_text(error_id::search_input, [&] { total_elements(stats); }), "b.quant_recipe", "overflow"));
+}
+
 TEST_CASE("candidate_stat: the standard error over steps") {
   candidate_stat c{"F", 0, 10.0, {1, 2, 3, 4}, 0};
   CHECK(c.standard_error() == doctest::Approx(std::sqrt(5.0 / 3.0) * 2.0));  // n * sd / sqrt(n), n = 4

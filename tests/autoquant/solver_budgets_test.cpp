@@ -251,6 +251,57 @@ TEST_CASE("budgets: what cannot be met is explained by budget and group") {
   CHECK(says(error_text(search_input, [&] { solver::solve(input); }), "group 1, candidate 0: cost is -1"));
 }
 
+TEST_CASE("minimax: a limit in seconds is for the whole call, and what it leaves open is said") {
+  int open = 0;
+  for (std::uint64_t seed = 0; seed < 6; ++seed) {
+    auto const from = solver_families::make("llm", 60, 6, 0, 0.4, seed);
+    auto const input = solver_families::with_budgets(from, 3, 0.4, seed);
+    auto const whole = solver::minimax(input);
+    REQUIRE(whole.optimal);
+    for (double const seconds : {1e-9, 1e-3, 2e-3, 100.0}) {
+      CAPTURE(seed);
+      CAPTURE(seconds);
+      solver::minimax_solution got;
+      try {
+        got = solver::minimax(input, {std::size_t{1} << 18, seconds});
+      } catch (mixbit::error const& e) {  // nothing was found in no time
+        CHECK(seconds < 1);
+        CHECK(e.id() == mixbit::error_id::search_infeasible);
+        continue;
+      }
+      check_choice(input, got.sum);
+      CHECK(got.largest >= whole.largest);
+      CHECK(got.largest_bound <= whole.largest);
+      CHECK(got.optimal == (got.sum.optimal && got.largest == got.largest_bound));
+      CHECK(got.sum.bound <= got.sum.score);
+      if (got.largest == whole.largest) CHECK(got.sum.bound <= whole.sum.score);
+      if (seconds > 1) CHECK(got.optimal);
+      open += got.optimal ? 0 : 1;
+    }
+  }
+  CHECK(open > 0);
+}
+
+TEST_CASE("minimax: the choice that was found stands where there is no time for the least sum") {
+  budgets_problem input{{10, 10}};
+  for (int g = 0; g < 2; ++g) {
+    input.add_candidate(3, {1, 6});
+    input.add_candidate(2, {6, 1});
+    input.end_group();
+  }
+  budgets_solution found;
+  found.choice = {0, 1};
+  found.score = 5;
+  auto impossible = input;
+  impossible.budgets = {2, 2};
+  auto const kept = solver::detail::least_sum(impossible, solver::budgets_limits, found);
+  CHECK(kept.choice == found.choice);
+  CHECK(kept.bound == 4);
+  CHECK(kept.gap == 1);
+  CHECK_FALSE(kept.optimal);
+  CHECK_THROWS_AS(solver::detail::least_sum(impossible, solver::budgets_limits, {}), mixbit::error);
+}
+
 TEST_CASE("minimax: large instances under one budget, and the tie goes to the least sum") {
   auto const one = solver_families::make("llm", 3000, 8, 0, 0.4, 3);
   budgets_problem input{{one.budget}};

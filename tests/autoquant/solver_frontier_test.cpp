@@ -288,6 +288,50 @@ TEST_CASE("frontier: the relaxation bounds every choice from below") {
   }
 }
 
+TEST_CASE("frontier: after a limit in seconds lists are short, and the gap says what that may have lost") {
+  generator random{18};
+  for (bool const by_table : {true, false}) {
+    problem input = solver_families::modelopt(60, 5);
+    if (!by_table)
+      for (candidate& one : input.candidates) one.cost += random.integer(0, 100'000);
+    auto const all = solver::frontier(input, {std::size_t{1} << 16, std::size_t{1} << 28, 1e-9});
+    CAPTURE(by_table);
+    CHECK(all.points().size() <= 64);
+    CHECK_FALSE(all.exact());
+    for (std::size_t i = 0; i < all.points().size(); ++i) check_choice(input, all, i);
+    for (int percent = 0; percent <= 100; percent += 10) {
+      input.budget = all.reachable().minimum +
+                     (all.reachable().maximum_useful - all.reachable().minimum) / 100 * percent;
+      auto const best = solver::solve(input);
+      CHECK(all.within(input.budget).score >= best.score);
+      CHECK(all.within(input.budget).bound <= best.score);
+    }
+    auto const unhurried = solver::frontier(input, {std::size_t{1} << 16, std::size_t{1} << 28, 1000});
+    CHECK(unhurried.points().size() > 1000);
+    CHECK(unhurried.exact());
+  }
+  CHECK(says(error_text(mixbit::error_id::search_input, [] { solver::frontier(problem{}, {9, 1 << 20, -1}); }),
+             "a limit of -1 seconds"));
+}
+
+TEST_CASE("frontier: groups of many candidates leave fewer points to the same bytes") {
+  generator random{19};
+  for (std::size_t const candidates : {4, 60}) {
+    problem const input = with_large_costs(solver_families::make("concave", 12, candidates, 100'000, 0.5, 2), random);
+    std::size_t const bytes = 400'000;
+    auto const all = solver::frontier(input, {std::size_t{1} << 16, bytes});
+    double const largest = solver::detail::check_input(input);
+    auto const units = solver::detail::make_long(solver::detail::make_instance(input, largest), largest);
+    std::size_t most = 0;
+    for (std::size_t g = 0; g < units.all.groups(); ++g)
+      most = std::max<std::size_t>(most, units.all.first[g + 1] - units.all.first[g]);
+    std::size_t const merged = most * sizeof(solver::detail::sparse_frontier::state);
+    CHECK(all.points().size() * (merged + 12 * sizeof(solver::detail::sparse_frontier::decision)) <= bytes);
+    CHECK(all.points().size() > 30);
+    for (std::size_t i = 0; i < all.points().size(); i += 10) check_choice(input, all, i);
+  }
+}
+
 TEST_CASE("frontier: simple cases and errors") {
   CHECK(solver::frontier(problem{}).points().size() == 1);
   CHECK(solver::frontier(problem{}).choice(0).empty());

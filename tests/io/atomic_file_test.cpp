@@ -50,6 +50,38 @@ TEST_CASE("atomic_file: pieces of every size around the buffer's arrive in order
   CHECK(read_text(folder / "out") == expected);
 }
 
+TEST_CASE("atomic_file: what is finished is on the disk and not yet the target's; what does not fit is no one's") {
+  temporary_folder const folder;
+  write_text(folder / "a", "old");
+  {
+    atomic_file a{folder / "a"}, b{folder / "b"};
+    a.write("new");
+    b.write(std::string(5000, 'b'));
+    a.finish(durability::synced);
+    CHECK(read_text(folder / "a") == "old");
+    CHECK(says(error_text(error_id::file_open, [&] { a.write("more"); }), "already finished"));
+    bool failed = false;
+    {
+      file_size_limit const disk{1000};
+      try {
+        b.finish();
+      } catch (mixbit::error const&) {
+        failed = true;
+      }
+    }
+    CHECK(failed);
+    CHECK_THROWS_AS(b.commit(), mixbit::error);
+  }
+  CHECK(listing(folder.path()) == names{"a"});
+  CHECK(read_text(folder / "a") == "old");
+  atomic_file a{folder / "a"};
+  a.write("new");
+  a.finish();
+  a.commit();
+  CHECK(read_text(folder / "a") == "new");
+  CHECK(says(error_text(error_id::file_open, [&] { a.commit(); }), "already finished"));
+}
+
 TEST_CASE("atomic_file: without commit the old content stays and no temporary file is left") {
   temporary_folder const folder;
   write_text(folder / "out", "old");
@@ -79,7 +111,7 @@ TEST_CASE("atomic_file: a file system that takes no more is an error that names 
       again = error_text(error_id::file_open, [&] { file.commit(); });
     }
     CHECK(says(text, "cannot write", "weights.bin", "File too large"));
-    CHECK(says(again, "weights.bin", "already committed or failed"));
+    CHECK(says(again, "weights.bin", "already finished or failed"));
     CHECK(listing(folder.path()) == names{"weights.bin"});
     CHECK(read_text(target) == "old");
   }
@@ -90,8 +122,8 @@ TEST_CASE("atomic_file: a second commit and a write after it are refused") {
   atomic_file file{folder / "out"};
   file.write("x");
   file.commit();
-  CHECK(says(error_text(error_id::file_open, [&] { file.commit(); }), "already committed"));
-  CHECK(says(error_text(error_id::file_open, [&] { file.write("y"); }), "already committed"));
+  CHECK(says(error_text(error_id::file_open, [&] { file.commit(); }), "already finished"));
+  CHECK(says(error_text(error_id::file_open, [&] { file.write("y"); }), "already finished"));
   CHECK(read_text(folder / "out") == "x");
 }
 

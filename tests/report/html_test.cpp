@@ -2,7 +2,9 @@
 
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <set>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -83,15 +85,40 @@ TEST_CASE("html report: every group is in the strip, the bars and the table, in 
   auto const page = page_of(stats);
   auto const strip = page.substr(page.find("<div class=strip>"));
   CHECK(strip.substr(0, strip.find("</div>")) ==
-        "<div class=strip><i class=f0 title=\"a&lt;b&gt;&amp;&quot;c&quot;: INT4&lt;x&gt;\"></i>"
-        "<i class=fn title=\"layers.1.up: NONE(effective-bits: 16.0)\"></i>"
-        "<i class=f0 title=\"layers.2.down: INT4&lt;x&gt;\"></i>");
+        "<div class=strip><span title=\"a&lt;b&gt;&amp;&quot;c&quot;: INT4&lt;x&gt;\"><i class=f0></i>A</span>"
+        "<span title=\"layers.1.up: NONE(effective-bits: 16.0)\"><i class=fn></i>-</span>"
+        "<span title=\"layers.2.down: INT4&lt;x&gt;\"><i class=f0></i>A</span>");
   CHECK(count(page, "<span class=bar>") == 3);
   CHECK(page.find("style=\"width:100.00%\"") != std::string::npos);  // the largest
   CHECK(page.find("style=\"width:0.00%\"") != std::string::npos);    // a score of zero
   auto const table = page.substr(page.find("<table class=sortable>"));
   CHECK(count(table.substr(0, table.find("</table>")), "<tr>") == 4);
   CHECK(table.find("data-key=\"1.23450000000000000e+03\">1.234e+03 ± 2.469e+02<") != std::string::npos);
+}
+
+TEST_CASE("html report: thirty formats look different, each with a rule of style and a letter of its own") {
+  candidate_stats stats;
+  std::vector<search_format> formats;
+  for (int f = 0; f < 30; ++f) {
+    std::string const n = std::to_string(f);
+    formats.push_back({"FORMAT" + n, {}, 8.0});
+    stats.push_back({n + ".quant_recipe", {n}, "", "", 10, {{"FORMAT" + n, f, 1.0 + f, {}, 80}}});
+  }
+  auto const page = sensitivity_page(stats, make_plan(stats, formats, allocate(stats, 8.0), "exact"), {});
+  CHECK(fault_of_tags(page) == "");
+  std::set<std::string> looks, letters;
+  auto const strip = page.substr(page.find("<div class=strip>"));
+  for (auto at = strip.find("<i class="); at < strip.find("</div>"); at = strip.find("<i class=", at + 1)) {
+    looks.insert(strip.substr(at, strip.find("</i>", at) - at));
+    letters.insert(strip.substr(strip.find("</i>", at), strip.find("</span>", at) - strip.find("</i>", at)));
+  }
+  CHECK(looks.size() == 30);
+  CHECK(letters.size() == 30);
+  for (char const* const part : {"f0", "f7", "h1", "h2", "h3"})
+    CHECK_MESSAGE(page.find("." + std::string{part} + " { background") != std::string::npos, part);
+  for (char const* const key :
+       {"<i class=\"f1 h1\"></i><b>J</b> FORMAT9<", "<i class=\"f4 h3\"></i><b>C2</b> FORMAT28<"})
+    CHECK_MESSAGE(page.find(key) != std::string::npos, key);
 }
 
 TEST_CASE("html report: the choice lies on the frontier; prediction has an error, measurement a sign") {
@@ -109,6 +136,29 @@ TEST_CASE("html report: the choice lies on the frontier; prediction has an error
   CHECK(page.find("<td>-2.500e-01</td>") != std::string::npos);
   CHECK(count(page, "class=chosen") == 1);
   CHECK(page_of(stats).find("not measured") != std::string::npos);
+}
+
+TEST_CASE("html report: a curve of more points than are drawn goes right and down throughout") {
+  std::vector<budget_point> points;
+  for (int i = 0; i < 1499; ++i) points.push_back({4 + i / 100.0, std::exp2(-i / 100.0), 0});  // 3 a step, 1 at last
+  allocation chosen;
+  chosen.bits_per_element = 8;
+  chosen.score = 1;
+  std::string const svg = detail::html::curve(points, chosen);
+  std::string rest = svg.substr(svg.find("points=\"") + 8);
+  std::istringstream drawn{rest.substr(0, rest.find('"'))};
+  double x = 0, y = 0, last_x = 0, last_y = 0;
+  char comma = 0;
+  int count_of = 0;
+  while (drawn >> x >> comma >> y) {
+    CHECK(x >= last_x);
+    CHECK(y >= last_y);
+    last_x = x;
+    last_y = y;
+    ++count_of;
+  }
+  CHECK(count_of > 900);
+  CHECK(last_x == 708);
 }
 
 TEST_CASE("html report: without steps and with a single choice there is no NaN, infinity or division by zero") {

@@ -3,11 +3,14 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <functional>
 #include <string>
+#include <string_view>
 
 #include <unistd.h>
 
 #include "examples/tools/allocate/choice.hpp"
+#include "examples/tools/allocate/frontier.hpp"
 #include "examples/tools/allocate/output.hpp"
 #include "mixbit/autoquant/json.hpp"
 #include "mixbit/io/json.hpp"
@@ -109,8 +112,12 @@ TEST_CASE("allocate: the frontier's last point within a budget is the choice for
   auto const golden = read_json_file(std::string{MIXBIT_GOLDEN_DIR} + "/lm_autoquant.json");
   temporary_file const file{golden.at("runs").at(1).at("candidate_stats").dump()};
   auto const stats = allocate::read_statistics(file.path());
-  auto const all = json_document::parse(allocate::frontier_text(stats, false));
+  auto o_all = options_for(file.path(), "16");
+  std::string text;
+  allocate::write_json(stats, allocate::frontier_of(o_all, stats), [&](std::string_view part) { text += part; });
+  auto const all = json_document::parse(text);
   CHECK(all.at("gap") == 0);
+  CHECK(all.at("of") == all.at("points").size());
   REQUIRE(all.at("points").size() > 50);
   for (char const* const bits : {"4.8", "6", "8", "11", "16"}) {
     auto const o = options_for(file.path(), bits);
@@ -121,6 +128,55 @@ TEST_CASE("allocate: the frontier's last point within a budget is the choice for
     REQUIRE(best != nullptr);
     CHECK(best->at("score").get<double>() == got.score);
     CHECK(best->at("bits").get<double>() * static_cast<double>(stats.units) == static_cast<double>(got.cost));
+  }
+}
+
+TEST_CASE("allocate: of a long frontier the best choices within evenly spaced budgets are written") {
+  auto const golden = read_json_file(std::string{MIXBIT_GOLDEN_DIR} + "/lm_autoquant.json");
+  temporary_file const file{golden.at("runs").at(1).at("candidate_stats").dump()};
+  auto const stats = allocate::read_statistics(file.path());
+  auto o = options_for(file.path(), "16");
+  o.pareto_points = 20;
+  auto const some = allocate::frontier_of(o, stats);
+  auto const points = some.all.points();
+  CHECK(some.shown.size() <= 20);
+  CHECK(some.shown.size() >= 15);
+  CHECK(some.shown.front() == 0);
+  CHECK(some.shown.back() == points.size() - 1);
+  CHECK(std::is_sorted(some.shown.begin(), some.shown.end(), std::less_equal<>{}));
+  o.pareto_range.emplace(5, 7);
+  auto const part = allocate::frontier_of(o, stats);
+  for (std::size_t const i : {part.shown.front(), part.shown.back()}) {
+    CHECK(allocate::effective(stats, points[i].cost) >= 5);
+    CHECK(allocate::effective(stats, points[i].cost) <= 7);
+  }
+  CHECK(allocate::effective(stats, points[part.shown.front() - 1].cost) < 5);
+  CHECK(allocate::effective(stats, points[part.shown.back() + 1].cost) > 7);
+  o.seconds = 1e-9;
+  CHECK_FALSE(allocate::frontier_of(o, stats).all.exact());
+}
+
+TEST_CASE("allocate: a plan from a search's own statistics has the configs of formats that are no presets") {
+  auto own = preset("INT4_BLOCKWISE_WEIGHT_ONLY_CFG");
+  own.name = "INT4_B32";
+  std::vector<search_format> const formats{{"INT4_B32(effective-bits: 4.5)", own, 4.5},
+                                           {"INT8_DEFAULT_CFG(effective-bits: 8.0)", preset("INT8_DEFAULT_CFG"), 8}};
+  candidate_stats const measured{
+      {"a.quant_recipe", {"a"}, "", "", 32, {{formats[0].label, 0, 2, {}, 144}, {formats[1].label, 1, 1, {}, 256}}},
+      {"b.quant_recipe", {"b"}, "", "", 32, {{formats[0].label, 0, 9, {}, 144}, {formats[1].label, 1, 0, {}, 256}}}};
+  temporary_file const file{to_json(measured, formats).dump()};
+  auto const stats = allocate::read_statistics(file.path());
+  auto const o = options_for(file.path(), "6.5");
+  allocate::budgets const given{allocate::cost_budget(o, stats), {}};
+  auto const plan = allocate::plan_of(stats, o, given, allocate::choose(stats, given, false));
+  auto const again = plan_from_json(to_json(plan), "plan.json");
+  REQUIRE(again.recipe.size() == 2);
+  CHECK(again.recipe[0].second == formats[0].label);
+  CHECK(again.recipe[1].second == formats[1].label);
+  for (auto const& f : formats) {
+    REQUIRE(again.format(f.label) != nullptr);
+    CHECK(same_content(again.format(f.label)->config, f.config));
+    CHECK(again.format(f.label)->config.name == f.config.name);
   }
 }
 

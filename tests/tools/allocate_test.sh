@@ -75,19 +75,27 @@ a.q_proj.quant_recipe,NONE,30
 b,INT8_DEFAULT_CFG,40.5
 b,NONE,-
 END
+# more than can be counted, in groups that are fine each alone
+{
+  echo '{"x": {"formats": ["NONE"], "scores": [1], "costs": [1]}'
+  for ((i = 0; i < 9300; ++i)); do echo ",\"$i\": {\"formats\": [\"NONE\"], \"scores\": [1], \"costs\": [1]}"; done
+  echo '}'
+} >many.json
+echo '{"limit": 1, "latency": {"*": {"NONE": 1e12}}}' >long.json
+refused "'long.json': has microseconds that add up to more than 2^52" --stats many.json --latency long.json
 for table in latency.json latency.csv; do
   run 'time    50 microseconds of at most 50' --stats stats.json --effective-bits 16 --latency $table
   run 'score   7,' --stats stats.json --latency $table
 done
 sed 's/"limit": 50/"limit": 49.999/' latency.json >tight.json
-refused 'latency budget of 49.999 microseconds cannot be met: 50 is the least that can be reached, and b.quant_recipe' \
+refused '--latency: a budget of 49.999 microseconds cannot be met: 50 is the least that can be reached, and b.quant_recipe' \
   --stats stats.json --latency tight.json --out x.json
 cat >opposed.json <<'END'
 {"limit": 45, "latency": {"a.q_proj": {"INT4_BLOCKWISE_WEIGHT_ONLY_CFG": 40, "INT8_DEFAULT_CFG": 20, "NONE": 5},
                           "b": {"INT8_DEFAULT_CFG": 20, "NONE": 20}}}
 END
 run 'score   3,' --stats stats.json --effective-bits 8 --latency opposed.json
-refused 'can be met each alone but not together; a.q_proj.quant_recipe has no format that is cheap in both' \
+refused '--effective-bits 7.5 and --latency can be met each alone but not together; a.q_proj.quant_recipe has no' \
   --stats stats.json --effective-bits 7.5 --latency opposed.json
 
 # frontier and plan
@@ -97,6 +105,39 @@ check 'and names them' grep -qx '7.125,28500,3562.5,7,0,INT4_BLOCKWISE_WEIGHT_ON
 check 'the plan says what was chosen' grep -qF '"b.quant_recipe": "INT8_DEFAULT_CFG(effective-bits: 8.0)"' plan.json
 run 'proved optimal' --stats stats.json --effective-bits 8 --pareto all.json
 check 'the frontier as JSON' grep -qF '"effective_bits":7.125,"bits":28500.0,"score":7.0,"missed":0.0,"choice":[0,0]' all.json
+
+# parts of the frontier
+points() { tail -n +2 all.csv | cut -d, -f1 | tr '\n' ' '; }
+whole=(--stats stats.json --effective-bits 8 --pareto all.csv)
+run 'pareto  5 of 5 choices, from 7.125 to 16 bits an element, exact' "${whole[@]}"
+run 'pareto  2 of 5 choices' "${whole[@]}" --pareto-points 2
+check "the ends stay, not $(points)" test "$(points)" = '7.125 16 '
+run 'pareto  3 of 5 choices' "${whole[@]}" --pareto-points 3
+check "the best of the budget between them, not $(points)" test "$(points)" = '7.125 10 16 '
+run 'pareto  5 of 5 choices' "${whole[@]}" --pareto-points all
+run 'pareto  2 of 5 choices, from 8 to 10 bits' "${whole[@]}" --pareto-range 8:10
+run 'pareto  5 of 5 choices' "${whole[@]}" --seconds 100
+refused '--pareto-range 8.5:9: no choice lies there; 5 do from 7.125 to 16' --stats stats.json --max-bytes 5000 \
+  --pareto x.csv --pareto-range 8.5:9
+refused "--pareto-range '9:8' is not two numbers" --stats stats.json --max-bytes 5000 --pareto x.csv --pareto-range 9:8
+refused "--pareto-range '9' is not two numbers" --stats stats.json --max-bytes 5000 --pareto x.csv --pareto-range 9
+refused "--pareto-points '1' is neither" --stats stats.json --max-bytes 5000 --pareto x.csv --pareto-points 1
+refused '--pareto-points needs --pareto' --stats stats.json --max-bytes 5000 --pareto-points 5
+refused "--seconds '0' is not a number above 0" --stats stats.json --max-bytes 5000 --seconds 0
+
+# formats that are no presets
+config='{"quant_cfg": [{"quantizer_name": "*weight_quantizer", "cfg": {"num_bits": 4, "block_sizes": {"-1": 32}}}],'
+config="$config \"algorithm\": \"max\"}"
+sed "s/INT8_DEFAULT_CFG/INT4_B32/; s/\"uncompressed_cost\": 1000.0/&, \"configs\": {\"INT4_B32(effective-bits: 8.0)\": $config}/" \
+  stats.json >own.json
+run 'proved optimal' --stats own.json --effective-bits 8 --out own_plan.json
+check 'the plan has their config' test "$(grep -c '"-1": 32' own_plan.json)" -eq 1
+check 'under their name' grep -qF '"name": "INT4_B32(effective-bits: 8.0)"' own_plan.json
+sed 's/"configs": {"INT4/"configs": {"INT5/' own.json >changed.json
+refused 'a.q_proj.quant_recipe.configs.INT5_B32(effective-bits: 8.0): the group has no such format' \
+  --stats changed.json --effective-bits 8
+sed 's/"num_bits": 4/"num_bites": 4/' own.json >changed.json
+refused 'num_bites' --stats changed.json --effective-bits 8
 
 # wrong input
 ok=(--stats stats.json --effective-bits 8 --out x.json --pareto x.csv)
@@ -111,8 +152,13 @@ refused 'there is no budget' --stats stats.json --minimax
 refused "ends in neither .csv nor .json" --stats stats.json --effective-bits 8 --pareto x
 refused '--help takes no other arguments' --help --minimax
 refused "'missing.json'" --stats missing.json --effective-bits 8 --out x.json
-refused 'size budget of 26000 bits cannot be met: 28500 is the least that can be reached, and b.quant_recipe alone' \
+refused '--effective-bits 6.5: a budget of 26000 bits cannot be met: 28500 is the least that can be reached (7.125' \
   --stats stats.json --effective-bits 6.5 --out x.json
+refused 'effective bits), and b.quant_recipe alone needs 24000' --stats stats.json --effective-bits 6.5
+refused '--max-bytes 3562: a budget of 28496 bits cannot be met' --stats stats.json --effective-bits 9 --max-bytes 3562
+sed 's/1500.0, 3000.0/150012345, 300024690/; s/: 3000.0/: 300024690/' stats.json >large.json
+refused '--max-bytes 5: a budget of 40 bits cannot be met: 2400202020 is the least that can be reached' \
+  --stats large.json --max-bytes 5 --out x.json
 changed=(--stats changed.json --effective-bits 8 --out x.json --pareto x.csv)
 with 's/\[5, 1, 0\]/[5, "1", 0]/'
 refused "'changed.json': a.q_proj.quant_recipe.scores[1] must be a finite number, got \"1\"" "${changed[@]}"
@@ -123,7 +169,7 @@ refused 'b.quant_recipe.costs[0] must be a number from 0 to 2^56, got -1' "${cha
 with 's/, "costs": .281.25, 500.0, 1000.0.//'
 refused "a.q_proj.quant_recipe needs 'costs'" "${changed[@]}"
 with 's/INT8_DEFAULT_CFG/MY_FORMAT/'
-refused "'MY_FORMAT(effective-bits: 8.0)' is no preset" "${changed[@]}"
+refused "'MY_FORMAT(effective-bits: 8.0)' is no preset, and no group's 'configs'" "${changed[@]}"
 with 's/, "module_names": .*_proj"\],/,/'
 refused "a.q_proj.quant_recipe needs 'module_names'" "${changed[@]}"
 with 's/"module_names": ."b"./"module_names": ["a.k_proj"]/'
@@ -154,6 +200,12 @@ refused "--stats and --pareto name the same file 'stats.json'" --stats "$PWD/sta
   --pareto stats.json
 refused "--pareto and --out name the same file" --stats stats.json --effective-bits 8 --pareto x.json --out ./x.json
 check "statistics stay" cmp -s stats.json kept.json
+# 1024 bytes: the plan is longer, the frontier is not
+(ulimit -f 1; exec "$bin" --stats stats.json --effective-bits 8 --pareto x.csv --out x.json >out 2>err)
+status=$?
+check "no room for the plan: exit $status" test $status -eq 2
+check "no room for the plan: $(cat err)" grep -q "cannot write 'x.json'" err
+check "no room for the plan: no frontier either" test ! -e x.json -a ! -e x.csv
 if [[ -w /dev/full ]]; then
   "$bin" --stats stats.json --effective-bits 8 --out x.json --pareto x.csv >/dev/full 2>err
   status=$?

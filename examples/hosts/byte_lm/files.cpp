@@ -191,7 +191,7 @@ void write_results(mixbit::model<backend>& model, results const& r) {
       out.remove_stale(std::filesystem::path{"checkpoint"} / file);
   }
   if (r.stats != nullptr) {
-    mixbit::write_json_file(out.path("candidate_stats.json"), mixbit::to_json(*r.stats));
+    mixbit::write_json_file(out.path("candidate_stats.json"), mixbit::to_json(*r.stats, r.plan.formats));
     mixbit::write_json_file(out.path("manifest.json"), mixbit::manifest_json(*r.stats, r.plan));
     mixbit::write_json_file(out.path("plan.json"), mixbit::to_json(r.plan));
     write_config(model, r.plan, out);

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "options.hpp"
@@ -13,6 +14,7 @@ namespace allocate {
 struct budgets {
   std::optional<std::int64_t> cost;  ///< in statistics::units to a bit
   std::optional<std::int64_t> nanoseconds;
+  std::string cost_from = "size";  ///< for messages: the option that the cost comes from, with its value
 };
 
 struct choice {
@@ -26,7 +28,11 @@ struct choice {
 /// The smaller of --effective-bits and --max-bytes, in whole units of cost.
 std::optional<std::int64_t> cost_budget(options const& o, statistics const& stats);
 
-/// Throws search_infeasible naming the budget and the group that makes it so.
-choice choose(statistics const& stats, budgets const& given, bool minimax);
+/// Which of them that is: "--effective-bits 4.5".
+std::string cost_option(options const& o, statistics const& stats);
+
+/// Throws search_infeasible naming the budget, the options that set it, and the group that makes it so. `seconds`: a
+/// limit; 0: none.
+choice choose(statistics const& stats, budgets const& given, bool minimax, double seconds = 0);
 
 }  // namespace allocate

@@ -1,6 +1,8 @@
 // The table of --latency, from JSON or CSV: mixbit/io/latency_file.hpp.
 #include "mixbit/io/latency_file.hpp"
 
+#include <algorithm>
+
 #include "mixbit/core/error.hpp"
 #include "mixbit/core/quoted.hpp"
 #include "statistics.hpp"
@@ -19,6 +21,7 @@ std::int64_t read_latency(std::string const& file, statistics& stats) {
       any = any || c.nanoseconds;
     }
     if (!any) fail(error_id::file_content, table.name, ": allows no format of ", g.name);
+    times.group_done();
   }
   times.require_used(in_quotes(stats.file));
   return times.limit();

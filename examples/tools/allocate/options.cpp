@@ -1,7 +1,10 @@
 #include "options.hpp"
 
+#include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <filesystem>
+#include <limits>
 #include <string_view>
 #include <system_error>
 
@@ -29,10 +32,16 @@ char const* const usage_text =
                        Times count in nanoseconds, rounded up
   --minimax            make the worst score of a group as small as can be, and among such choices the sum; without it
                        the sum of scores counts alone
-  --pareto FILE        every choice that no other beats in bits and score at once, the latency left aside: .csv (a line
-                       a choice, a column a group) or .json. 'missed': how much lower a score might be (0: exact)
-  --out FILE           the plan as plan.json, with the formats' configs: what byte_lm --plan takes. Formats must be
-                       presets, and the statistics must name the groups' modules
+  --pareto FILE        choices that no other beats in bits and score at once, the latency left aside: .csv (a line a
+                       choice, a column a group) or .json. 'missed': how much lower a score might be (0: exact)
+  --pareto-points N    at most N of them, 2 or more: the best choices of N budgets from the first to the last, evenly
+                       spaced; all: as many as there are, which can be 10^5 lines. Default 1000
+  --pareto-range L:H   only those of L to H effective bits
+  --seconds S          at most about S seconds for the choice and as many for the frontier; what is not proved or
+                       might be missed then is said. Without it the solvers' limits are of memory alone
+  --out FILE           the plan as plan.json, with the formats' configs: what byte_lm --plan takes. A format's config is
+                       its preset's or what 'configs' of some group has for it, as mixbit writes it for other formats;
+                       and the statistics must name the groups' modules
   --help               this text; alone
 
 At least one of --effective-bits, --max-bytes and --latency. Prints a table and the proof. Exit status: 0, or 2 with one
@@ -51,6 +60,37 @@ std::int64_t bytes_from(std::string const& value) {
   return n;
 }
 
+/// The whole of a text as a number.
+template <class Number>
+std::optional<Number> number_from(std::string_view text) {
+  Number n{};
+  auto const [end, code] = std::from_chars(text.data(), text.data() + text.size(), n);
+  return code == std::errc{} && end == text.data() + text.size() ? std::optional{n} : std::nullopt;
+}
+
+std::size_t points_from(std::string const& value) {
+  if (value == "all") return std::numeric_limits<std::size_t>::max();
+  auto const n = number_from<std::size_t>(value);
+  if (!n || *n < 2) refuse("--pareto-points '" + value + "' is neither 'all' nor a whole number of 2 or more");
+  return *n;
+}
+
+std::pair<double, double> range_from(std::string const& value) {
+  std::string_view const text{value};
+  std::size_t const colon = std::min(text.find(':'), text.size());
+  auto const low = number_from<double>(text.substr(0, colon));
+  auto const high = number_from<double>(text.substr(std::min(colon + 1, text.size())));
+  if (!low || !high || !(*low >= 0) || !(*low <= *high) || !std::isfinite(*high))
+    refuse("--pareto-range '" + value + "' is not two numbers L:H of bits, L at least 0 and at most H");
+  return {*low, *high};
+}
+
+double seconds_from(std::string const& value) {
+  auto const n = number_from<double>(value);
+  if (!n || !(*n > 0) || *n > 1e9) refuse("--seconds '" + value + "' is not a number above 0 and at most 1e9");
+  return *n;
+}
+
 tools::known_options options_of(options& o) {
   using tools::setter;
   auto const text = [](std::string& target) { return setter{[&](auto const&, auto const& v) { target = v; }}; };
@@ -64,6 +104,9 @@ tools::known_options options_of(options& o) {
   return {{{"--stats", text(o.stats)},     {"--effective-bits", bits},
            {"--max-bytes", [&o](auto const&, std::string const& v) { o.max_bytes = bytes_from(v); }},
            {"--latency", text(o.latency)}, {"--pareto", text(o.pareto)},
+           {"--pareto-points", [&o](auto const&, std::string const& v) { o.pareto_points = points_from(v); }},
+           {"--pareto-range", [&o](auto const&, std::string const& v) { o.pareto_range = range_from(v); }},
+           {"--seconds", [&o](auto const&, std::string const& v) { o.seconds = seconds_from(v); }},
            {"--out", text(o.out)}},
           {{"--minimax", &o.minimax}}};
 }
@@ -103,6 +146,8 @@ options parse_options(int count, char const* const* arguments) {
   auto const given = tools::read_options("allocate", count, arguments, options_of(o));
   o.help = !given;
   if (o.help) return o;
+  for (char const* const option : {"--pareto-points", "--pareto-range"})
+    if (given->contains(option) && o.pareto.empty()) refuse(std::string{option} + " needs --pareto");
   check_together(o);
   return o;
 }

@@ -1,9 +1,11 @@
 // The command line of allocate.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "mixbit/autoquant/budget.hpp"
 
@@ -19,6 +21,9 @@ struct options {
   std::string latency;
   bool minimax = false;
   std::string pareto, out;
+  std::size_t pareto_points = 1000;                    ///< at most as many are written
+  std::optional<std::pair<double, double>> pareto_range;  ///< of effective bits
+  double seconds = 0;                                  ///< 0: no limit
 };
 
 /// Throws mixbit::error (usage) for what is unknown, missing, repeated or malformed.

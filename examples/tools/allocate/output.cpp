@@ -1,13 +1,11 @@
 #include "output.hpp"
 
 #include <algorithm>
-#include <charconv>
 #include <cstdio>
 #include <set>
 #include <vector>
 
 #include "mixbit/autoquant/candidate_stats.hpp"
-#include "mixbit/autoquant/solver_frontier.hpp"
 #include "mixbit/config/presets.hpp"
 #include "mixbit/config/strict_json.hpp"
 #include "mixbit/core/error.hpp"
@@ -18,19 +16,6 @@ namespace allocate {
 using namespace mixbit;
 
 namespace {
-
-double bits_of(statistics const& stats, std::int64_t cost) {
-  return static_cast<double>(cost) / static_cast<double>(stats.units);
-}
-
-double effective(statistics const& stats, std::int64_t cost) { return bits_per_element(cost, stats.elements); }
-
-/// The shortest decimal that reads back as the same number.
-std::string shortest(double value) {
-  char text[64];
-  auto const [end, code] = std::to_chars(text, text + sizeof text, value);
-  return code == std::errc{} ? std::string{text, end} : std::string{};
-}
 
 template <class... Values>
 std::string line(char const* format, Values... values) {
@@ -53,77 +38,20 @@ std::string proof_of(choice const& c, bool minimax) {
          (proved ? "proved least\n" : "the least found within the limits\n") + text;
 }
 
-std::string quoted_for_csv(std::string_view text) {
-  if (text.find_first_of(",\"\n") == text.npos) return std::string{text};
-  std::string result = "\"";
-  for (char const c : text) result += c == '"' ? std::string{"\"\""} : std::string{c};
-  return result + "\"";
-}
-
-solver::pareto_frontier frontier_of(statistics const& stats) {
-  solver::problem problem;
-  std::vector<solver::candidate> group_of;
-  for (group const& g : stats.groups) {
-    group_of.clear();
-    for (candidate const& c : g.candidates) group_of.push_back({c.score, c.cost});
-    problem.add_group(group_of);
-  }
-  return solver::frontier(problem);
-}
-
-std::string csv_of(statistics const& stats, solver::pareto_frontier const& all) {
-  std::string text = "effective_bits,bits,bytes,score,missed";
-  for (group const& g : stats.groups) text += "," + quoted_for_csv(without_recipe_suffix(g.name));
-  text += "\n";
-  for (std::size_t i = 0; i < all.points().size(); ++i) {
-    auto const& p = all.points()[i];
-    double const bits = bits_of(stats, p.cost);
-    text += shortest(effective(stats, p.cost)) + "," + shortest(bits) + "," + shortest(bits / 8) + "," +
-            shortest(p.score) + "," + shortest(all.missed(i));
-    auto const choice = all.choice(i);
-    for (std::size_t g = 0; g < choice.size(); ++g) {
-      candidate const& c = stats.groups[g].candidates[static_cast<std::size_t>(choice[g])];
-      text += "," + quoted_for_csv(short_format(c.format));
-    }
-    text += "\n";
-  }
-  return text;
-}
-
-std::string json_of(statistics const& stats, solver::pareto_frontier const& all) {
-  json_document j;
-  j["version"] = 1;
-  j["gap"] = all.gap();
-  auto& groups = j["groups"] = json_document::array();
-  for (group const& g : stats.groups) {
-    auto formats = json_document::array();
-    for (candidate const& c : g.candidates) formats.push_back(c.format);
-    groups.push_back({{"name", g.name}, {"formats", formats}});
-  }
-  auto& points = j["points"] = json_document::array();  // `choice`: an index into each group's formats
-  for (std::size_t i = 0; i < all.points().size(); ++i) {
-    auto const& p = all.points()[i];
-    points.push_back({{"effective_bits", effective(stats, p.cost)},
-                      {"bits", bits_of(stats, p.cost)},
-                      {"score", p.score},
-                      {"missed", all.missed(i)},
-                      {"choice", all.choice(i)}});
-  }
-  return j.dump() + "\n";
-}
-
-/// The config that a format's label names.
+/// The config that comes with the statistics or that a format's label names.
 search_format format_of(statistics const& stats, group const& g, candidate const& c) {
+  double const bits = g.elements > 0 ? bits_of(stats, c.cost) / g.elements : 16;
+  double const nominal = bits > 0 ? bits : 16;
+  if (auto const at = stats.configs.find(c.format); at != stats.configs.end()) return {c.format, at->second, nominal};
   std::string const name{short_format(c.format)};
   auto const names = preset_names();
   bool const known = std::any_of(names.begin(), names.end(), [&](std::string_view n) {
     return n == name || preset_full_name(n) == name;
   });
   if (!known)
-    fail(error_id::search_plan, in_quotes(stats.file), ": ", g.name, ".formats: '", c.format,
-         "' is no preset, so a plan cannot hold its config");
-  double const bits = g.elements > 0 ? bits_of(stats, c.cost) / g.elements : 16;
-  return {c.format, preset(name), bits > 0 ? bits : 16};
+    fail(error_id::search_plan, "--out: ", in_quotes(stats.file), ": ", g.name, ".formats: '", c.format,
+         "' is no preset, and no group's 'configs' has its config");
+  return {c.format, preset(name), nominal};
 }
 
 }  // namespace
@@ -153,11 +81,6 @@ std::string table_of(statistics const& stats, budgets const& given, choice const
   return text + (stats.raw ? "scores  raw_scores\n" : "scores  scores\n");
 }
 
-std::string frontier_text(statistics const& stats, bool csv) {
-  auto const all = frontier_of(stats);
-  return csv ? csv_of(stats, all) : json_of(stats, all);
-}
-
 quantization_plan plan_of(statistics const& stats, options const& o, budgets const& given, choice const& c) {
   quantization_plan plan;
   plan.cost_model = "of the statistics";
@@ -165,7 +88,7 @@ quantization_plan plan_of(statistics const& stats, options const& o, budgets con
   for (std::size_t g = 0; g < stats.groups.size(); ++g) {
     group const& of = stats.groups[g];
     if (of.modules.empty())
-      fail(error_id::search_plan, in_quotes(stats.file), ": ", of.name, " needs 'module_names' for a plan");
+      fail(error_id::search_plan, "--out: ", in_quotes(stats.file), ": ", of.name, " needs 'module_names' for a plan");
     candidate const& chosen = chosen_of(stats, c, g);
     bool const none = short_format(chosen.format) == "NONE";
     std::string const label = none ? none_label : chosen.format;

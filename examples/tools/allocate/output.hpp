@@ -13,9 +13,6 @@ namespace allocate {
 /// A line a group, and the totals with their proof.
 std::string table_of(statistics const& stats, budgets const& given, choice const& c, bool minimax);
 
-/// The whole frontier of bits and score as CSV or JSON.
-std::string frontier_text(statistics const& stats, bool csv);
-
 /// The plan of a choice. Throws what keeps it from standing on its own, naming file, group and format.
 mixbit::quantization_plan plan_of(statistics const& stats, options const& o, budgets const& given, choice const& c);
 

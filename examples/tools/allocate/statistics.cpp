@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "mixbit/autoquant/json.hpp"
 #include "mixbit/core/error.hpp"
 #include "mixbit/core/quoted.hpp"
 #include "mixbit/io/json.hpp"
@@ -26,7 +27,10 @@ class reader {
   statistics read() {
     statistics result;
     json_document const& all = groups();
-    for (auto const& [name, j] : all.items()) result.groups.push_back(group_of(name, j, result.raw));
+    for (auto const& [name, j] : all.items()) {
+      result.groups.push_back(group_of(name, j, result.raw));
+      if (j.contains("configs")) read_configs(name, j.at("configs"), result);
+    }
     if (result.groups.empty()) refuse("the file", "an object with groups", all);
     require_own_modules(result);
     settle_costs(result);
@@ -118,6 +122,22 @@ class reader {
     return result;
   }
 
+  /// The configs of a group's formats count for all groups; a second one of a label has to be the same.
+  void read_configs(std::string const& name, json_document const& j, statistics& into) const {
+    if (!j.is_object()) refuse(name + ".configs", "an object", j);
+    for (auto const& [label, written] : j.items()) {
+      std::string const path = name + ".configs." + label;
+      auto const& listed = into.groups.back().candidates;
+      if (std::none_of(listed.begin(), listed.end(), [&](candidate const& c) { return c.format == label; }))
+        fail(error_id::file_content, where_, ": ", path, ": the group has no such format");
+      if (!written.is_object()) refuse(path, "an object", written);
+      auto config = detail::named_config(written, label, where_, path);
+      auto const [at, is_new] = into.configs.emplace(label, config);
+      if (!is_new && !(same_content(at->second, config) && at->second.name == config.name))
+        fail(error_id::file_content, where_, ": ", path, ": another group has another config of this name");
+    }
+  }
+
   /// Chooses the coarsest unit in which all costs are whole; what is finer than the finest is rounded up, and a group's
   /// elements down, so that no budget is exceeded.
   void settle_costs(statistics& into) const {
@@ -159,6 +179,12 @@ statistics read_statistics(std::string const& file) {
   result.file = file;
   return result;
 }
+
+double bits_of(statistics const& stats, std::int64_t cost) {
+  return static_cast<double>(cost) / static_cast<double>(stats.units);
+}
+
+double effective(statistics const& stats, std::int64_t cost) { return bits_per_element(cost, stats.elements); }
 
 std::string_view short_format(std::string_view label) { return label.substr(0, label.find("(effective-bits: ")); }
 

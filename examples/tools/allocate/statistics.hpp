@@ -2,10 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "mixbit/config/quantize_config.hpp"
 
 namespace allocate {
 
@@ -25,12 +28,17 @@ struct group {
 
 struct statistics {
   std::string file;
+  std::map<std::string, mixbit::quantize_config> configs;  ///< of formats that are no presets, by label
   std::vector<group> groups;
   std::int64_t units = 1;     ///< a power of two: costs count in bits / units, so that halves of a bit stay whole
   std::int64_t elements = 0;  ///< of all groups, times units
   bool rounded = false;       ///< some cost had finer parts and was rounded up
   bool raw = false;           ///< scores are the file's raw_scores
 };
+
+/// A cost of the statistics in bits, and in bits an element of all groups.
+double bits_of(statistics const& stats, std::int64_t cost);
+double effective(statistics const& stats, std::int64_t cost);
 
 /// Throws a file error or file_content naming the file, the field and the value.
 statistics read_statistics(std::string const& file);

@@ -77,13 +77,14 @@ struct group_stats {
 
 using candidate_stats = std::vector<group_stats>;
 
-inline std::int64_t total_elements(candidate_stats const& stats) {
-  std::int64_t n = 0;
-  for (auto const& g : stats) n += g.elements;
-  return n;
-}
-
 namespace detail {
+
+/// a + b. Throws `search_input` where it does not fit 63 bits; both are >= 0.
+inline std::int64_t cost_sum(std::int64_t a, std::int64_t b, std::string_view group) {
+  if (b > std::numeric_limits<std::int64_t>::max() - a)
+    fail(error_id::search_input, group, ": costs of ", b, " make a sum of ", a, " overflow 63 bits");
+  return a + b;
+}
 
 /// a · b. Throws `search_input` where it does not fit 63 bits; both are >= 0.
 inline std::int64_t cost_product(std::int64_t a, std::int64_t b, std::string_view group) {
@@ -93,6 +94,12 @@ inline std::int64_t cost_product(std::int64_t a, std::int64_t b, std::string_vie
 }
 
 }  // namespace detail
+
+inline std::int64_t total_elements(candidate_stats const& stats) {
+  std::int64_t n = 0;
+  for (auto const& g : stats) n = detail::cost_sum(n, g.elements, g.name);
+  return n;
+}
 
 /// Budgets count in 1/unit bits, so that parts of bits add up exactly: the least common denominator of the weights.
 /// Throws `search_input` for a denominator below 1, and where it does not fit 63 bits.
@@ -116,7 +123,7 @@ inline std::int64_t weighted(group_stats const& g, std::int64_t bits, std::int64
 /// The elements that a budget in bits an element is multiplied by, in 1/unit.
 inline std::int64_t weighted_elements(candidate_stats const& stats) {
   std::int64_t n = 0, unit = cost_unit(stats);
-  for (auto const& g : stats) n += weighted(g, g.elements, unit);
+  for (auto const& g : stats) n = detail::cost_sum(n, weighted(g, g.elements, unit), g.name);
   return n;
 }
 
@@ -168,8 +175,8 @@ inline reachable_bits reachable(candidate_stats const& stats) {
     auto const [low, high] = std::minmax_element(stats[g].candidates.begin(), stats[g].candidates.end(), by_bits);
     if (low == stats[g].candidates.end()) fail(error_id::search_input, stats[g].name, ": no candidate format");
     std::int64_t const least = weighted(stats[g], low->bits, unit);
-    r.minimum += least;
-    r.maximum += weighted(stats[g], high->bits, unit);
+    r.minimum = detail::cost_sum(r.minimum, least, stats[g].name);
+    r.maximum = detail::cost_sum(r.maximum, weighted(stats[g], high->bits, unit), stats[g].name);
     if (least > largest) {
       largest = least;
       r.largest_group = g;

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <set>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -13,6 +15,7 @@
 #include <nlohmann/json.hpp>
 
 #include "mixbit/autoquant/plan.hpp"
+#include "mixbit/autoquant/named_config.hpp"
 #include "mixbit/autoquant/plan_reader.hpp"
 #include "mixbit/autoquant/rank_stability.hpp"
 #include "mixbit/autoquant/resolved.hpp"
@@ -84,9 +87,11 @@ class json_members {
 }  // namespace detail
 
 /// name -> formats, scores, raw_scores, costs, module_names, uncompressed_cost. `scores` equal `raw_scores`, which
-/// are as measured, but for search_options::monotone_scores. A standard error that needs more than one step is null.
-inline nlohmann::ordered_json to_json(candidate_stats const& stats) {
+/// are as measured, but for search_options::monotone_scores. A standard error that needs more than one step is null. A
+/// format of `formats` that is no preset has its config in `configs`, by label, in the first group that lists it.
+inline nlohmann::ordered_json to_json(candidate_stats const& stats, std::span<search_format const> formats = {}) {
   detail::json_members all;
+  std::set<std::string_view> written;
   for (auto const& g : stats) {
     nlohmann::ordered_json j;
     j["formats"] = detail::formats_of(g);
@@ -103,6 +108,10 @@ inline nlohmann::ordered_json to_json(candidate_stats const& stats) {
     j["uncompressed_cost"] = static_cast<double>(g.elements) * weight;
     if (!g.candidates.empty() && g.candidates.front().nanoseconds)
       j["microseconds"] = detail::column(g, [](auto const& c) { return detail::microseconds(*c.nanoseconds); });
+    for (auto const& c : g.candidates)
+      for (auto const& f : formats)
+        if (f.label == c.format && detail::needs_config(f) && written.insert(f.label).second)
+          j["configs"][f.label] = nlohmann::ordered_json::parse(config_to_text(f.config));
     all.add(g.name, std::move(j));
   }
   return all.take();

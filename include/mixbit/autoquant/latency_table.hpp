@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "mixbit/autoquant/candidate_stats.hpp"
@@ -28,8 +29,8 @@ struct latency_table {
   std::string name = "latency";  ///< for messages: the file
 };
 
-/// The longest time and limit; sums of thousands of them stay exact in nanoseconds.
-inline constexpr double max_microseconds = 1e12;
+/// The longest time and limit, and how much the longest times of all groups may add up to: counted in nanoseconds.
+inline constexpr double max_microseconds = 1e12, max_total_microseconds = 0x1p52;
 
 /// A format's label without "(effective-bits: ...)".
 inline std::string_view without_bits(std::string_view label) {
@@ -75,7 +76,15 @@ class latency_lookup {
     }
     if (found == nullptr) fail(error_id::config_no_match, table_.name, ": has no entry for ", format, " of ", group);
     if (!found->microseconds) return std::nullopt;
+    longest_ = std::max(longest_, *found->microseconds);
     return static_cast<std::int64_t>(std::ceil(*found->microseconds * 1000));
+  }
+
+  /// Behind each group's last time. Throws `config_value` where the longest of all groups are more than can be counted.
+  void group_done() {
+    total_ += std::exchange(longest_, 0);
+    if (total_ > max_total_microseconds)
+      fail(error_id::config_value, table_.name, ": has microseconds that add up to more than 2^52, too many to count");
   }
 
   /// Throws `config_no_match` for an entry that was for nothing of `what`.
@@ -97,6 +106,7 @@ class latency_lookup {
   latency_table const& table_;
   std::map<std::string, std::vector<std::size_t>, std::less<>> by_group_;  ///< indices of entries
   std::vector<bool> used_;
+  double longest_ = 0, total_ = 0;  ///< of this group, and of those before it
 };
 
 /// Sets the time of each candidate and takes away those that the table does not allow. Throws what latency_lookup does,
@@ -107,6 +117,7 @@ inline void add_times(candidate_stats& stats, latency_table const& table) {
     std::vector<candidate_stat> allowed;
     for (auto& c : g.candidates)
       if (c.nanoseconds = times.of(g.name, c.format); c.nanoseconds) allowed.push_back(c);
+    times.group_done();
     if (allowed.empty()) fail(error_id::config_conflict, table.name, ": allows no format of ", g.name);
     g.candidates = std::move(allowed);
   }

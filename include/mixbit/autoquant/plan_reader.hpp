@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "mixbit/autoquant/named_config.hpp"
 #include "mixbit/autoquant/plan.hpp"
 #include "mixbit/config/json.hpp"
 
@@ -135,19 +136,8 @@ class plan_reader {
     only(object(j, path), path, {"nominal_bits", "config"});
     auto const& bits = member(j, path, "nominal_bits");
     if (!bits.is_number() || bits.get<double>() <= 0) refuse(path + ".nominal_bits", "a number above 0", bits);
-    return {label, config(object(member(j, path, "config"), path + ".config"), label), bits.get<double>()};
-  }
-  /// What is written is what it is: a preset that a user has changed may have kept its name.
-  quantize_config config(json written, std::string const& label) const {
-    std::string const path = "formats." + label + ".config.name";
-    std::string const name = written.contains("name") ? text(written["name"], path) : label;
-    if (name.empty()) refuse(path, "a name", json(name));
-    written.erase("name");
-    auto read = config_from_json(written.dump(), label);
-    read.name = name;
-    if (preset_full_name(name).empty()) return read;
-    auto known = preset(preset_full_name(name));
-    return same_content(known, read) ? known : read;
+    return {label, named_config(object(member(j, path, "config"), path + ".config"), label, where_, path + ".config"),
+            bits.get<double>()};
   }
   /// A format's label, or that of "do not quantize".
   std::string label(quantization_plan const& plan, json const& j, std::string const& path) const {

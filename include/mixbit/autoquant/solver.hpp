@@ -26,7 +26,6 @@
 #pragma once
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -36,6 +35,7 @@
 #include <vector>
 
 #include "mixbit/autoquant/detail/core.hpp"
+#include "mixbit/autoquant/detail/deadline.hpp"
 #include "mixbit/autoquant/detail/exact_sum.hpp"
 #include "mixbit/autoquant/detail/relaxation.hpp"
 #include "mixbit/autoquant/detail/state_search.hpp"
@@ -169,12 +169,6 @@ inline void require_budget(range const& costs, std::int64_t budget) {
        costs.largest_minimum);
 }
 
-inline std::chrono::steady_clock::time_point deadline_of(limits const& limit) {
-  using clock = std::chrono::steady_clock;
-  if (!(limit.seconds > 0) || limit.seconds > 1e9) return clock::time_point::max();
-  return clock::now() + std::chrono::duration_cast<clock::duration>(std::chrono::duration<double>(limit.seconds));
-}
-
 /// Evaluates the best choice from its candidates and sets the proved bound beside it.
 inline solution evaluate(instance const& all, state_search const& search) {
   solution result;
@@ -214,7 +208,7 @@ inline solution solve(problem const& input, limits const& limit = {}) {
     fail(error_id::search_input, "solver: limits of ", limit.max_states, " states and ", limit.seconds,
          " seconds; at least 1 and 0 are needed");
   }
-  auto const deadline = detail::deadline_of(limit);
+  auto const deadline = detail::deadline_in(limit.seconds);
   detail::instance all = detail::make_instance(input, detail::check_input(input));
   range const costs = detail::range_of(all);
   detail::require_budget(costs, input.budget);

@@ -245,7 +245,7 @@ inline attempt search_budgets(budgets_problem const& input, priced_instance cons
                               bool any) {
   multipliers const prices{priced};
   if (prices.prove_infeasible()) return {outcome::infeasible, {}};
-  budget_search search{budget_core_builder{priced, prices.best()}.take(), limit.max_states, deadline_of(limit)};
+  budget_search search{budget_core_builder{priced, prices.best()}.take(), limit.max_states, deadline_in(limit.seconds)};
   search.run(any);
   if (!search.found()) return {search.limited() ? outcome::unknown : outcome::infeasible, {}};
   std::vector<int> choice;

@@ -10,6 +10,8 @@
 // - Where a list outgrows its limits it is thinned: every point is still a real choice, but there may be better ones.
 //   missed(i) says how much lower a score may be within any budget from point i up to the next, the smaller of two
 //   bounds: what thinning may have lost, and the linear relaxation. gap() is the largest of them. 0 says exact.
+// - A limit in seconds is for the whole call. A table that is not done by then is given up, and lists are short from
+//   there on, so that the call ends a moment later, with a gap as above.
 // - Scores are compared as integers of 192 bits: the same points for scores times any power of two. (Scores below
 //   2^-112 of the largest are rounded in comparisons; gap() allows for it.)
 // - Ties: among choices of equal cost and score the order of the search decides, the same on every run.
@@ -23,9 +25,11 @@
 #include <utility>
 #include <vector>
 
+#include "mixbit/autoquant/detail/deadline.hpp"
 #include "mixbit/autoquant/detail/dense_frontier.hpp"
 #include "mixbit/autoquant/detail/hull_bound.hpp"
 #include "mixbit/autoquant/detail/long_score.hpp"
+#include "mixbit/autoquant/detail/score_split.hpp"
 #include "mixbit/autoquant/detail/sparse_frontier.hpp"
 #include "mixbit/autoquant/solver.hpp"
 
@@ -34,7 +38,8 @@ namespace mixbit::solver {
 /// What a frontier may take. Below `points` lists are exact; a table's size is limited by `bytes` alone.
 struct frontier_limits {
   std::size_t points = std::size_t{1} << 16;  ///< of a list, at least 3
-  std::size_t bytes = std::size_t{1} << 28;   ///< for decisions, which are nearly all that is held
+  std::size_t bytes = std::size_t{1} << 28;   ///< for all that grows with them: decisions, and lists while they merge
+  double seconds = 0;                         ///< 0: no limit; looked at once a group
 };
 
 struct frontier_point {
@@ -95,7 +100,10 @@ class pareto_frontier {
     places_.push_back(static_cast<std::uint32_t>(place));
   }
 
-  void take(detail::dense_frontier table) {
+  /// Whether the table was done by the deadline.
+  template <class Low>
+  bool take(detail::dense_frontier<Low> table) {
+    if (!table.complete()) return false;
     order_ = table.order();
     std::size_t length = 1, begin = 0;
     for (std::size_t const g : order_) {
@@ -112,6 +120,13 @@ class pareto_frontier {
       last = score;
     }
     table_ = table.take_choices();
+    return true;
+  }
+
+  bool take_table(detail::time_point deadline) {
+    detail::score_split const split{input_};
+    if (split.low_bits < 64) return take(detail::dense_frontier<std::uint64_t>{input_, split, deadline});
+    return take(detail::dense_frontier<detail::unsigned_wide>{input_, split, deadline});
   }
 
   void take(detail::sparse_frontier lists) {
@@ -157,15 +172,15 @@ namespace detail {
 /// Whether a table holds all decisions, and is not much larger than the lists would be.
 inline bool prefers_table(long_instance const& input, frontier_limits const& limit) {
   double length = 1, table = 0, choices = 1, lists = 0;
-  for (std::size_t const g : dense_frontier::order_of(input)) {
+  for (std::size_t const g : order_by_span(input)) {
     std::size_t const count = input.all.first[g + 1] - input.all.first[g];
-    if (count > dense_frontier::most_items) return false;
+    if (count > most_table_items) return false;
     length += static_cast<double>(input.span(g));
     choices = std::min(choices * static_cast<double>(count), length);
     table += length;
     lists += choices;
   }
-  // beside the decisions two rows of 24 bytes a cost
+  // beside the decisions two rows of at most 24 bytes a cost
   return table + 48 * length <= static_cast<double>(limit.bytes) && table <= 8 * lists + 4096;
 }
 
@@ -173,18 +188,20 @@ inline bool prefers_table(long_instance const& input, frontier_limits const& lim
 
 /// All undominated points. Throws search_input as solve() does, and for limits that hold nothing.
 inline pareto_frontier frontier(problem const& input, frontier_limits const& limit = {}) {
-  std::size_t const decision = sizeof(detail::sparse_frontier::decision);
-  std::size_t const points = std::min(limit.points, limit.bytes / decision / std::max<std::size_t>(input.groups(), 1));
-  if (points < 3) {
-    fail(error_id::search_input, "solver: limits of ", limit.points, " points and ", limit.bytes,
-         " bytes; at least 3 points and ", 3 * decision, " bytes a group are needed");
-  }
+  if (!(limit.seconds >= 0))
+    fail(error_id::search_input, "solver: a limit of ", limit.seconds, " seconds; at least 0 is needed");
+  auto const deadline = detail::deadline_in(limit.seconds);
   double const largest = detail::check_input(input);
   pareto_frontier result;
   result.input_ = detail::make_long(detail::make_instance(input, largest), largest);
   result.reachable_ = detail::range_of(result.input_.all);
-  if (detail::prefers_table(result.input_, limit)) result.take(detail::dense_frontier{result.input_});
-  else result.take(detail::sparse_frontier{result.input_, points});
+  std::size_t const point = detail::sparse_frontier::bytes_a_point(result.input_);
+  std::size_t const points = std::min(limit.points, limit.bytes / point);
+  if (points < 3)
+    fail(error_id::search_input, "solver: limits of ", limit.points, " points and ", limit.bytes,
+         " bytes; at least 3 points and ", 3 * point, " bytes are needed");
+  if (!detail::prefers_table(result.input_, limit) || !result.take_table(deadline))
+    result.take(detail::sparse_frontier{result.input_, points, deadline});
   if (!result.input_.exact) result.allow_rounding();
   return result;
 }

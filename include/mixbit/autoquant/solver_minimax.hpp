@@ -3,7 +3,8 @@
 // The largest score that any group gets is minimized; of the choices that reach this minimum the one with the least
 // sum of scores is taken, and ties beyond that break as in solver.hpp or solver_budgets.hpp. A binary search over the
 // scores there are asks whether candidates up to each suffice: under one budget by the sum of cheapest costs, under
-// several by a search that ends at the first choice that fits.
+// several by a search that ends at the first choice that fits. A limit in seconds is for the whole call, at most half
+// of it for the maximum; what was not settled by then is left between `largest_bound` and `largest`.
 #pragma once
 
 #include <algorithm>
@@ -53,11 +54,29 @@ inline bool meets_each_budget(budgets_problem const& input) {
   return !shortage_of(input);
 }
 
-inline outcome feasible(budgets_problem const& input, double largest, limits const& limit) {
-  if (!meets_each_budget(input)) return outcome::infeasible;
+/// Whether some choice meets the budgets; `best` has one where several can bind.
+inline attempt feasible(budgets_problem const& input, double largest, limits const& limit) {
+  if (!meets_each_budget(input)) return {outcome::infeasible, {}};
   auto const kept = binding(input);
-  if (kept.size() <= 1) return outcome::found;
-  return search_budgets(input, make_priced(input, kept, largest), limit, true).how;
+  if (kept.size() <= 1) return {outcome::found, {}};
+  return search_budgets(input, make_priced(input, kept, largest), limit, true);
+}
+
+/// Under the least maximum: the least sum of scores, or the choice found before where there was no time for another.
+inline budgets_solution least_sum(budgets_problem const& input, limits const& limit, budgets_solution found) {
+  try {
+    return solve(input, limit);
+  } catch (error const& e) {
+    if (found.choice.empty() || e.id() != error_id::search_infeasible) throw;
+  }
+  exact_sum least;  // all that is known of other choices
+  for (std::size_t g = 0; g < input.groups(); ++g)
+    least.add(*std::min_element(input.scores.begin() + static_cast<std::ptrdiff_t>(input.begin(g)),
+                                input.scores.begin() + static_cast<std::ptrdiff_t>(input.ends[g])));
+  found.bound = least.rounded();
+  found.gap = found.score - found.bound;
+  found.optimal = found.gap == 0;
+  return found;
 }
 
 }  // namespace detail
@@ -65,24 +84,29 @@ inline outcome feasible(budgets_problem const& input, double largest, limits con
 /// Throws as solve() of several budgets does.
 inline minimax_solution minimax(budgets_problem const& input, limits const& limit = budgets_limits) {
   double const magnitude = detail::check_budgets(input, limit);
+  auto const deadline = detail::deadline_in(limit.seconds), halfway = detail::deadline_in(limit.seconds / 2);
   detail::require_each_budget(input);
   std::vector<double> levels = input.scores;
   std::sort(levels.begin(), levels.end());
   levels.erase(std::unique(levels.begin(), levels.end()), levels.end());
   std::size_t refuted = 0, low = 0, high = levels.empty() ? 0 : levels.size() - 1;  // all below `refuted` are
-  while (low < high) {
+  budgets_solution known;  // of the maximum at `high`
+  while (low < high && !detail::is_over(halfway)) {
     std::size_t const middle = low + (high - low) / 2;
-    auto const how = detail::feasible(detail::cap(input, levels[middle]).problem, magnitude, limit);
-    if (how == detail::outcome::found) {
+    limits const left{limit.max_states, detail::seconds_until(halfway)};
+    auto found = detail::feasible(detail::cap(input, levels[middle]).problem, magnitude, left);
+    if (found.how == detail::outcome::found) {
       high = middle;
+      known = std::move(found.best);
     } else {
       low = middle + 1;
-      if (how == detail::outcome::infeasible) refuted = std::max(refuted, low);
+      if (found.how == detail::outcome::infeasible) refuted = std::max(refuted, low);
     }
   }
   minimax_solution result;
-  auto const capped = detail::cap(input, levels.empty() ? 0 : levels[low]);
-  result.sum = solve(capped.problem, limit);
+  auto const capped = detail::cap(input, levels.empty() ? 0 : levels[high]);
+  limits const left{limit.max_states, detail::seconds_until(deadline)};
+  result.sum = detail::least_sum(capped.problem, left, std::move(known));
   for (std::size_t g = 0; g < input.groups(); ++g) {
     std::size_t const i = capped.from[capped.problem.begin(g) + static_cast<std::size_t>(result.sum.choice[g])];
     result.sum.choice[g] = static_cast<int>(i - input.begin(g));

@@ -1,6 +1,7 @@
 // One output file that appears whole or not at all.
 //
 // Contract: bytes go to a temporary file in the target's folder; commit() renames it over the target in one step.
+// Several files that belong together are first all finished, which is where a disk is full, and then committed.
 // Without commit(), or after any failed write, the temporary file is removed and the target is as it was. Errors throw
 // `file_open` and name the target and the system's reason. A process that is killed leaves at most a file called
 // .mixbit-PID-N.tmp. Where a file size limit is set (RLIMIT_FSIZE) a program has to ignore SIGXFSZ to get the error.
@@ -76,16 +77,23 @@ class atomic_file {
 
   void write(std::string_view text) { write(std::as_bytes(std::span{text})); }
 
-  /// Makes the content the target's. Nothing can be written afterwards.
-  void commit(durability wanted = durability::renamed) {
+  /// Brings all content to the temporary file, for `wanted`. Nothing can be written afterwards; commit() still renames.
+  void finish(durability wanted = durability::renamed) {
     if (file_ < 0) fail_closed();
     require_no_missing_pages();
     flush();
     if (wanted == durability::synced && ::fsync(file_) != 0) give_up();
-    int const closed = ::close(std::exchange(file_, -1));  // network file systems report a full disk here
-    if (closed != 0 || ::rename(temporary_.c_str(), target_.c_str()) != 0) give_up();
+    if (::close(std::exchange(file_, -1)) != 0) give_up();  // network file systems report a full disk here
+    wanted_ = wanted;
+  }
+
+  /// Makes the content the target's, finished for `wanted` unless it is finished already. Once.
+  void commit(durability wanted = durability::renamed) {
+    if (file_ >= 0) finish(wanted);
+    if (temporary_.empty()) fail_closed();
+    if (::rename(temporary_.c_str(), target_.c_str()) != 0) give_up();
     temporary_.clear();
-    if (wanted == durability::synced) sync_folder();
+    if (wanted_ == durability::synced) sync_folder();
   }
 
  private:
@@ -103,7 +111,7 @@ class atomic_file {
   }
 
   [[noreturn]] void fail_closed() const {
-    fail(error_id::file_open, "cannot write ", in_quotes(target_), ": already committed or failed");
+    fail(error_id::file_open, "cannot write ", in_quotes(target_), ": already finished or failed");
   }
 
   [[noreturn]] void give_up(int code = errno) {
@@ -132,6 +140,7 @@ class atomic_file {
       std::make_unique_for_overwrite<std::byte[]>(capacity);  // before the file opens
   std::size_t used_ = 0;
   int file_ = -1;
+  durability wanted_ = durability::renamed;
 };
 
 /// The whole content at once.

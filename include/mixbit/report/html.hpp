@@ -54,12 +54,11 @@ class page {
     return stats_[g].candidates[static_cast<std::size_t>(plan_.achieved.choice[g])];
   }
 
-  /// The class that colours a format: f0 to f7, then again; fn for what is not quantized.
-  std::string colour(candidate_stat const& c) const {
-    if (c.recipe < 0) return "fn";
-    auto const at = std::find(formats_.begin(), formats_.end(), c.format) - formats_.begin();
-    return "f" + std::to_string(at % colours);
+  std::size_t number(candidate_stat const& c) const {
+    return static_cast<std::size_t>(std::find(formats_.begin(), formats_.end(), c.format) - formats_.begin());
   }
+  std::string colour(candidate_stat const& c) const { return c.recipe < 0 ? "fn" : look_of(number(c)); }
+  std::string letter(candidate_stat const& c) const { return c.recipe < 0 ? "-" : letter_of(number(c)); }
 
   template <class... Parts>
   void put(Parts const&... parts) {
@@ -90,8 +89,8 @@ class page {
   void legend() {
     put("<p class=legend>");
     for (std::size_t f = 0; f < formats_.size(); ++f)
-      put("<span><i class=f", f % colours, "></i>", escaped(formats_[f]), "</span>");
-    put("<span><i class=fn></i>not quantized</span></p>\n");
+      put("<span><i class=", look_of(f), "></i><b>", letter_of(f), "</b> ", escaped(formats_[f]), "</span>");
+    put("<span><i class=fn></i><b>-</b> not quantized</span></p>\n");
   }
 
   void strip() {
@@ -99,9 +98,9 @@ class page {
     legend();
     put("<div class=strip>");
     for (std::size_t g = 0; g < stats_.size(); ++g)
-      put("<i class=", colour(chosen(g)), " title=\"", escaped(group_name(stats_[g])), ": ",
-          escaped(chosen(g).format), "\"></i>");
-    put("</div>\n<p class=note>A cell a group, in the model's order.</p>\n");
+      put("<span title=\"", escaped(group_name(stats_[g])), ": ", escaped(chosen(g).format), "\"><i class=",
+          colour(chosen(g)), "></i>", letter(chosen(g)), "</span>");
+    put("</div>\n<p class=note>A cell a group, in the model's order, with its format's letter.</p>\n");
   }
 
   /// Bars on a logarithmic scale, as scores differ by orders of magnitude; a thin line spans one standard error.
@@ -198,7 +197,7 @@ class page {
     put("<tr>");
     if (g.is_open()) number_cell(static_cast<double>(rank + 1), std::to_string(rank + 1));
     else number_cell(std::nan(""), "-");
-    put("<td>", escaped(group_name(g)), "</td><td><i class=", colour(c), "></i> ", escaped(c.format), "</td>");
+    put("<td>", escaped(group_name(g)), "</td><td><i class=", colour(c), "></i>", escaped(c.format), "</td>");
     number_cell(bits, decimals(bits, 3));
     number_cell(static_cast<double>(g.elements), std::to_string(g.elements));
     number_cell(place.swaps_with_next, std::isfinite(place.swaps_with_next) ? decimals(place.swaps_with_next, 3) : "-");

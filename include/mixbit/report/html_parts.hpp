@@ -54,7 +54,19 @@ class log_scale {
   double low_ = 0, high_ = 0;
 };
 
-inline constexpr std::size_t colours = 8;
+inline constexpr std::size_t colours = 8, hatches = 4;
+
+/// The classes of the n-th format: of colours repeats a hatch tells one from the other, up to 32 formats.
+inline std::string look_of(std::size_t n) {
+  std::string const colour = "f" + std::to_string(n % colours);
+  std::size_t const hatch = n / colours % hatches;
+  return hatch == 0 ? colour : "\"" + colour + " h" + std::to_string(hatch) + "\"";
+}
+
+/// What stands for it where colours do not: on paper without them, and to eyes that do not tell them apart.
+inline std::string letter_of(std::size_t n) {
+  return std::string(1, static_cast<char>('A' + n % 26)) + (n < 26 ? "" : std::to_string(n / 26 + 1));
+}
 
 /// At most this many points of a frontier are drawn; more cannot be told apart.
 inline constexpr std::size_t most_drawn = 600;
@@ -84,8 +96,8 @@ inline std::string curve(std::span<budget_point const> points, allocation const&
   svg += "<polyline points=\"";
   std::size_t const stride = (points.size() + most_drawn - 1) / most_drawn;
   std::size_t const last = points.size() - 1;  // is drawn whatever the stride
-  for (std::size_t i = 0; i <= last; i = i == last ? i + 1 : std::min(i + stride, last)) {
-    if (i > 0) svg += concat(x(points[i].bits_per_element), ",", y(points[i > stride ? i - stride : 0].score), " ");
+  for (std::size_t before = 0, i = 0; i <= last; before = i, i = i == last ? i + 1 : std::min(i + stride, last)) {
+    if (i > 0) svg += concat(x(points[i].bits_per_element), ",", y(points[before].score), " ");
     svg += concat(x(points[i].bits_per_element), ",", y(points[i].score), " ");
   }
   svg += concat("\" />\n<circle class=chosen r=7 cx=", x(std::clamp(chosen.bits_per_element, least, most)), " cy=",
@@ -118,9 +130,12 @@ h1 { font-size: 24px; margin: 8px 0 16px; } h2 { font-size: 18px; margin: 32px 0
 .tile b { display: block; font-size: 21px; font-variant-numeric: tabular-nums; }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 16px; margin: 0 0 8px; }
 .legend span { overflow-wrap: anywhere; }
-.legend i, td i { border-radius: 2px; display: inline-block; height: 11px; margin-right: 6px; width: 11px; }
-.strip { display: flex; flex-wrap: wrap; gap: 2px; }
-.strip i { border-radius: 2px; flex: 1 1 10px; height: 34px; min-width: 8px; }
+.legend i, td i { border-radius: 2px; display: inline-block; height: 15px; margin-right: 6px; vertical-align: -2px;
+  width: 15px; }
+.legend b { color: var(--text); }
+.strip { display: grid; gap: 3px 2px; grid-template-columns: repeat(auto-fit, minmax(12px, 1fr)); }
+.strip span { color: var(--soft); font-size: 11px; line-height: 14px; text-align: center; }
+.strip i { border-radius: 2px; display: block; height: 34px; }
 .bars { align-items: center; display: grid; font-size: 13px; gap: 3px 10px;
   grid-template-columns: minmax(90px, max-content) 1fr max-content; }
 .bars .name { overflow-wrap: anywhere; } .bars .value { font-variant-numeric: tabular-nums; text-align: right; }
@@ -130,6 +145,9 @@ h1 { font-size: 24px; margin: 8px 0 16px; } h2 { font-size: 18px; margin: 32px 0
 .f0 { background: var(--f0); } .f1 { background: var(--f1); } .f2 { background: var(--f2); }
 .f3 { background: var(--f3); } .f4 { background: var(--f4); } .f5 { background: var(--f5); }
 .f6 { background: var(--f6); } .f7 { background: var(--f7); } .fn { background: var(--fn); }
+.h1 { background-image: repeating-linear-gradient(45deg, transparent 0 3px, var(--back) 3px 5px); }
+.h2 { background-image: radial-gradient(circle, var(--back) 1.4px, transparent 1.9px); background-size: 5px 5px; }
+.h3 { background-image: repeating-linear-gradient(0deg, transparent 0 3px, var(--back) 3px 5px); }
 .wide { overflow-x: auto; }
 svg { display: block; max-width: 900px; min-width: 560px; width: 100%; }
 svg text { fill: var(--soft); font-size: 12px; } svg polyline { fill: none; stroke: var(--f0); stroke-width: 2; }

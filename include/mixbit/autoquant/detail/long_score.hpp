@@ -42,11 +42,31 @@ struct long_score {
 };
 
 /// `units` * 2^shift, 0 <= shift < 192; no bit may be pushed out.
-inline long_score shifted(std::uint64_t units, int shift) noexcept {
-  if (shift >= 128) return {static_cast<std::int64_t>(units << (shift - 128)), 0};
-  unsigned_wide const whole = units;
-  return {shift <= 64 ? 0 : static_cast<std::int64_t>(static_cast<std::uint64_t>(whole >> (128 - shift))),
-          whole << shift};
+inline long_score shifted(unsigned_wide units, int shift) noexcept {
+  if (shift >= 128) return {static_cast<std::int64_t>(static_cast<std::uint64_t>(units) << (shift - 128)), 0};
+  return {shift == 0 ? 0 : static_cast<std::int64_t>(static_cast<std::uint64_t>(units >> (128 - shift))),
+          units << shift};
+}
+
+/// value / 2^shift, rounded down, 0 <= shift < 192: its last 128 bits. The value must not be negative.
+inline unsigned_wide bits_above(long_score const& value, int shift) noexcept {
+  auto const high = static_cast<std::uint64_t>(value.high);
+  if (shift >= 128) return high >> (shift - 128);
+  return shift == 0 ? value.low : (value.low >> shift) | (unsigned_wide{high} << (128 - shift));
+}
+
+/// How many bits a value has up to its first 1, and how many zeros it ends in; it must be above 0.
+inline int width(long_score const& value) noexcept {
+  auto const middle = static_cast<std::uint64_t>(value.low >> 64);
+  if (value.high != 0) return 128 + static_cast<int>(std::bit_width(static_cast<std::uint64_t>(value.high)));
+  return static_cast<int>(middle != 0 ? 64 + std::bit_width(middle)
+                                      : std::bit_width(static_cast<std::uint64_t>(value.low)));
+}
+inline int trailing_zeros(long_score const& value) noexcept {
+  auto const low = static_cast<std::uint64_t>(value.low), middle = static_cast<std::uint64_t>(value.low >> 64);
+  if (low != 0) return std::countr_zero(low);
+  return middle != 0 ? 64 + std::countr_zero(middle)
+                     : 128 + std::countr_zero(static_cast<std::uint64_t>(value.high));
 }
 
 /// `value` in units of 2^grid, rounded down; `exact` is cleared when bits were lost. |value| is below 2^(grid+190).

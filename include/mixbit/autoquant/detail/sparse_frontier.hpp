@@ -15,12 +15,15 @@
 #include <span>
 #include <vector>
 
+#include "mixbit/autoquant/detail/deadline.hpp"
 #include "mixbit/autoquant/detail/long_score.hpp"
 
 namespace mixbit::solver::detail {
 
 class sparse_frontier {
  public:
+  static constexpr std::size_t hurried = 64;
+
   struct state {
     long_score score;
     std::int64_t cost;
@@ -31,10 +34,23 @@ class sparse_frontier {
     std::uint32_t number;  // the candidate's, in its group
   };
 
-  /// No list is longer than `limit`, which must be 3 or more.
-  sparse_frontier(long_instance const& input, std::size_t limit) : input_{input}, limit_{limit} {
+  /// What a list takes for each of its points: decisions of every level, and a group's candidates merged and thinned.
+  static std::size_t bytes_a_point(long_instance const& input) {
+    constexpr std::size_t thinned = 4 * sizeof(double);  // heights, positions and what they come from
+    std::size_t most = 1;
+    for (std::size_t g = 0; g < input.all.groups(); ++g)
+      most = std::max<std::size_t>(most, input.all.first[g + 1] - input.all.first[g]);
+    return sizeof(decision) * std::max<std::size_t>(input.all.groups(), 1) +
+           (most + 1) * (sizeof(state) + sizeof(decision) + thinned);
+  }
+
+  /// No list is longer than `limit`, which must be 3 or more; none than `hurried` after the deadline, looked at once a
+  /// group.
+  sparse_frontier(long_instance const& input, std::size_t limit, time_point deadline)
+      : input_{input}, limit_{limit} {
     states_.push_back({{}, 0, 0});
     for (std::size_t g = 0; g < input.all.groups(); ++g) {
+      if (limit_ > hurried && is_over(deadline)) limit_ = hurried;
       add(g);
       if (states_.size() > limit_) thin();
       levels_.emplace_back();
