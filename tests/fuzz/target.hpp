@@ -1,7 +1,7 @@
 // What the fuzz targets share. Each is one file of targets/ and names itself; scripts/fuzz makes a program of all of
 // them and calls it by the target's name.
 //
-//   fuzz::target const npy{"npy", fuzz::kind::bytes, [](fuzz::bytes input) { npy_file::from_bytes(input, "it"); }};
+//   fuzz::target const npy{"npy", fuzz::kind::raw, [](fuzz::bytes input) { npy_file::from_bytes(input, "it"); }};
 //
 // Reading an input may end in a mixbit::error of one line, and in nothing else.
 #pragma once
@@ -20,7 +20,7 @@ using bytes = std::span<std::byte const>;
 
 /// How inputs are changed: byte by byte; or mostly as the values of a JSON text, or of a safetensors file's header,
 /// which stays one.
-enum class kind { bytes, json, safetensors };
+enum class kind { raw, json, safetensors };
 
 struct target {
   std::string_view name;
@@ -42,6 +42,9 @@ struct target {
 };
 
 inline std::string_view text_of(bytes input) { return {reinterpret_cast<char const*>(input.data()), input.size()}; }
+
+/// Does the target that was called take the input? Where not, by an error as it should be.
+bool takes(bytes input);
 
 /// For readers that take files alone; TMPDIR should be in memory.
 inline test::temporary_folder const& folder() {

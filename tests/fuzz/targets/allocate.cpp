@@ -13,7 +13,8 @@ fuzz::target const stats{"candidate_stats", fuzz::kind::json, [](fuzz::bytes inp
 
 /// Two groups with two formats each.
 allocate::statistics two_groups() {
-  allocate::statistics s{.file = "stats.json"};
+  allocate::statistics s;
+  s.file = "stats.json";
   for (char const* const name : {"up.quant_recipe", "down.quant_recipe"})
     s.groups.push_back(
         {name, {}, 64, {{"INT8(effective-bits: 8.0)", 0.5, 512}, {"NONE(effective-bits: 16.0)", 0, 1024}}});
@@ -24,7 +25,7 @@ fuzz::target const latency{"latency", fuzz::kind::json, [](fuzz::bytes input) {
   auto s = two_groups();
   allocate::read_latency(fuzz::file_with(input, "latency.json").string(), s);
 }};
-fuzz::target const latency_csv{"latency_csv", fuzz::kind::bytes, [](fuzz::bytes input) {
+fuzz::target const latency_csv{"latency_csv", fuzz::kind::raw, [](fuzz::bytes input) {
   auto s = two_groups();
   allocate::read_latency(fuzz::file_with(input, "latency.csv").string(), s);
 }};

@@ -6,7 +6,7 @@ namespace {
 
 using namespace mixbit;
 
-fuzz::target const npy{"npy", fuzz::kind::bytes, [](fuzz::bytes input) {
+fuzz::target const npy{"npy", fuzz::kind::raw, [](fuzz::bytes input) {
   auto const file = npy_file::from_bytes(input, "it");
   detail::npy_header_of(file.tensor(), "it");
 }};

@@ -9,7 +9,9 @@ namespace {
 using namespace mixbit;
 
 candidate_stats one_group() {
-  group_stats up{.name = "up.quant_recipe", .modules = {"up"}};
+  group_stats up;
+  up.name = "up.quant_recipe";
+  up.modules = {"up"};
   up.candidates.resize(2);
   up.candidates[0].format = "INT8";
   up.candidates[1].format = "NONE";
