@@ -127,8 +127,9 @@ class reader {
     if (!j.is_object()) refuse(name + ".configs", "an object", j);
     for (auto const& [label, written] : j.items()) {
       std::string const path = name + ".configs." + label;
-      auto const& listed = into.groups.back().candidates;
-      if (std::none_of(listed.begin(), listed.end(), [&](candidate const& c) { return c.format == label; }))
+      bool listed = false;
+      for (candidate const& c : into.groups.back().candidates) listed = listed || c.format == label;
+      if (!listed)
         fail(error_id::file_content, where_, ": ", path, ": the group has no such format");
       if (!written.is_object()) refuse(path, "an object", written);
       auto config = detail::named_config(written, label, where_, path);
