@@ -23,7 +23,7 @@ struct keeping_chain {
   named_chain net{{"a", "b", "c"}};
   std::vector<pending<cpu_backend>> kept = std::vector<pending<cpu_backend>>(3);
   bool can_recompute = true;
-  int most_kept = 0;
+  std::vector<int> kept_by_step = {};
 
   template <class Visit>
   void walk(Visit&& visit) {
@@ -36,9 +36,8 @@ struct keeping_chain {
       layer.input = x;
       x = apply(layer.slots, x, layer.weight, linear_layer::product(), &kept[l]);
     }
-    most_kept = std::max(most_kept, static_cast<int>(std::count_if(kept.begin(), kept.end(), [](auto const& k) {
-                           return !k.differences.empty();
-                         })));
+    auto const has = [](auto const& k) { return !k.differences.empty(); };
+    kept_by_step.push_back(static_cast<int>(std::count_if(kept.begin(), kept.end(), has)));
     matrix grad = random_matrix(6, named_chain::width, 40 + static_cast<unsigned>(i));
     for (std::size_t l = 3; l-- > 0;) {
       auto& layer = net.layers[l];
@@ -57,7 +56,7 @@ search_options options_within(std::optional<std::int64_t> bytes) {
 
 struct scored {
   std::vector<double> scores;
-  int most_kept = 0;
+  std::vector<int> kept;  ///< calls, by step
 };
 
 scored scored_within(std::optional<std::int64_t> bytes) {
@@ -67,7 +66,7 @@ scored scored_within(std::optional<std::int64_t> bytes) {
   auto steps = net.net.steps(2, 3);
   steps.score = [&](int i) { net.run(i); };
   s.run(steps);
-  scored r{{}, net.most_kept};
+  scored r{{}, net.kept_by_step};
   for (auto const& g : s.stats())
     for (auto const& c : g.candidates) r.scores.insert(r.scores.end(), c.by_step.begin(), c.by_step.end());
   return r;
@@ -79,14 +78,14 @@ constexpr std::int64_t one_call = 6 * named_chain::width * 4 * 2;  // tokens, ou
 
 TEST_CASE("difference memory: as many calls keep as the limit holds, and the scores have the same bits") {
   auto const all = scored_within(std::nullopt), none = scored_within(0);
-  CHECK(all.most_kept == 3);
-  CHECK(none.most_kept == 0);
+  CHECK(all.kept == std::vector<int>{3, 3, 3});
+  CHECK(none.kept == std::vector<int>{0, 0, 0});
   CHECK(all.scores == none.scores);
   CHECK(all.scores[0] > 0);
-  for (std::int64_t const calls : {1, 2, 3}) {
+  for (int const calls : {1, 2, 3}) {
     auto const some = scored_within(calls * one_call), fewer = scored_within(calls * one_call - 1);
-    CHECK(some.most_kept == calls);  // in each step: what a backward has used is given back
-    CHECK(fewer.most_kept == calls - 1);
+    CHECK(some.kept == std::vector<int>(3, calls));  // in each step: what a backward has used is given back
+    CHECK(fewer.kept == std::vector<int>(3, calls - 1));
     CHECK(some.scores == all.scores);
     CHECK(fewer.scores == all.scores);
   }

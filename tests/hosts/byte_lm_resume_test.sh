@@ -71,6 +71,26 @@ refused "lie in one another" "${search[@]}" --checkpoint data/byte-lm/run
 refused "--checkpoint belongs to a search" --model data/byte-lm --text "$text" --preset FP8_DEFAULT_CFG "${kept[@]}"
 check "what was refused is as it was" test "$(cd "$work/kept" && cat ./* | cksum)" = "$before"
 
+# a refinement is kept too: killed within it, it goes on to the same bytes
+refine=("${search[@]}" --refine 2)
+begun=$(date +%s%N)
+"$bin" "${refine[@]}" "${kept[@]}" --out "$work/refined" >"$work/log" 2>/dev/null
+check "a refinement on the kept scores succeeds" test $? -eq 0
+refine_ms=$((($(date +%s%N) - begun) / 1000000))
+rm "$work"/kept/part-*
+kills=0
+for ((k = 2; k <= 7; ++k)); do
+  after=$(printf '%d.%03d' $((refine_ms * k / 8000)) $((refine_ms * k / 8 % 1000)))
+  (timeout -s KILL "$after" "$bin" "${refine[@]}" "${kept[@]}" --out "$work/killed" >/dev/null 2>&1; exit $?) 2>/dev/null
+  if (($? == 137)); then kills=$((kills + 1)); fi
+done
+check "refinements were killed" test $kills -gt 1
+"$bin" "${refine[@]}" "${kept[@]}" --out "$work/again" >/dev/null 2>&1
+check "a killed refinement goes on to the same bytes" diff -r "$work/refined" "$work/again"
+"$bin" "${refine[@]}" "${kept[@]}" --out "$work/again" >/dev/null 2>"$work/progress"
+check "and what is done of it is not run again" test "$(grep -c '^refine' "$work/progress")" -eq 0
+rm "$work"/kept/part-*
+
 # a disk that is full from the second file on
 (ulimit -f 8; trap '' XFSZ; "$bin" "${search[@]}" --checkpoint "$work/full" --out "$work/y" >/dev/null 2>"$work/err")
 check "a full disk: exit 2" test $? -eq 2

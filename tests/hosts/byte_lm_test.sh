@@ -120,6 +120,24 @@ preset=(--preset FP8_DEFAULT_CFG)
 refused "--model is missing" "${out[@]}"
 refused "--out is missing" --model data/byte-lm "${preset[@]}"
 refused "cannot be met" "${search[@]}" --effective-bits 1.0 --dry-run
+refused "--plan: cannot open '$work/none.json'" "${model[@]}" "${out[@]}" --plan "$work/none.json"
+refused "--formats: " "${model[@]}" "${out[@]}" --formats NO_SUCH_CFG --effective-bits 6
+refused "--preset: " "${model[@]}" "${out[@]}" --preset NO_SUCH_CFG
+refused "--latency: cannot open '$work/none.json'" "${search[@]}" "${out[@]}" --latency "$work/none.json"
+echo '{"name": "X", "quant_cfg": [{"quantizer_name": "*weight_quantizer", "cfg": {"num_bits": 8, "axis": 7}}],
+  "algorithm": "max"}' >"$work/axis.json"
+refused "format X: model.layers.0.self_attn.q_proj.weight_quantizer: axis 7" "${model[@]}" "${out[@]}" \
+  --formats "$work/axis.json" --effective-bits 9
+sed 's/model.layers.0.mlp.gate_proj/model.layers.9.mlp.gate_proj/' "$work/a/plan.json" >"$work/elsewhere.json"
+refused "--plan '$work/elsewhere.json': the plan names 'model.layers.9.mlp.gate_proj'" "${model[@]}" "${out[@]}" \
+  --plan "$work/elsewhere.json"
+if [[ -w /dev/full ]]; then
+  "$bin" "${search[@]}" --out "$work/said" --effective-bits 6.0 >/dev/full 2>"$work/err"
+  check "stdout that is full: exit 2" test $? -eq 2
+  check "stdout that is full: says that files are there, not '$(tail -n 1 "$work/err")'" \
+    grep -q "standard output: No space left on device; every file of --out '$work/said' is written" "$work/err"
+  check "stdout that is full: and they are" diff -r "$work/a" "$work/said"
+fi
 refused "--resolved needs --dry-run" "${search[@]}" "${out[@]}" --effective-bits 6 --resolved "$work/r.json"
 refused "--dry-run belongs to a search" "${model[@]}" "${out[@]}" "${preset[@]}" --dry-run
 refused "--frobnicate" "${search[@]}" "${out[@]}" --frobnicate 1

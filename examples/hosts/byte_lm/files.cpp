@@ -39,9 +39,18 @@ data_windows read_data(options const& o, config const& shapes) {
   return data;
 }
 
+namespace {
+
+mixbit::quantize_config read_format(char const* option, std::string const& name) {
+  return mixbit::detail::named(option, [&] { return mixbit::load_config(name); });
+}
+
+}  // namespace
+
 mixbit::quantize_config read_combined(std::vector<std::string> const& formats) {
-  auto config = mixbit::load_config(formats.at(0));
-  for (std::size_t i = 1; i < formats.size(); ++i) config = combine(std::move(config), mixbit::load_config(formats[i]));
+  auto config = read_format("--preset", formats.at(0));
+  for (std::size_t i = 1; i < formats.size(); ++i)
+    config = combine(std::move(config), read_format("--preset", formats[i]));
   return config;
 }
 
@@ -51,9 +60,9 @@ std::vector<mixbit::quantize_config> read_formats(std::vector<std::string> const
   int custom = 0;
   for (auto const& name : names)
     if (name.starts_with(prefix))
-      formats.push_back(mixbit::all_layers(mixbit::load_config(name.substr(prefix.size())),
+      formats.push_back(mixbit::all_layers(read_format("--formats", name.substr(prefix.size())),
                                            "CUSTOM_" + std::to_string(custom++)));
-    else formats.push_back(mixbit::load_config(name));
+    else formats.push_back(read_format("--formats", name));
   return formats;
 }
 
@@ -67,10 +76,12 @@ mixbit::algorithm_config algorithm_of(std::string const& text) {
   return algorithm;
 }
 
-mixbit::latency_table read_latency(std::string const& path) { return mixbit::read_latency_table(path); }
+mixbit::latency_table read_latency(std::string const& path) {
+  return mixbit::detail::named("--latency", [&] { return mixbit::read_latency_table(path); });
+}
 
 mixbit::quantization_plan read_plan(std::string const& path) {
-  return mixbit::plan_from_json(mixbit::read_json_file(path), path);
+  return mixbit::detail::named("--plan", [&] { return mixbit::plan_from_json(mixbit::read_json_file(path), path); });
 }
 
 namespace {

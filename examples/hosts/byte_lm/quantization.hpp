@@ -86,10 +86,13 @@ class job {
       return [this, config] { print_notes(mixbit::quantize(quantized_, config, [&] { calibrate_all(); }).notes); };
     }
     auto const plan = read_plan(options_.plan);
-    mixbit::require_hf_forms(quantized_, plan);
-    return [this, plan] {
+    auto const of_plan = [this](auto&& f) {
+      return mixbit::detail::named("--plan " + mixbit::in_quotes(options_.plan), f);
+    };
+    of_plan([&] { mixbit::require_hf_forms(quantized_, plan); });
+    return [this, plan, of_plan] {
       auto const steps = search_steps(model_, calibration_, calib_steps_, data_.score, score_steps_);
-      print_notes(mixbit::apply_plan(quantized_, plan, steps).notes);
+      print_notes(of_plan([&] { return mixbit::apply_plan(quantized_, plan, steps); }).notes);
     };
   }
 

@@ -104,7 +104,7 @@ class plan_reader {
     a.target_bits = number(j, "achieved", "target_effective_bits");
     a.bits = whole(j, "achieved", "bits");
     a.budget = whole(j, "achieved", "budget_bits");
-    if (number(j, "achieved", "bits") > number(j, "achieved", "budget_bits"))
+    if (number(j, "achieved", "bits") > number(j, "achieved", "budget_bits") + 1)  // parts of bits may be rounded
       refuse("achieved.bits", "within achieved.budget_bits", j.at("bits"));
     for (char const* key : {"bytes", "cost"}) number(j, "achieved", key);
     a.score = number(j, "achieved", "score", true);

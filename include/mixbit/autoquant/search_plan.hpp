@@ -313,8 +313,10 @@ class search_planner {
       auto const& format = made_.formats[f];
       if (!has_format(at, format.config.name)) continue;
       candidate_stat c{format.label, static_cast<int>(f), 0, {}, 0};
-      for (std::size_t m = 0; m < members.size(); ++m)
-        c.bits += candidate_bits(model_, options_, format.config, searched_[members[m]], owns[m]);
+      detail::named("format " + format.config.name, [&] {
+        for (std::size_t m = 0; m < members.size(); ++m)
+          c.bits += candidate_bits(model_, options_, format.config, searched_[members[m]], owns[m]);
+      });
       g.candidates.push_back(std::move(c));
     }
     if (allows_none(sources_[at])) g.candidates.push_back({none_label, -1, 0, {}, 16 * g.elements});
