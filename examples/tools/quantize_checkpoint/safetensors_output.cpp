@@ -119,8 +119,9 @@ std::vector<partial_file> safetensors_output::files() const {
 
 std::span<safetensors_output::placed const> safetensors_output::placed_of(std::string_view tensor) const {
   auto const at = std::lower_bound(task_.names.begin(), task_.names.end(), tensor) - task_.names.begin();
-  auto const same = std::ranges::equal_range(tensors_, static_cast<std::uint32_t>(at), {}, &placed::source);
-  return {same.begin(), same.end()};
+  auto const behind = [](placed const& t, std::ptrdiff_t i) { return t.source < i; };
+  auto const first = std::lower_bound(tensors_.begin(), tensors_.end(), at, behind);
+  return {first, std::lower_bound(first, tensors_.end(), at + 1, behind)};
 }
 
 mixbit::hf_layer safetensors_output::described(layer const& l) const {
