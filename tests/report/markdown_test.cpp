@@ -49,6 +49,21 @@ TEST_CASE("report: ranks groups and says what was chosen") {
   CHECK(report.find("| 2 | first | " + stats[0].candidates[0].format + " | 9.000 | 5.000e-01") != std::string::npos);
 }
 
+TEST_CASE("report: limits of bytes and time are the target where they were given, and what they take is said") {
+  auto const stats = two_groups();
+  auto plan = planned(stats);
+  plan.achieved.asked.max_bytes = 200000;
+  plan.achieved.asked.max_nanoseconds = 12500;
+  plan.achieved.stored_bits = 8 * 150000 - 3;
+  plan.achieved.nanoseconds = 12250;
+  auto report = sensitivity_report(stats, plan);
+  CHECK(report.find("| target | 200000 bytes, 12.5 microseconds (exact cost) |") != report.npos);
+  CHECK(report.find(" bits, 150000 bytes, 12.25 microseconds |") != report.npos);
+  plan.achieved.asked.target = 10.5;
+  report = sensitivity_report(stats, plan);
+  CHECK(report.find("| target | 10.5 effective bits, 200000 bytes, 12.5 microseconds (exact cost) |") != report.npos);
+}
+
 TEST_CASE("report: a bar in a name does not end its cell, and a group without a choice has no rank") {
   auto stats = two_groups();
   stats[0].name = "a|b.quant_recipe";

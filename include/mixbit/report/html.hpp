@@ -75,7 +75,7 @@ class page {
     auto const elements = weighted_elements(stats_), unit = cost_unit(stats_);
     put("<h1>Layer sensitivity and chosen formats</h1>\n<section class=tiles>\n");
     tile("effective bits", decimals(a.bits_per_element, 4),
-         concat("of ", a.target_bits, " asked for, ", plan_.cost_model, " cost; ",
+         concat("asked for: ", asked_text(a), taken_text(a, "; takes "), "; ", plan_.cost_model, " cost; ",
                 decimals(bits_per_element(range.minimum, elements), 3), " to ",
                 decimals(bits_per_element(range.maximum, elements), 3), " can be reached"));
     tile("total score", scientific(a.score), a.optimal ? "proven least" : "gap " + scientific(a.gap));

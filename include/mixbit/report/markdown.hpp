@@ -38,9 +38,9 @@ inline void write_summary(std::ostream& out, candidate_stats const& stats, quant
   std::int64_t const elements = weighted_elements(stats), unit = cost_unit(stats);
   auto const bits = [&](std::int64_t cost) { return bits_text(cost, unit); };
   out << "| | |\n|---|---|\n"
-      << "| target | " << a.target_bits << " effective bits (" << plan.cost_model << " cost) |\n"
+      << "| target | " << asked_text(a) << " (" << plan.cost_model << " cost) |\n"
       << "| achieved | " << decimals(a.bits_per_element, 4) << " effective bits, " << bits(a.bits) << " of "
-      << bits(a.budget) << " bits |\n"
+      << bits(a.budget) << " bits" << taken_text(a, ", ") << " |\n"
       << "| reachable | " << decimals(bits_per_element(range.minimum, elements), 4) << " to "
       << decimals(bits_per_element(range.maximum, elements), 4) << " effective bits |\n"
       << "| total score | " << scientific(a.score)

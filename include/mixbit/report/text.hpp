@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "mixbit/autoquant/candidate_stats.hpp"
+#include "mixbit/autoquant/latency_table.hpp"
 
 namespace mixbit {
 
@@ -44,6 +45,25 @@ inline std::string scored(candidate_stat const& c) {
 /// A cost of an allocation, which counts in 1/unit bits, in bits.
 inline std::string bits_text(std::int64_t cost, std::int64_t unit) {
   return unit == 1 ? std::to_string(cost) : decimals(static_cast<double>(cost) / static_cast<double>(unit), 2);
+}
+
+inline void add_item(std::string& list, std::string const& item) { list += (list.empty() ? "" : ", ") + item; }
+
+/// What a choice was to keep to: "6 effective bits, 9000 bytes, 12.5 microseconds".
+inline std::string asked_text(allocation const& a) {
+  std::string text;
+  if (a.asked.target.given() || !a.asked.any()) add_item(text, concat(a.target_bits, " effective bits"));
+  if (a.asked.max_bytes) add_item(text, std::to_string(*a.asked.max_bytes) + " bytes");
+  if (a.asked.max_nanoseconds) add_item(text, shown_microseconds(*a.asked.max_nanoseconds) + " microseconds");
+  return text;
+}
+
+/// What it takes where that was limited, behind `before`: "8000 bytes, 12.25 microseconds"; else nothing.
+inline std::string taken_text(allocation const& a, char const* before) {
+  std::string text;
+  if (a.asked.max_bytes) add_item(text, std::to_string((a.stored_bits + 7) / 8) + " bytes");
+  if (a.asked.max_nanoseconds) add_item(text, shown_microseconds(a.nanoseconds) + " microseconds");
+  return text.empty() ? text : before + text;
 }
 
 }  // namespace detail
