@@ -105,11 +105,11 @@ TEST_CASE("kv cache: axes and blocks are those of [batch, heads, tokens, width],
   quantizer_attribute_config by_channel{.num_bits = bit_spec{4, 3}}, by_tokens = by_channel;
   by_channel.axis = axis_list{1, 3};
   by_tokens.block_sizes = block_config{{{-2, 32}}};
-  for (auto const& [keys, groups] : {std::pair{by_channel, heads * width}, {by_tokens, heads * width * 2}}) {
-    auto recipe = keys_as(m, keys);
+  for (auto const& keys : {std::pair{by_channel, heads * width}, {by_tokens, heads * width * 2}}) {
+    auto recipe = keys_as(m, keys.first);
     show_keys(m, recipe, [&](auto& q, const_tensor_ref x) {
       packed_weight<cpu_backend> const packed{m.device(), m.scratch().scratch, q, x};
-      CHECK(packed.groups().group_count() == groups);
+      CHECK(packed.groups().group_count() == keys.second);
       CHECK(cache_bits(cost_model::exact, recipe, keys_of_three, cached) == packed.size().bits());
     });
   }
