@@ -209,4 +209,28 @@ TEST_CASE("limits: a table's mistakes are named") {
   CHECK(says(refused(error_id::config_value, table), "latency: limit: must be microseconds from 0 to 1e12, got -1"));
   auto o = options_with({{}, 0}, std::nullopt);
   CHECK(says(error_text(error_id::config_value, [&] { search<cpu_backend>{m, o}; }), "search_options.max_bytes is 0"));
+  o.max_bytes = (std::int64_t{1} << 50) + 1;
+  CHECK(says(error_text(error_id::config_value, [&] { search<cpu_backend>{m, o}; }), "is 1125899906842625; it is"));
+}
+
+TEST_CASE("limits: microseconds that are whole nanoseconds are no other number of them") {
+  for (std::int64_t n = 0; n < 20000; ++n) {
+    double const microseconds = static_cast<double>(n) / 1000;
+    latency_table const table{microseconds, {{"*", "INT8", microseconds}}};
+    latency_lookup times{table};
+    REQUIRE(times.limit() == n);
+    REQUIRE(times.of("a", "INT8") == n);
+  }
+  latency_table const table{1.0009, {{"*", "INT8", 1.0001}}};
+  latency_lookup times{table};
+  CHECK(times.limit() == 1000);
+  CHECK(times.of("a", "INT8") == 1001);
+}
+
+TEST_CASE("limits: a limit of time needs times") {
+  group_stats g{"a.quant_recipe", {"a"}, "", "", 100, {}};
+  g.candidates.push_back({"INT8", 0, 1.0, {}, 800});
+  CHECK(says(error_text(error_id::search_input,
+                        [&] { (void)allocate({g}, search_limits{{}, std::nullopt, std::int64_t{5}}); }),
+             "a.quant_recipe: INT8 has no time"));
 }

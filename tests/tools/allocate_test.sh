@@ -53,6 +53,14 @@ run 'bits    7.125000 an element, 28500 in all, 3562.5 bytes of at most 31600 bi
 run 'score   7,' --stats stats.json --max-bytes 3999
 run 'score   3,' --stats stats.json --max-bytes 4000
 run 'score   7,' --stats stats.json --max-bytes 4000 --effective-bits 7.5
+# a plan says the limits that were given, and no target that was not
+run '' --stats stats.json --max-bytes 1000000000 --out asked.json
+check "a limit of bytes is the plan's constraint" \
+  grep -qF '"constraints":{"max_bytes":1000000000}' <(tr -d ' \n' <asked.json)
+with 's/"uncompressed_cost": 3000.0/"uncompressed_cost": 3000.0, "cost_weight": 0.25/'
+refused "--max-bytes: the costs of b.quant_recipe in 'changed.json' are weighted by 0.25" --stats changed.json \
+  --max-bytes 5000
+run 'score   7,' --stats changed.json --effective-bits 7.5
 run 'worst   2, bound 2: proved least' --stats stats.json --effective-bits 10 --minimax
 
 # what a manifest holds, and a state with candidate_stats around it

@@ -8,6 +8,7 @@
 #include "choice.hpp"
 #include "frontier.hpp"
 #include "mixbit/autoquant/json.hpp"
+#include "mixbit/core/error.hpp"
 #include "mixbit/io/json.hpp"
 #include "options.hpp"
 #include "output.hpp"
@@ -22,6 +23,8 @@ using namespace mixbit;
 /// appear: what a full disk can keep from being written is known before the first.
 void run(options const& o) {
   statistics stats = read_statistics(o.stats);
+  if (o.max_bytes && !stats.weighted.empty())
+    fail(error_id::usage, "--max-bytes: the costs of ", stats.weighted, ", so what is stored is not known from them");
   budgets given{cost_budget(o, stats), {}, cost_option(o, stats)};
   if (!o.latency.empty()) given.nanoseconds = read_latency(o.latency, stats);
   choice const best = choose(stats, given, o.minimax, o.seconds);

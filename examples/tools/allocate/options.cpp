@@ -23,7 +23,7 @@ char const* const usage_text =
                        are preferred) and 'costs', counted in elements of 16 bits; its elements are 'uncompressed_cost',
                        or else the largest of its costs
   --effective-bits X   at most X bits an element over all groups: a decimal number above 0 and at most 16
-  --max-bytes N        at most N bytes for all groups; with --effective-bits the smaller budget counts
+  --max-bytes N        at most N bytes for all groups (not of weighted costs); with --effective-bits the smaller counts
   --latency FILE       a budget of time beside that of bits. JSON: {"limit": MICROSECONDS, "latency": {GROUP: {FORMAT:
                        MICROSECONDS, ...}, ...}}. CSV: lines 'GROUP,FORMAT,MICROSECONDS' and one 'limit,,MICROSECONDS'.
                        GROUP is a group's name, with or without .quant_recipe, or * for those that the table does not

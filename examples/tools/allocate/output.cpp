@@ -100,6 +100,12 @@ quantization_plan plan_of(statistics const& stats, options const& o, budgets con
   std::int64_t const budget = given.cost.value_or(c.cost);
   plan.achieved = {c.of_group, (c.cost + units - 1) / units, budget / units, c.score, c.bound, c.gap, c.optimal,
                    effective(stats, c.cost), o.target ? o.target->value() : effective(stats, budget)};
+  auto& made = plan.achieved;
+  if (o.target) made.asked.target = *o.target;
+  made.asked.max_bytes = o.max_bytes;
+  made.asked.max_nanoseconds = given.nanoseconds;
+  made.stored_bits = made.bits;
+  made.nanoseconds = c.nanoseconds;
   return plan;
 }
 

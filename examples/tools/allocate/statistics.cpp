@@ -29,6 +29,8 @@ class reader {
     json_document const& all = groups();
     for (auto const& [name, j] : all.items()) {
       result.groups.push_back(group_of(name, j, result.raw));
+      if (result.weighted.empty() && j.contains("cost_weight") && j.at("cost_weight") != 1)
+        result.weighted = name + " in " + where_ + " are weighted by " + dump_json(j.at("cost_weight"), where_);
       if (j.contains("configs")) read_configs(name, j.at("configs"), result);
     }
     if (result.groups.empty()) refuse("the file", "an object with groups", all);

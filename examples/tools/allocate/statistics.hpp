@@ -34,6 +34,7 @@ struct statistics {
   std::int64_t elements = 0;  ///< of all groups, times units
   bool rounded = false;       ///< some cost had finer parts and was rounded up
   bool raw = false;           ///< scores are the file's raw_scores
+  std::string weighted{};     ///< "GROUP in 'FILE' are weighted by 0.25": costs that are not what is stored
 };
 
 /// A cost of the statistics in bits, and in bits an element of all groups.

@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <vector>
 
 #include "mixbit/autoquant/json.hpp"
 #include "mixbit/config/attribute_json.hpp"
@@ -69,7 +70,7 @@ class job {
 
   /// All that the output's bytes depend on. A source file that is changed in place without another size or time is not
   /// seen.
-  std::string work() const {
+  std::string work(std::vector<partial_file> const& parts) const {
     std::string text = "quantize_checkpoint 4\nto " + task_.wanted.to + '\n' + form_->depends_on() + '\n';
     for (auto const& s : task_.source.tensors().shards()) {
       auto const path = task_.source.folder() / s.name;
@@ -85,6 +86,7 @@ class job {
       }
       text += l.name + ' ' + number + '\n';
     }
+    for (auto const& file : parts) text += file.name + ' ' + std::to_string(file.size) + '\n';
     return text;
   }
 
@@ -94,7 +96,7 @@ class job {
     std::vector<fs::path> places;
     for (auto const& file : parts) places.push_back(file.name);
     require_places(task_.wanted.out, places);
-    partial_output files{task_.wanted.out, work(), parts};
+    partial_output files{task_.wanted.out, work(parts), parts};
     std::int64_t done = 0, all = 0;
     for (std::size_t i = 0; i < names.size(); ++i) {
       all += bytes_of(names[i]);
@@ -106,12 +108,15 @@ class job {
                   task_.wanted.out.c_str());
     {
       progress bar{"quantizing", all, done};
-      for (std::size_t i = files.done(); i < names.size(); ++i) {
-        task_.source.tensors().while_unchanged(
-            [&] { form_->write(files, names[i], [&](std::int64_t bytes) { bar.show(done + bytes); }); });
-        files.finished(i + 1);
-        bar.show(done += bytes_of(names[i]));
-      }
+      auto const& source = task_.source.tensors();
+      source.while_unchanged([&] {
+        for (std::size_t i = files.done(); i < names.size(); ++i) {
+          form_->write(files, names[i], [&](std::int64_t bytes) { bar.show(done + bytes); });
+          source.require_unchanged(names[i]);
+          files.finished(i + 1);
+          bar.show(done += bytes_of(names[i]));
+        }
+      });
     }
     publish(files);
   }

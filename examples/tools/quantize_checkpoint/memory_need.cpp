@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstring>
 #include <filesystem>
+#include <string>
 #include <string_view>
 #include <system_error>
 
@@ -50,10 +51,17 @@ described described_in(fs::path const& folder) {
     all.add(mixbit::mapped_file{single});
     return all;
   }
-  all.text = size_of_file(folder / "model.safetensors.index.json");
-  for (fs::directory_iterator it{folder, none}; !none && it != fs::directory_iterator{}; it.increment(none))
-    if (std::error_code unknown; it->path().extension() == ".safetensors" && it->is_regular_file(unknown))
+  auto const path = folder / "model.safetensors.index.json";
+  all.text = size_of_file(path);
+  if (all.text == 0) return all;
+  mixbit::mapped_file const index{path};
+  for (fs::directory_iterator it{folder, none}; !none && it != fs::directory_iterator{}; it.increment(none)) {
+    std::string const name = it->path().filename().string();
+    std::error_code unknown;
+    if (name.ends_with(".safetensors") && index.text().find('"' + name + '"') != std::string_view::npos &&
+        it->is_regular_file(unknown))
       all.add(mixbit::mapped_file{it->path()});
+  }
   return all;
 }
 

@@ -149,8 +149,9 @@ void partial_output::finished(std::size_t count) {
 void partial_output::move_into(mixbit::staged_output& out) {
   for (std::size_t i = 0; i < names_.size(); ++i) {
     if (::close(std::exchange(files_[i], -1)) != 0) fail_writing(i, errno);  // some report full disks here
-    auto const to = out.path(names_[i]);
-    if (::rename((hidden_ / names_[i]).c_str(), to.c_str()) != 0) fail_writing(i, errno);
+    auto const from = hidden_ / names_[i], to = out.path(names_[i]);
+    // a second name, where the file system has them: killed before all is published, nothing has to be made again
+    if (::link(from.c_str(), to.c_str()) != 0 && ::rename(from.c_str(), to.c_str()) != 0) fail_writing(i, errno);
   }
 }
 

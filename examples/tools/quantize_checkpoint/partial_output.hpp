@@ -44,7 +44,7 @@ class partial_output {
   /// From now on a run that takes this up begins behind `count` pieces.
   void finished(std::size_t count);
 
-  /// Moves the files into `out`, which the caller commits.
+  /// Puts the files into `out`, which the caller commits.
   void move_into(mixbit::staged_output& out);
 
  private:

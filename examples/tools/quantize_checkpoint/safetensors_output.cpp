@@ -5,7 +5,6 @@
 #include <cstddef>
 #include <filesystem>
 #include <numeric>
-#include <set>
 #include <span>
 #include <string_view>
 #include <utility>

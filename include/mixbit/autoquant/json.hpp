@@ -110,7 +110,7 @@ inline nlohmann::ordered_json to_json(candidate_stats const& stats, std::span<se
       j["microseconds"] = detail::column(g, [](auto const& c) { return detail::microseconds(*c.nanoseconds); });
     for (auto const& c : g.candidates)
       for (auto const& f : formats)
-        if (f.label == c.format && detail::needs_config(f) && written.insert(f.label).second)
+        if (f.label == c.format && written.insert(f.label).second && detail::needs_config(f))
           j["configs"][f.label] = nlohmann::ordered_json::parse(config_to_text(f.config));
     all.add(g.name, std::move(j));
   }

@@ -44,6 +44,12 @@ inline std::string shown_microseconds(std::int64_t nanoseconds) {
   return std::to_string(nanoseconds / 1000) + (places.empty() ? "" : "." + places);
 }
 
+/// Nanoseconds of microseconds; the whole number where the product is one but for its rounding.
+inline double in_nanoseconds(double microseconds) {
+  double const product = microseconds * 1000, whole = std::round(product);
+  return std::abs(product - whole) <= product * 0x1p-52 ? whole : product;
+}
+
 /// Gives formats of groups their times, in nanoseconds, rounded up. The table must live as long as it.
 class latency_lookup {
  public:
@@ -58,7 +64,7 @@ class latency_lookup {
   }
 
   /// Rounded down.
-  std::int64_t limit() const { return static_cast<std::int64_t>(std::floor(table_.limit * 1000)); }
+  std::int64_t limit() const { return static_cast<std::int64_t>(std::floor(in_nanoseconds(table_.limit))); }
 
   /// Empty where the format is not allowed. Throws `config_no_match` where no entry is for it, and `state_duplicate`
   /// where two are.
@@ -77,7 +83,7 @@ class latency_lookup {
     if (found == nullptr) fail(error_id::config_no_match, table_.name, ": has no entry for ", format, " of ", group);
     if (!found->microseconds) return std::nullopt;
     longest_ = std::max(longest_, *found->microseconds);
-    return static_cast<std::int64_t>(std::ceil(*found->microseconds * 1000));
+    return static_cast<std::int64_t>(std::ceil(in_nanoseconds(*found->microseconds)));
   }
 
   /// Behind each group's last time. Throws `config_value` where the longest of all groups are more than can be counted.

@@ -56,12 +56,14 @@ inline reachable_limit reach_of(candidate_stats const& stats, cost_kind kind, st
     if (stats[g].candidates.empty()) fail(error_id::search_input, stats[g].name, ": no candidate format");
     std::int64_t least = std::numeric_limits<std::int64_t>::max(), most = 0;
     for (auto const& c : stats[g].candidates) {
+      if (kind == cost_kind::time && !c.nanoseconds)
+        fail(error_id::search_input, stats[g].name, ": ", c.format, " has no time, and a limit of time is asked for");
       std::int64_t const cost = cost_of(stats[g], c, kind, unit);
       least = std::min(least, cost);
       most = std::max(most, cost);
     }
-    r.least += least;
-    r.most += most;
+    r.least = cost_sum(r.least, least, stats[g].name);
+    r.most = cost_sum(r.most, most, stats[g].name);
     if (least <= r.largest) continue;
     r.largest = least;
     r.largest_group = g;

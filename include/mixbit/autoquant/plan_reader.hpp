@@ -95,6 +95,12 @@ class plan_reader {
     auto const& j = of.at(key);
     return j.is_number_integer() ? j.get<std::int64_t>() : static_cast<std::int64_t>(std::ceil(found));
   }
+  /// Of so many parts each; rounded.
+  std::int64_t parts(json const& of, std::string const& path, char const* key, double each) const {
+    double const found = each * number(of, path, key);
+    if (found > 0x1p62) refuse(path + "." + key, "fewer", of.at(key));
+    return std::llround(found);
+  }
   /// What choice() made of it: its figures, without the choice, which `recipe` says.
   void achieved(quantization_plan& plan, json const& j) const {
     only(j, "achieved", {"effective_bits", "bits", "bytes", "budget_bits", "cost", "cost_model",
@@ -113,8 +119,8 @@ class plan_reader {
     if (!member(j, "achieved", "optimal").is_boolean()) refuse("achieved.optimal", "true or false", j.at("optimal"));
     a.optimal = j.at("optimal").get<bool>();
     plan.cost_model = text(member(j, "achieved", "cost_model"), "achieved.cost_model");
-    if (j.contains("stored_bytes")) a.stored_bits = std::llround(8 * number(j, "achieved", "stored_bytes"));
-    if (j.contains("microseconds")) a.nanoseconds = std::llround(1e3 * number(j, "achieved", "microseconds"));
+    if (j.contains("stored_bytes")) a.stored_bits = parts(j, "achieved", "stored_bytes", 8);
+    if (j.contains("microseconds")) a.nanoseconds = parts(j, "achieved", "microseconds", 1e3);
   }
   void constraints(search_limits& asked, json const& j) const {
     only(j, "constraints", {"effective_bits", "max_bytes", "max_microseconds"});
@@ -126,7 +132,7 @@ class plan_reader {
     }
     if (j.contains("max_bytes")) asked.max_bytes = whole(j, "constraints", "max_bytes");
     if (j.contains("max_microseconds"))
-      asked.max_nanoseconds = std::llround(1e3 * number(j, "constraints", "max_microseconds"));
+      asked.max_nanoseconds = parts(j, "constraints", "max_microseconds", 1e3);
   }
 
   search_format format(std::string const& label, json const& j) const {

@@ -204,7 +204,8 @@ class refinement {
 
  private:
   void take_up(allocation const& chosen) {
-    checkpoint_ = search_.options().checkpoint.get();
+    // what is kept is matched by its order, and a clock may have another choice measured
+    checkpoint_ = options_.limits.seconds > 0 ? nullptr : search_.options().checkpoint.get();
     if (checkpoint_ == nullptr) return;
     name_ = refinement_name(search_.stats(), chosen, steps_, options_);
     auto kept = checkpoint_->load_part(name_ + " measured");
@@ -223,7 +224,8 @@ class refinement {
     ++measured_.steps;
     measured_.values.push_back(evaluate_());
     measured_.counts = {measured_.steps};
-    if (checkpoint_ != nullptr) checkpoint_->save_part(name_ + " measured", measured_);
+    bool const counts = taken_ > 1 || std::isfinite(measured_.values.back());  // else the refinement ends here
+    if (checkpoint_ != nullptr && counts) checkpoint_->save_part(name_ + " measured", measured_);
     return measured_.values.back();
   }
 
@@ -323,7 +325,7 @@ inline void add_refinement(resolved_search& r, int rounds, int scoring, score_me
     each += static_cast<std::int64_t>(g.candidates.size()) - 1;
   }
   for (std::size_t most = open; most > 0; most = most > 2 ? std::max<std::size_t>(2, most / 2) : most - 1) ++tries;
-  r.refinement = {rounds, rounds * scoring * each, 1 + rounds * tries, evaluation_forwards};
+  r.refinement = {rounds, each * rounds * scoring, 1 + rounds * tries, evaluation_forwards};
 }
 
 /// A line for each choice that was tried, and one for how it ended.

@@ -77,8 +77,8 @@ struct search_options {
 
 /// What a choice may cost by these options.
 inline search_limits limits_of(search_options const& o) {
-  if (o.max_bytes && *o.max_bytes < 1)
-    fail(error_id::config_value, "search_options.max_bytes is ", *o.max_bytes, "; it is at least 1");
+  if (o.max_bytes && (*o.max_bytes < 1 || *o.max_bytes > std::int64_t{1} << 50))
+    fail(error_id::config_value, "search_options.max_bytes is ", *o.max_bytes, "; it is 1 to 2^50");
   search_limits limits{o.target, o.max_bytes};
   if (o.latency) limits.max_nanoseconds = latency_lookup{*o.latency}.limit();
   return limits;

@@ -63,7 +63,9 @@ inline void remove_abandoned_staging(std::filesystem::path const& folder) {
     if (held < 0 && errno != ENOENT) continue;  // killed before it had a lock, there is none
     std::error_code ignored;
     std::filesystem::remove_all(it->path(), ignored);
-    if (held >= 0) ::close(held);
+    if (held < 0) continue;
+    ::close(held);
+    std::filesystem::remove(it->path(), ignored);  // NFS keeps the name of an open file until here
   }
 }
 

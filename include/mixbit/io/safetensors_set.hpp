@@ -99,6 +99,8 @@ class safetensors_set {
   void require_unchanged() const {
     for (auto const& s : shards_) s.file.require_unchanged();
   }
+  /// Of the file that holds a tensor.
+  void require_unchanged(std::string_view tensor) const { owner(tensor).require_unchanged(); }
 
   /// How messages name the checkpoint: its file, or the index.
   std::string const& label() const noexcept { return label_; }

@@ -191,9 +191,12 @@ class staged_output {
   /// Removes what was staged, and the folders that were made for it. Never throws: it runs while errors pass.
   void discard() noexcept {
     std::error_code ignored;
-    if (!root_.empty()) std::filesystem::remove_all(root_, ignored);
-    root_.clear();
-    if (lock_ >= 0) ::close(std::exchange(lock_, -1));
+    auto const root = std::exchange(root_, {});
+    if (!root.empty()) std::filesystem::remove_all(root, ignored);
+    if (lock_ >= 0) {
+      ::close(std::exchange(lock_, -1));
+      if (!root.empty()) std::filesystem::remove(root, ignored);  // NFS keeps the name of an open file until here
+    }
     for (; !created_.empty(); created_.pop_back()) std::filesystem::remove(created_.back(), ignored);
   }
 

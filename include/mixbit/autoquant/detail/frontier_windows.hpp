@@ -163,9 +163,19 @@ class frontier_windows {
       }
       merged.resize(steps.size() + own.size());
       std::merge(steps.begin(), steps.end(), own.begin(), own.end(), merged.begin(), steeper);
+      join_equal(merged);
       steps.swap(merged);
       length += static_cast<std::size_t>(input_.span(g));
     }
+  }
+
+  /// Steps of one slope are one: each stretch walks over all that are as steep as its price.
+  static void join_equal(std::vector<hull_step>& steps) {
+    std::size_t kept = 0;
+    for (hull_step const& one : steps)
+      if (kept > 0 && steps[kept - 1].slope == one.slope) steps[kept - 1].cost += one.cost;
+      else steps[kept++] = one;
+    steps.resize(kept);
   }
 
   void set_window(std::size_t item, double const* priced) {
