@@ -117,7 +117,8 @@ TEST_CASE("plan: what it says of its search is read, checked and held against wh
     (key == nullptr ? wrong[member] : wrong[member][key]) = value;
     return error_text(error_id::search_plan, [&] { plan_from_json(wrong, "plan.json"); });
   };
-  CHECK(says(refusal("method", nullptr, "magic"), "method must be gradient, kl_div or degradation, got \"magic\""));
+  CHECK(says(refusal("method", nullptr, "magic"),
+             "method must be gradient, kl_div, degradation or weight_error, got \"magic\""));
   CHECK(says(refusal("searched_with", "numerics", 3), "searched_with.numerics must be a text, got 3"));
   CHECK(says(refusal("achieved", "effective_bits", "6"), "achieved.effective_bits must be a number from 0 on"));
   CHECK(says(refusal("achieved", "bits", 1e9), "achieved.bits must be within achieved.budget_bits"));

@@ -77,9 +77,9 @@ class plan_reader {
 
   std::string method(json const& j) const {
     std::string const found = text(j, "method");
-    for (char const* known : {"gradient", "kl_div", "degradation"})
+    for (char const* known : {"gradient", "kl_div", "degradation", "weight_error"})
       if (found == known) return found;
-    refuse("method", "gradient, kl_div or degradation", j);
+    refuse("method", "gradient, kl_div, degradation or weight_error", j);
   }
   /// A finite number that is not negative unless `any` is.
   double number(json const& of, std::string const& path, char const* key, bool any = false) const {
