@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "mixbit/autoquant/solver_frontier.hpp"
+#include "support/solved_points.hpp"
 #include "support/solver_families.hpp"
 
 namespace {
@@ -177,12 +178,7 @@ TEST_CASE("frontier: scores whose low parts need more than 64 bits") {
     solver::detail::long_instance const units =
         solver::detail::make_long(solver::detail::make_instance(input, 8), 8);
     CHECK(solver::detail::score_split{units}.low_bits >= 64);
-    for (auto const& point : all.points()) {
-      input.budget = point.cost;
-      auto const expected = solver::solve(input);
-      REQUIRE(expected.cost == point.cost);
-      REQUIRE(expected.score == point.score);
-    }
+    mixbit::test::require_solved(input, all);
   }
 }
 

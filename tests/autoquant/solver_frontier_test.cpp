@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "support/error_text.hpp"
+#include "support/solved_points.hpp"
 #include "support/solver_families.hpp"
 
 namespace {
@@ -170,13 +171,7 @@ TEST_CASE("frontier: differences in the last bits, which only the low parts tell
         group.push_back({1 + 0x1p-52 * static_cast<double>(random.integer(0, 4)) - 0.125 * c, 10 + 2 * c});
       input.add_group(group);
     }
-    auto const all = solver::frontier(input);
-    for (frontier_point const& point : all.points()) {
-      input.budget = point.cost;
-      auto const expected = solver::solve(input);
-      REQUIRE(expected.cost == point.cost);
-      REQUIRE(expected.score == point.score);
-    }
+    mixbit::test::require_solved(input, solver::frontier(input));
   }
 }
 

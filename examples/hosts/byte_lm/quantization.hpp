@@ -211,7 +211,7 @@ class job {
     std::string text = bits;
     if (a.asked.target.given()) text += " of " + a.asked.target.text();
     if (a.asked.max_bytes)
-      text += mixbit::detail::concat(", ", (a.stored_bits + 7) / 8, " bytes of ", *a.asked.max_bytes);
+      text += mixbit::detail::concat(", ", mixbit::shown_bytes(a.stored_bits), " bytes of ", *a.asked.max_bytes);
     if (a.asked.max_nanoseconds)
       text += ", " + mixbit::shown_microseconds(a.nanoseconds) + " microseconds of " +
               mixbit::shown_microseconds(*a.asked.max_nanoseconds);

@@ -95,7 +95,7 @@ void write_csv(statistics const& stats, frontier const& f, text_sink const& to) 
     auto const choice = f.all.choice(i);
     for (std::size_t g = 0; g < choice.size(); ++g) {
       candidate const& c = stats.groups[g].candidates[static_cast<std::size_t>(choice[g])];
-      line += "," + quoted_for_csv(short_format(c.format));
+      line += "," + quoted_for_csv(without_bits(c.format));
     }
     to(line + "\n");
   }

@@ -1,8 +1,6 @@
 // The table of --latency, from JSON or CSV: mixbit/io/latency_file.hpp.
 #include "mixbit/io/latency_file.hpp"
 
-#include <algorithm>
-
 #include "mixbit/core/error.hpp"
 #include "mixbit/core/quoted.hpp"
 #include "statistics.hpp"

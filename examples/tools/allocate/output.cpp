@@ -43,7 +43,7 @@ search_format format_of(statistics const& stats, group const& g, candidate const
   double const bits = g.elements > 0 ? bits_of(stats, c.cost) / g.elements : 16;
   double const nominal = bits > 0 ? bits : 16;
   if (auto const at = stats.configs.find(c.format); at != stats.configs.end()) return {c.format, at->second, nominal};
-  std::string const name{short_format(c.format)};
+  std::string const name{without_bits(c.format)};
   auto const names = preset_names();
   bool const known = std::any_of(names.begin(), names.end(), [&](std::string_view n) {
     return n == name || preset_full_name(n) == name;
@@ -68,7 +68,7 @@ std::string table_of(statistics const& stats, budgets const& given, choice const
     name.resize(width, ' ');
     text += name + line("  %12.0f  %9.4g  %12.6g  ", of.elements,
                         of.elements > 0 ? bits_of(stats, chosen.cost) / of.elements : 0, chosen.score) +
-            std::string{short_format(chosen.format)} + "\n";
+            std::string{without_bits(chosen.format)} + "\n";
   }
   text += line("\nbits    %.6f an element, %.17g in all, %.17g bytes", effective(stats, c.cost), bits_of(stats, c.cost),
                bits_of(stats, c.cost) / 8);
@@ -90,7 +90,7 @@ quantization_plan plan_of(statistics const& stats, options const& o, budgets con
     if (of.modules.empty())
       fail(error_id::search_plan, "--out: ", in_quotes(stats.file), ": ", of.name, " needs 'module_names' for a plan");
     candidate const& chosen = chosen_of(stats, c, g);
-    bool const none = short_format(chosen.format) == "NONE";
+    bool const none = without_bits(chosen.format) == "NONE";
     std::string const label = none ? none_label : chosen.format;
     if (!none && held.insert(label).second) plan.formats.push_back(format_of(stats, of, chosen));
     plan.recipe.emplace_back(with_recipe_suffix(of.modules.front()), label);

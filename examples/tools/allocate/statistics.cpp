@@ -189,6 +189,4 @@ double bits_of(statistics const& stats, std::int64_t cost) {
 
 double effective(statistics const& stats, std::int64_t cost) { return bits_per_element(cost, stats.elements); }
 
-std::string_view short_format(std::string_view label) { return label.substr(0, label.find("(effective-bits: ")); }
-
 }  // namespace allocate

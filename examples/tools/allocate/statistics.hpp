@@ -5,7 +5,6 @@
 #include <map>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "mixbit/config/quantize_config.hpp"
@@ -46,8 +45,5 @@ statistics read_statistics(std::string const& file);
 
 /// Sets every candidate's nanoseconds and returns the limit. Throws as read_statistics does.
 std::int64_t read_latency(std::string const& file, statistics& stats);
-
-/// A format's label without "(effective-bits: ...)".
-std::string_view short_format(std::string_view label);
 
 }  // namespace allocate

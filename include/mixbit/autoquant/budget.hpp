@@ -73,6 +73,16 @@ struct search_limits {
   bool any() const { return target.given() || max_bytes || max_nanoseconds; }
 };
 
+/// Bits as whole bytes, rounded up.
+inline std::string shown_bytes(std::int64_t bits) { return std::to_string(bits / 8 + (bits % 8 != 0)); }
+
+/// Nanoseconds as microseconds, in all their digits.
+inline std::string shown_microseconds(std::int64_t nanoseconds) {
+  std::string places = std::to_string(1000 + nanoseconds % 1000).substr(1);
+  places.erase(places.find_last_not_of('0') + 1);
+  return std::to_string(nanoseconds / 1000) + (places.empty() ? "" : "." + places);
+}
+
 /// Bits per element of a cost in bits.
 inline double bits_per_element(std::int64_t bits, std::int64_t elements) {
   return elements == 0 ? 0.0 : static_cast<double>(bits) / static_cast<double>(elements);

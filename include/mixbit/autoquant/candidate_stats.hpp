@@ -59,6 +59,11 @@ inline std::string_view without_recipe_suffix(std::string_view group) {
 }
 inline std::string with_recipe_suffix(std::string_view module) { return std::string{module}.append(recipe_suffix); }
 
+/// A format's label without "(effective-bits: ...)".
+inline std::string_view without_bits(std::string_view label) {
+  return label.substr(0, label.find("(effective-bits: "));
+}
+
 /// One group of modules that share a recipe.
 struct group_stats {
   std::string name;  ///< first member's name + recipe_suffix

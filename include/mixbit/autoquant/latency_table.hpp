@@ -32,18 +32,6 @@ struct latency_table {
 /// The longest time and limit, and how much the longest times of all groups may add up to: counted in nanoseconds.
 inline constexpr double max_microseconds = 1e12, max_total_microseconds = 0x1p52;
 
-/// A format's label without "(effective-bits: ...)".
-inline std::string_view without_bits(std::string_view label) {
-  return label.substr(0, label.find("(effective-bits: "));
-}
-
-/// Nanoseconds as microseconds, in all their digits.
-inline std::string shown_microseconds(std::int64_t nanoseconds) {
-  std::string places = std::to_string(1000 + nanoseconds % 1000).substr(1);
-  places.erase(places.find_last_not_of('0') + 1);
-  return std::to_string(nanoseconds / 1000) + (places.empty() ? "" : "." + places);
-}
-
 /// Nanoseconds of microseconds; the whole number where the product is one but for its rounding.
 inline double in_nanoseconds(double microseconds) {
   double const product = microseconds * 1000, whole = std::round(product);

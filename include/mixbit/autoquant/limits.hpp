@@ -72,7 +72,6 @@ inline reachable_limit reach_of(candidate_stats const& stats, cost_kind kind, st
 }
 
 /// "max_bytes of 100 bytes" with its range, in whole bytes and all digits of a time.
-inline std::string shown_bytes(std::int64_t bits) { return std::to_string(bits / 8 + (bits % 8 != 0)); }
 inline std::string limit_name(reachable_limit const& r, search_limits const& asked) {
   if (r.kind == cost_kind::counted_bits) return "target of " + asked.target.text() + " effective bits";
   if (r.kind == cost_kind::stored_bits) return concat("max_bytes of ", *asked.max_bytes);

@@ -32,7 +32,7 @@ inline quantize_config named_config(json_document written, std::string const& la
 
 /// Does a format's label not say all of it, as that of a preset does?
 inline bool needs_config(search_format const& f) {
-  std::string_view const name = preset_full_name(f.label.substr(0, f.label.find("(effective-bits: ")));
+  std::string_view const name = preset_full_name(without_bits(f.label));
   return name.empty() || !same_content(preset(name), f.config);
 }
 

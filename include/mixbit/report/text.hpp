@@ -8,7 +8,6 @@
 #include <string_view>
 
 #include "mixbit/autoquant/candidate_stats.hpp"
-#include "mixbit/autoquant/latency_table.hpp"
 
 namespace mixbit {
 
@@ -61,7 +60,7 @@ inline std::string asked_text(allocation const& a) {
 /// What it takes where that was limited, behind `before`: "8000 bytes, 12.25 microseconds"; else nothing.
 inline std::string taken_text(allocation const& a, char const* before) {
   std::string text;
-  if (a.asked.max_bytes) add_item(text, std::to_string((a.stored_bits + 7) / 8) + " bytes");
+  if (a.asked.max_bytes) add_item(text, shown_bytes(a.stored_bits) + " bytes");
   if (a.asked.max_nanoseconds) add_item(text, shown_microseconds(a.nanoseconds) + " microseconds");
   return text.empty() ? text : before + text;
 }
