@@ -152,7 +152,7 @@ TEST_CASE("allocate: of a long frontier the best choices within evenly spaced bu
   }
   CHECK(allocate::effective(stats, points[part.shown.front() - 1].cost) < 5);
   CHECK(allocate::effective(stats, points[part.shown.back() + 1].cost) > 7);
-  o.seconds = 1e-9;
+  o.limit.seconds = 1e-9;
   CHECK_FALSE(allocate::frontier_of(o, stats).all.exact());
 }
 
