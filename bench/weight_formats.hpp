@@ -63,7 +63,8 @@ inline void add_four_bits(std::vector<mixbit::quantize_config>& to) {
   for (char const* preset : {"NVFP4_W4A4_WEIGHT_MSE_FP8_SWEEP_CFG", "NVFP4_FOUR_OVER_SIX_CFG"}) {
     auto config = mixbit::preset(preset);
     config.name = std::string{preset}.substr(0, std::string{preset}.size() - 4) + "_WEIGHTS";
-    std::erase_if(config.entries, [](auto const& e) { return e.enable && e.quantizer_name.matches("input_quantizer"); });
+    std::erase_if(config.entries,
+                  [](auto const& e) { return e.enable && e.quantizer_name.matches("input_quantizer"); });
     to.push_back(std::move(config));
   }
 }

@@ -27,8 +27,8 @@ bool has(std::vector<std::string> const& names, std::string const& name) {
 TEST_CASE("Every format is a candidate: presets of all layers, and weights alone in each element") {
   auto const names = names_of(bench::every_format().formats);
   for (char const* name : {"INT8_DEFAULT_CFG", "INT8_WEIGHT_ONLY_CFG", "NVFP4_SVDQUANT_DEFAULT_CFG",
-                           "MXFP6_DEFAULT_CFG", "W4A8_AWQ_BETA_CFG", "NF4_B64", "NF4_B32", "MX_INT8", "NVFP4_FOUR_OVER_SIX_WEIGHTS",
-                           "NVFP4_W4A4_WEIGHT_MSE_FP8_SWEEP_WEIGHTS"})
+                           "MXFP6_DEFAULT_CFG", "W4A8_AWQ_BETA_CFG", "NF4_B64", "NF4_B32", "MX_INT8",
+                           "NVFP4_FOUR_OVER_SIX_WEIGHTS", "NVFP4_W4A4_WEIGHT_MSE_FP8_SWEEP_WEIGHTS"})
     CHECK_MESSAGE(has(names, name), name);
   for (int const bits : {2, 3, 4, 5, 6, 7, 8}) {
     CHECK_MESSAGE(has(names, "INT" + std::to_string(bits) + "_B32"), bits);

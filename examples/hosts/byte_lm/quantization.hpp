@@ -195,14 +195,15 @@ class job {
   }
 
   /// What the search's steps take at the speed at which the unquantized model was just measured, a backward being two
-  /// forwards. Casts, what candidates run beside the model, and algorithms come on top.
+  /// forwards, and forwards that go on from kept activations whole. Casts, candidates and algorithms come on top.
   void announce_time() {
     double bytes = 0;
     for (int i = 0; i < score_steps_; ++i) bytes += static_cast<double>(data_.score[index_of(i)].inputs().size());
     double const forward = seconds_a_byte_ * bytes / score_steps_;
     auto const plan = resolved();
+    bool const at_most = plan.refinement || options_.method == "kl_div";
     std::printf("the search's forwards and backwards take %.1f s%s at the unquantized model's speed\n",
-                plan.seconds(forward, 2 * forward), plan.refinement ? " at most" : "");
+                plan.seconds(forward, 2 * forward), at_most ? " at most" : "");
     std::fflush(stdout);
   }
 
