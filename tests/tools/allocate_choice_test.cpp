@@ -175,13 +175,14 @@ TEST_CASE("allocate: scores are those that the search chose by; as measured they
 }
 
 TEST_CASE("allocate: a limit of memory bounds choice and frontier, and each says its gap") {
-  auto const problem = solver_families::make("strongly_correlated", 100, 8, 1'000'000, 0.4, 3);
+  auto const problem = solver_families::make("weakly_correlated", 100, 8, 10'000, 0.4, 3);
   allocate::statistics stats;
   for (std::size_t g = 0; g < problem.groups(); ++g) {
     stats.groups.push_back({"g" + std::to_string(g), {}, 1e6, {}});
     for (auto const& c : problem.group(g)) stats.groups.back().candidates.push_back({"F", c.score, c.cost, {}});
     stats.elements += 1'000'000;
   }
+  CHECK(allocate::choose(stats, {problem.budget, {}}, false).optimal);
   auto const got = allocate::choose(stats, {problem.budget, {}}, false, {0, std::int64_t{1} << 20});
   CHECK(got.cost <= problem.budget);
   CHECK(got.bound < got.score);
