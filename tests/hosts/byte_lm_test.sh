@@ -96,7 +96,9 @@ check "--dry-run writes nothing" test ! -e "$work/dry" -a ! -s "$work/err"
 "$bin" "${search[@]}" --effective-bits 6.0 --dry-run --method kl_div >"$work/log" 2>&1
 check "--dry-run needs no --out, and counts kl_div's forwards" \
   grep -q '^forwards: 1 to calibrate, 52 to score by kl_div$' "$work/log"
-"$bin" "${search[@]}" --effective-bits 6.0 --method kl_div --out "$work/kl" >/dev/null 2>&1
+"$bin" "${search[@]}" --effective-bits 6.0 --method kl_div --out "$work/kl" >"$work/log" 2>&1
+check "its time is a most, as forwards may begin behind the first layers" \
+  grep -q "^the search's forwards and backwards take [0-9.]* s at most at" "$work/log"
 check "kl_div searches too" grep -q '"method": "kl_div"' "$work/kl/manifest.json"
 "$bin" "${search[@]}" --effective-bits 6.0 --refine 2 --out "$work/r" >"$work/log" 2>&1
 check "--refine prints what it tried" grep -qE '^refine: round 1: [0-9]+ of 17 groups changed, predicted -' "$work/log"
