@@ -1,5 +1,5 @@
 // Every format of the library for a search over all layers: the presets that quantize each layer's weight and no
-// key/value cache, and integers in fewer bits than presets have.
+// key/value cache, and weights alone in every element that a config can name (weight_formats.hpp).
 #pragma once
 
 #include <algorithm>
@@ -7,9 +7,9 @@
 #include <string_view>
 #include <vector>
 
-#include "block_weights.hpp"
 #include "mixbit/config/all_layers.hpp"
 #include "mixbit/config/presets.hpp"
+#include "weight_formats.hpp"
 
 namespace bench {
 
@@ -28,8 +28,7 @@ inline bool turns_on(mixbit::quantize_config const& format, char const* quantize
 /// A search shows its formats the quantizers' own names alone, so presets that differ in which layers they leave out
 /// are one candidate: that of the shortest name stands for the others.
 inline format_list every_format() {
-  format_list list;
-  for (int const bits : {2, 3, 4}) list.formats.push_back(block_weights(bits, "mse"));
+  format_list list{weight_formats(), {}};
   std::vector<std::string_view> names(mixbit::preset_names().begin(), mixbit::preset_names().end());
   std::stable_sort(names.begin(), names.end(), [](auto a, auto b) { return a.size() < b.size(); });
   for (auto const name : names) {

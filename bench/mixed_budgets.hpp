@@ -4,8 +4,10 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <map>
 #include <set>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -82,14 +84,31 @@ inline void print(mixed_row const& r, measured const& one, loss_by_window const&
   std::fflush(stdout);
 }
 
-inline void print(std::vector<measured> const& alone, bool json) {
+/// By bits, then by name.
+inline void print(std::vector<measured> alone, loss_by_window const& unquantized, bool json) {
+  std::sort(alone.begin(), alone.end(),
+            [](auto const& a, auto const& b) { return std::tie(a.bits, a.name) < std::tie(b.bits, b.name); });
   if (!json)
     std::puts("\n| in every layer | exact bits | loss | score windows | validation windows |\n|---|---|---|---|---|");
   for (auto const& m : alone)
-    std::printf(json ? "{\"format\": \"%s\", \"exact_bits\": %.4f, \"loss\": %.6f, \"seen_divergence\": %.4f, "
-                       "\"unseen_divergence\": %.4f}\n"
-                     : "| %s | %.3f | %.5f | %.1f | %.1f |\n",
-                m.name.c_str(), m.bits, mean(m.losses), m.seen, m.unseen);
+    std::printf(json ? "{\"format\": \"%s\", \"exact_bits\": %.4f, \"loss\": %.6f, \"error\": %.6f, "
+                       "\"seen_divergence\": %.4f, \"unseen_divergence\": %.4f}\n"
+                     : "| %s | %.3f | %.5f ± %.5f | %.1f | %.1f |\n",
+                m.name.c_str(), m.bits, mean(m.losses), standard_error(m.losses, unquantized), m.seen, m.unseen);
+}
+
+/// Which formats each choice has, and in how many groups.
+inline void print(lm_search const& s, std::vector<mixed_row> const& rows, bool json) {
+  for (auto const& r : rows) {
+    std::map<std::string, int> groups;
+    for (std::size_t g = 0; g < s.stats().size(); ++g)
+      ++groups[s.stats()[g].candidates[static_cast<std::size_t>(r.chosen.choice[g])].format];
+    std::string text;
+    for (auto const& [format, count] : groups)
+      text += (text.empty() ? "" : ", ") + (json ? '"' + format + "\": " : format + " ") + std::to_string(count);
+    std::printf(json ? "{\"exact_bits\": %g, \"groups_of\": {%s}}\n" : "\n%g bits, groups of: %s\n", r.budget,
+                text.c_str());
+  }
 }
 
 /// Seconds from one call to the next.
@@ -120,7 +139,8 @@ inline std::vector<mixbit::quantize_config> chosen_formats(lm_search const& s, s
 inline mixbit::search_options among(std::vector<mixbit::quantize_config> formats) {
   mixbit::search_options o;
   o.formats = std::move(formats);
-  o.target = 16.0;  // budgets come later
+  o.target = 16.0;         // budgets come later
+  o.difference_bytes = 0;  // of so many formats they would be gigabytes
   return o;
 }
 
@@ -163,7 +183,8 @@ inline void mixed_table(golden::lm_model& lm, bool json) {
   lm_search few{model, among(chosen_formats(s, rows))};
   refine(lm, few, rows, alone, unquantized, divergence, json);
   double const refined = clock.next();
-  print(alone, json);
+  print(s, rows, json);
+  print(alone, unquantized, json);
   std::printf(json ? "{\"groups\": %zu, \"candidates\": %zu, \"refined_among\": %zu, \"search_s\": %.1f, "
                      "\"choices_and_formats_s\": %.1f, \"refine_s\": %.1f}\n"
                    : "\n%zu groups, %zu candidates each, refined among %zu; search %.0f s, choices and formats %.0f s, "

@@ -99,6 +99,7 @@ TEST_CASE("difference memory: the plan says which way is gone") {
   };
   auto const has = [](std::string const& in, char const* what) { return in.find(what) != std::string::npos; };
   CHECK(has(text(std::nullopt), "where the host keeps them, 768 for each token of a step: without a limit"));
+  CHECK(has(text(0), "for each token of a step: recomputed in the backward\n"));
   CHECK(has(text(767), "recomputed in the backward, over the limit of 767"));
   CHECK(has(text(7680), "kept in steps of up to 10 tokens"));
   CHECK(to_json(search<cpu_backend>{m, options_within(7680)}.resolved(1, 1))["difference_bytes"] == 7680);

@@ -117,6 +117,11 @@ TEST_CASE("plan: what it says of its search is read, checked and held against wh
     (key == nullptr ? wrong[member] : wrong[member][key]) = value;
     return error_text(error_id::search_plan, [&] { plan_from_json(wrong, "plan.json"); });
   };
+  for (char const* method : {"gradient", "kl_div", "degradation", "weight_error"}) {
+    auto other = j;
+    other["method"] = method;
+    CHECK(plan_from_json(other, "plan.json").method == method);
+  }
   CHECK(says(refusal("method", nullptr, "magic"),
              "method must be gradient, kl_div, degradation or weight_error, got \"magic\""));
   CHECK(says(refusal("searched_with", "numerics", 3), "searched_with.numerics must be a text, got 3"));

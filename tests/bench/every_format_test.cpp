@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "mixbit/config/presets.hpp"
+#include "mixbit/quantizer/numerics.hpp"
 
 namespace {
 
@@ -23,11 +24,35 @@ bool has(std::vector<std::string> const& names, std::string const& name) {
 
 }  // namespace
 
-TEST_CASE("Every format is a candidate: presets of all layers, and integers below what presets have") {
+TEST_CASE("Every format is a candidate: presets of all layers, and weights alone in each element") {
   auto const names = names_of(bench::every_format().formats);
-  for (char const* name : {"INT2_B32", "INT3_B32", "INT4_B32", "INT8_DEFAULT_CFG", "INT8_WEIGHT_ONLY_CFG",
-                           "NVFP4_SVDQUANT_DEFAULT_CFG", "MXFP6_DEFAULT_CFG", "W4A8_AWQ_BETA_CFG"})
+  for (char const* name : {"INT8_DEFAULT_CFG", "INT8_WEIGHT_ONLY_CFG", "NVFP4_SVDQUANT_DEFAULT_CFG",
+                           "MXFP6_DEFAULT_CFG", "W4A8_AWQ_BETA_CFG", "NF4_B64", "NF4_B32", "MX_INT8",
+                           "NVFP4_FOUR_OVER_SIX_WEIGHTS", "NVFP4_W4A4_WEIGHT_MSE_FP8_SWEEP_WEIGHTS"})
     CHECK_MESSAGE(has(names, name), name);
+  for (int const bits : {2, 3, 4, 5, 6, 7, 8}) {
+    CHECK_MESSAGE(has(names, "INT" + std::to_string(bits) + "_B32"), bits);
+    CHECK_MESSAGE(has(names, "INT" + std::to_string(bits) + "_ROW") == (bits != 8), bits);  // a preset has it
+  }
+  for (std::string const element : {"E4M3", "E5M2", "E3M2", "E2M3", "E2M1", "E1M2", "E0M3", "E3M0"})
+    for (auto const& name : {"MX_" + element, element + "_B32", element + "_ROW"})
+      CHECK_MESSAGE(has(names, name), name);
+}
+
+TEST_CASE("Formats of weights alone are valid and computed, leave inputs as they are, and no two are the same") {
+  auto const formats = bench::weight_formats();
+  for (std::size_t i = 0; i < formats.size(); ++i) {
+    CAPTURE(formats[i].name);
+    CHECK_NOTHROW(formats[i].validate());
+    CHECK_FALSE(bench::turns_on(formats[i], "input_quantizer"));
+    for (auto const& entry : formats[i].entries)
+      if (entry.cfg)
+        for (auto const& a : *entry.cfg) CHECK_NOTHROW(mixbit::interpret(a, {}, formats[i].name));
+    for (std::size_t k = 0; k < i; ++k) {
+      CHECK(formats[k].name != formats[i].name);
+      CHECK_FALSE(same_content(mixbit::all_layers(formats[k]), mixbit::all_layers(formats[i])));
+    }
+  }
 }
 
 TEST_CASE("What leaves layers to other formats, or quantizes caches, is no candidate") {

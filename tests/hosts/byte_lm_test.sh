@@ -24,6 +24,12 @@ done
 check "prints the losses" grep -q '^validation loss' "$work/log"
 "$bin" "${search[@]}" --threads 1 --out "$work/b" --effective-bits 6.0 >/dev/null 2>&1
 check "one thread writes the same bytes" diff -r "$work/a" "$work/b"
+check "says beforehand how long its steps take" \
+  test "$(grep -nE "^the search's forwards and backwards take [0-9.]+ s at the unqu" "$work/log" | cut -d: -f1)" = 1
+for memory in 1 1000000 1000000000; do
+  "$bin" "${search[@]}" --score-memory $memory --out "$work/b" --effective-bits 6.0 >/dev/null 2>&1
+  check "--score-memory $memory writes the same bytes" diff -r "$work/a" "$work/b"
+done
 "$bin" "${model[@]}" --calib-steps 1 --plan "$work/a/plan.json" --out "$work/c" >/dev/null 2>&1
 check "a plan gives the same loss" cmp "$work/a/evaluation.json" "$work/c/evaluation.json"
 check "a plan gives the same checkpoint" diff -r "$work/a/checkpoint" "$work/c/checkpoint"
@@ -77,6 +83,11 @@ check "awq_clip scales nothing, and is written" test -s "$work/d/checkpoint/mode
 check "--dry-run succeeds" test $? -eq 0
 check "--dry-run prints the plan" \
   grep -q '^forwards: 1 to calibrate, 1 to score by gradient with as many backwards$' "$work/log"
+check "--dry-run says that differences are recomputed" \
+  grep -q 'for each token of a step: recomputed in the backward$' "$work/log"
+"$bin" "${search[@]}" --effective-bits 6.0 --dry-run --score-memory 100000000 >"$work/log.kept" 2>&1
+check "--score-memory: --dry-run says in which steps they are kept" \
+  grep -qE 'for each token of a step: kept in steps of up to [0-9]+ tokens' "$work/log.kept"
 check "--dry-run cuts no list" test "$(grep -cF ' in all)' "$work/log")" -eq 0
 "$bin" "${search[@]}" --effective-bits 6.0 --dry-run --refine 3 --resolved "$work/resolved.json" >"$work/log.refine" 2>&1
 check "--refine's forwards are counted" grep -q 'at most 159 in 3 round(s) of refinement' "$work/log.refine"
@@ -85,7 +96,9 @@ check "--dry-run writes nothing" test ! -e "$work/dry" -a ! -s "$work/err"
 "$bin" "${search[@]}" --effective-bits 6.0 --dry-run --method kl_div >"$work/log" 2>&1
 check "--dry-run needs no --out, and counts kl_div's forwards" \
   grep -q '^forwards: 1 to calibrate, 52 to score by kl_div$' "$work/log"
-"$bin" "${search[@]}" --effective-bits 6.0 --method kl_div --out "$work/kl" >/dev/null 2>&1
+"$bin" "${search[@]}" --effective-bits 6.0 --method kl_div --out "$work/kl" >"$work/log" 2>&1
+check "its time is a most, as forwards may begin behind the first layers" \
+  grep -q "^the search's forwards and backwards take [0-9.]* s at most at" "$work/log"
 check "kl_div searches too" grep -q '"method": "kl_div"' "$work/kl/manifest.json"
 "$bin" "${search[@]}" --effective-bits 6.0 --refine 2 --out "$work/r" >"$work/log" 2>&1
 check "--refine prints what it tried" grep -qE '^refine: round 1: [0-9]+ of 17 groups changed, predicted -' "$work/log"
@@ -99,7 +112,7 @@ check "all-layers: makes formats of their own" grep -q "format 'CUSTOM_1(effecti
 "$bin" --help >"$work/help"
 check "--help succeeds" test $? -eq 0
 for option in model out text windows formats effective-bits preset plan method disabled-layers calib-steps score-steps \
-  calib-from numerics cost threads algorithm dry-run checkpoint refine max-bytes latency resolved; do
+  calib-from numerics cost threads algorithm dry-run checkpoint refine max-bytes latency resolved score-memory; do
   check "--help names --$option" grep -q -- "--$option " "$work/help"
 done
 
@@ -139,6 +152,10 @@ if [[ -w /dev/full ]]; then
   check "stdout that is full: and they are" diff -r "$work/a" "$work/said"
 fi
 refused "--resolved needs --dry-run" "${search[@]}" "${out[@]}" --effective-bits 6 --resolved "$work/r.json"
+refused "--score-memory belongs to --method gradient" "${search[@]}" "${out[@]}" "${budget[@]}" --method kl_div \
+  --score-memory 1000
+refused "--score-memory belongs to a search" "${model[@]}" "${out[@]}" "${preset[@]}" --score-memory 1000
+refused "--score-memory '0'" "${search[@]}" "${out[@]}" "${budget[@]}" --score-memory 0
 refused "--dry-run belongs to a search" "${model[@]}" "${out[@]}" "${preset[@]}" --dry-run
 refused "--frobnicate" "${search[@]}" "${out[@]}" --frobnicate 1
 refused "'frobnicate'" "${search[@]}" "${out[@]}" frobnicate

@@ -79,6 +79,12 @@ verdict $(($(grep -cE '^test accuracy 9[0-9]\.[0-9]+ % -> 9' "$work/stdout") == 
 verdict $(($(diff -r "$work/out" "$work/again" >/dev/null; echo $?) == 0)) "a second run writes the same bytes"
 
 status=0
+"${MIXBIT_BIN}/allocate" --stats "$work/out/candidate_stats.json" --effective-bits 6 --out "$work/plan.json" \
+  >"$work/stdout" 2>"$work/stderr" || status=$?
+verdict $((status == 0)) "allocate plans from the statistics: $(cat "$work/stderr")"
+verdict $(($(grep -c '"name": "INT4_B16_WEIGHT_ONLY"' "$work/plan.json") == 1)) "with this host's own format in the plan"
+
+status=0
 full=(--data "$data" --out "$work/full" --epochs 1)
 (ulimit -f 1; trap - XFSZ; "$digits" "${full[@]}" >/dev/null 2>"$work/stderr") || status=$?
 verdict $((status == 2 && $(wc -l <"$work/stderr") == 1)) "a full disk: status $status: $(cat "$work/stderr")"

@@ -13,7 +13,9 @@
 #include "examples/tools/allocate/frontier.hpp"
 #include "examples/tools/allocate/output.hpp"
 #include "mixbit/autoquant/json.hpp"
+#include "mixbit/autoquant/search_options.hpp"
 #include "mixbit/io/json.hpp"
+#include "support/solver_families.hpp"
 
 namespace {
 
@@ -152,8 +154,44 @@ TEST_CASE("allocate: of a long frontier the best choices within evenly spaced bu
   }
   CHECK(allocate::effective(stats, points[part.shown.front() - 1].cost) < 5);
   CHECK(allocate::effective(stats, points[part.shown.back() + 1].cost) > 7);
-  o.seconds = 1e-9;
+  o.limit.seconds = 1e-9;
   CHECK_FALSE(allocate::frontier_of(o, stats).all.exact());
+}
+
+TEST_CASE("allocate: scores are those that the search chose by; as measured they are where that is asked for") {
+  candidate_stats measured{{"a.quant_recipe", {"a"}, "", "", 32,
+                            {{"INT4_BLOCKWISE_WEIGHT_ONLY_CFG(effective-bits: 4.0)", 0, 1, {1}, 144},
+                             {"INT8_DEFAULT_CFG(effective-bits: 8.0)", 1, 2, {2}, 256}}}};
+  make_monotone(measured);
+  temporary_file const file{to_json(measured).dump()};
+  auto const chosen_by = [&](bool raw) {
+    auto const stats = allocate::read_statistics(file.path(), raw);
+    CHECK(stats.rewritten);
+    CHECK(stats.raw == raw);
+    return stats.groups.at(0).candidates.at(1).score;
+  };
+  CHECK(chosen_by(false) == 1);
+  CHECK(chosen_by(true) == 2);
+}
+
+TEST_CASE("allocate: a limit of memory bounds choice and frontier, and each says its gap") {
+  auto const problem = solver_families::make("weakly_correlated", 100, 8, 10'000, 0.4, 3);
+  allocate::statistics stats;
+  for (std::size_t g = 0; g < problem.groups(); ++g) {
+    stats.groups.push_back({"g" + std::to_string(g), {}, 1e6, {}});
+    for (auto const& c : problem.group(g)) stats.groups.back().candidates.push_back({"F", c.score, c.cost, {}});
+    stats.elements += 1'000'000;
+  }
+  CHECK(allocate::choose(stats, {problem.budget, {}}, false).optimal);
+  auto const got = allocate::choose(stats, {problem.budget, {}}, false, {0, std::int64_t{1} << 20});
+  CHECK(got.cost <= problem.budget);
+  CHECK(got.bound < got.score);
+  CHECK_FALSE(got.optimal);
+  auto o = options_for("none", "8");
+  o.limit.memory = std::int64_t{1} << 20;
+  auto const within = allocate::frontier_of(o, stats);
+  CHECK_FALSE(within.all.exact());
+  CHECK(within.all.points().size() < 1000);
 }
 
 TEST_CASE("allocate: a plan from a search's own statistics has the configs of formats that are no presets") {

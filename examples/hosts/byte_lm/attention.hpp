@@ -78,31 +78,31 @@ class attention {
   /// x [tokens, hidden] to [tokens, hidden]; keeps what backward needs.
   matrix forward(matrix const& x, batch_shape batch, rotary_embedding const& rotary) {
     batch_ = batch;
-    queries_ = q_proj.forward(x);
-    keys_ = k_proj.forward(x);
-    values_ = v_proj.forward(x);
+    queries_ = q_proj.forward(x, &q_kept_);
+    keys_ = k_proj.forward(x, &k_kept_);
+    values_ = v_proj.forward(x, &v_kept_);
     rotate(rotary, queries_, keys_, 1.0f);
     probabilities_.resize(batch.windows * heads_ * batch.length, batch.length);
     context_.resize(x.rows(), heads_ * head_dim_);
     if (slots.live()) attend_quantized();
     else
       for_each_head([&](std::int64_t w, std::int64_t h) { weigh(w, h), mix(w, h); });
-    return o_proj.forward(context_);
+    return o_proj.forward(context_, &o_kept_);
   }
 
   /// The gradient of x, for the x of the last forward. Throws `config_conflict` for quantizers of keys and the like
   /// that do more than round.
   matrix backward(matrix const& x, matrix const& grad_y, rotary_embedding const& rotary) {
     require_straight_through(slots);
-    matrix const grad_context = o_proj.backward(context_, grad_y);
+    matrix const grad_context = o_proj.backward(context_, grad_y, &o_kept_);
     grad_queries_.resize(queries_.rows(), queries_.cols());
     grad_keys_.resize(keys_.rows(), keys_.cols());
     grad_values_.resize(values_.rows(), values_.cols());
     for_each_head([&](std::int64_t w, std::int64_t h) { attend_backward(w, h, grad_context); });
     rotate(rotary, grad_queries_, grad_keys_, -1.0f);
-    matrix grad_x = q_proj.backward(x, grad_queries_);
-    grad_x += k_proj.backward(x, grad_keys_);
-    grad_x += v_proj.backward(x, grad_values_);
+    matrix grad_x = q_proj.backward(x, grad_queries_, &q_kept_);
+    grad_x += k_proj.backward(x, grad_keys_, &k_kept_);
+    grad_x += v_proj.backward(x, grad_values_, &v_kept_);
     return grad_x;
   }
 
@@ -201,6 +201,7 @@ class attention {
   matrix probabilities_;            // [windows * heads * length, length]
   matrix context_;                  // the input of o_proj
   matrix grad_queries_, grad_keys_, grad_values_;
+  kept_differences q_kept_, k_kept_, v_kept_, o_kept_;
 };
 
 }  // namespace byte_lm

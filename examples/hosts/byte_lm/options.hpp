@@ -45,6 +45,8 @@ inline constexpr char const* usage_text =
   --plan FILE            a plan.json: apply it instead of searching
   --method WHICH         how sensitivity is measured: gradient (default), one forward and backward a step; or kl_div, a
                          forward for each format of each group, and no backward
+  --score-memory BYTES   by gradient: what layers' output differences may take from a forward to its backward; those
+                         that do not fit are computed again there. Default: all are. Results do not depend on it
   --refine N             after the search, N rounds at most that measure the divergence from the unquantized model
                          around the choice, on the score windows, and keep the best; each takes as long as kl_div
   --dry-run              print what a search would do - rules, groups, costs, range, forwards, memory - and end without
@@ -75,7 +77,7 @@ struct options {
   std::string model, out, text, windows, algorithm, plan, checkpoint, latency, resolved;
   std::vector<std::string> formats, disabled_layers, preset;
   std::optional<mixbit::effective_bits> effective_bits;
-  std::optional<std::int64_t> max_bytes;
+  std::optional<std::int64_t> max_bytes, score_memory;
   std::string method = "gradient", numerics = "stored", cost = "exact", calib_from;
   std::optional<int> calib_steps, score_steps, threads, refine;
 
@@ -137,11 +139,12 @@ inline void check_together(options const& o, std::map<std::string, bool> const& 
     if (o.formats.empty()) refuse("a search needs --formats (or give --preset or --plan)");
     if (!o.effective_bits && !o.max_bytes && o.latency.empty())
       refuse("a search needs --effective-bits, --max-bytes or --latency");
+    if (o.score_memory && o.method != "gradient") refuse("--score-memory belongs to --method gradient");
     return;
   }
   for (char const* option :
        {"--formats", "--effective-bits", "--max-bytes", "--latency", "--checkpoint", "--disabled-layers",
-        "--score-steps", "--method", "--cost", "--refine", "--dry-run"})
+        "--score-steps", "--score-memory", "--method", "--cost", "--refine", "--dry-run"})
     if (given.contains(option)) refuse(std::string{option} + " belongs to a search and contradicts " + instead);
 }
 
@@ -159,6 +162,11 @@ inline options parse_options(int count, char const* const* arguments) {
     return setter{
         [&target, largest](auto const& n, auto const& v) { target = detail::positive_number(n, v, largest); }};
   };
+  auto const bytes = [](std::optional<std::int64_t>& target) {
+    return setter{[&target](auto const& n, auto const& v) {
+      target = detail::positive_number(n, v, std::int64_t{1} << 50);
+    }};
+  };
   auto const choice = [](std::string& target, std::vector<std::string> allowed) {
     return setter{[&target, allowed](auto const& n, auto const& v) { target = detail::one_of(n, v, allowed); }};
   };
@@ -169,9 +177,7 @@ inline options parse_options(int count, char const* const* arguments) {
       {"--windows", text(o.windows)},
       {"--formats", list(o.formats)},
       {"--effective-bits", {[&](auto const& n, auto const& v) { o.effective_bits = detail::bits_of(n, v); }}},
-      {"--max-bytes", {[&](auto const& n, auto const& v) {
-         o.max_bytes = detail::positive_number(n, v, std::int64_t{1} << 50);
-       }}},
+      {"--max-bytes", bytes(o.max_bytes)},
       {"--latency", text(o.latency)},
       {"--preset", list(o.preset)},
       {"--algorithm", text(o.algorithm)},
@@ -182,6 +188,7 @@ inline options parse_options(int count, char const* const* arguments) {
       {"--disabled-layers", list(o.disabled_layers)},
       {"--calib-steps", number(o.calib_steps, 1'000'000)},
       {"--score-steps", number(o.score_steps, 1'000'000)},
+      {"--score-memory", bytes(o.score_memory)},
       {"--calib-from", choice(o.calib_from, {"score", "calibration"})},
       {"--numerics", choice(o.numerics, {"stored", "modelopt"})},
       {"--cost", choice(o.cost, {"exact", "modelopt"})},

@@ -55,7 +55,9 @@ class job {
       show_plan();
       return;
     }
+    auto const start = clock::now();
     loss_.unquantized = evaluate(model_, data_.validation);
+    seconds_a_byte_ = since(start) / static_cast<double>(data_.validation.inputs().size());
     if (!std::isfinite(loss_.unquantized))
       mixbit::fail(mixbit::error_id::file_content, options_.model, ": the model's validation loss is ",
                    loss_.unquantized, " before anything is quantized");
@@ -70,6 +72,9 @@ class job {
   }
 
  private:
+  using clock = std::chrono::steady_clock;
+  static double since(clock::time_point start) { return std::chrono::duration<double>(clock::now() - start).count(); }
+
   /// Refuses what can be refused without a forward, which takes long; what it returns quantizes the model. A search and
   /// a plan have to end in a checkpoint; of a preset why_no_checkpoint() says why not.
   std::function<void()> prepare() {
@@ -146,6 +151,7 @@ class job {
     if (!options_.latency.empty()) s.latency = read_latency(options_.latency);
     for (auto const& p : options_.disabled_layers) s.disabled_layers.emplace_back(p);
     s.cost = options_.cost == "exact" ? mixbit::cost_model::exact : mixbit::cost_model::modelopt;
+    s.difference_bytes = options_.score_memory.value_or(0);
     s.method = options_.method == "kl_div" ? mixbit::score_method::kl_div : mixbit::score_method::gradient;
     std::vector<named_values> weights;
     model_.for_each_parameter([&](std::string const& name, parameter& p) {
@@ -156,10 +162,14 @@ class job {
   }
 
   /// Before any forward; a refinement measures the model on its score windows, without quantization once more.
-  void show_plan() {
-    auto resolved = search_->resolved(calib_steps_, score_steps_);
+  mixbit::resolved_search resolved() {
+    auto plan = search_->resolved(calib_steps_, score_steps_);
     if (options_.refine)
-      add_refinement(resolved, *options_.refine, score_steps_, mixbit::score_method::kl_div, score_steps_);
+      add_refinement(plan, *options_.refine, score_steps_, mixbit::score_method::kl_div, score_steps_);
+    return plan;
+  }
+  void show_plan() {
+    auto const resolved = this->resolved();
     std::fputs(to_text(resolved).c_str(), stdout);
     if (!options_.resolved.empty()) write_resolved(options_.resolved, resolved);
   }
@@ -184,10 +194,24 @@ class job {
     return text;
   }
 
+  /// What the search's steps take at the speed at which the unquantized model was just measured, a backward being two
+  /// forwards, and forwards that go on from kept activations whole. Casts, candidates and algorithms come on top.
+  void announce_time() {
+    double bytes = 0;
+    for (int i = 0; i < score_steps_; ++i) bytes += static_cast<double>(data_.score[index_of(i)].inputs().size());
+    double const forward = seconds_a_byte_ * bytes / score_steps_;
+    auto const plan = resolved();
+    bool const at_most = plan.refinement || options_.method == "kl_div";
+    std::printf("the search's forwards and backwards take %.1f s%s at the unquantized model's speed\n",
+                plan.seconds(forward, 2 * forward), at_most ? " at most" : "");
+    std::fflush(stdout);
+  }
+
   void run_search() {
+    announce_time();
     progress bar;
     auto& search = *search_;
-    auto const start = std::chrono::steady_clock::now();
+    auto const start = clock::now();
     auto steps = search_steps(model_, calibration_, calib_steps_, data_.score, score_steps_);
     steps.progress = [&](std::string_view phase, int done, int total) { bar.show(phase, done, total); };
     search.run(steps);
@@ -196,7 +220,7 @@ class job {
     search.apply(chosen);
     std::vector<std::string> notes;
     if (options_.refine) refine(steps, chosen, notes);
-    double const seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    double const seconds = since(start);
     plan_ = search.plan(chosen);
     plan_.notes.insert(plan_.notes.end(), notes.begin(), notes.end());
     print_table(search.stats());
@@ -263,6 +287,7 @@ class job {
   data_windows data_;
   std::vector<byte_windows> const& calibration_;
   int calib_steps_, score_steps_;
+  double seconds_a_byte_ = 0;  ///< of a forward
   mixbit::model<backend> quantized_;
   std::optional<mixbit::search<backend>> search_;
   mixbit::quantization_plan plan_;

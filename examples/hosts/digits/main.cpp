@@ -39,7 +39,7 @@ void write_results(options const& o, mixbit::candidate_stats const& stats, mixbi
                    mixbit::measured_loss const& loss, quantized_model& model, network& net) {
   mixbit::staged_output out{o.out};
   write_checkpoint(out.path("model.safetensors"), model, net);
-  mixbit::write_json_file(out.path("candidate_stats.json"), mixbit::to_json(stats));
+  mixbit::write_json_file(out.path("candidate_stats.json"), mixbit::to_json(stats, plan.formats));
   mixbit::write_json_file(out.path("manifest.json"), mixbit::manifest_json(stats, plan));
   mixbit::write_json_file(out.path("plan.json"), mixbit::to_json(plan));
   mixbit::write_file_atomically(out.path("layer-sensitivity-report.md"), mixbit::sensitivity_report(stats, plan, loss));

@@ -131,8 +131,10 @@ std::string cost_option(options const& o, statistics const& stats) {
   return o.target ? "--effective-bits " + decimal(o.target->value()) : "";
 }
 
-choice choose(statistics const& stats, budgets const& given, bool minimax, double seconds) {
-  solver::limits const limit{solver::budgets_limits.max_states, seconds};
+choice choose(statistics const& stats, budgets const& given, bool minimax, solver_limits const& most) {
+  constexpr std::int64_t bytes_a_state = 512;  // some 300 with one budget, 380 with several
+  solver::limits limit{solver::budgets_limits.max_states, most.seconds};
+  if (most.memory) limit.max_states = static_cast<std::size_t>(*most.memory / bytes_a_state);
   auto const all = dimensions_of(stats, given);
   posed const p = pose(stats, given, all);
   require_reachable(stats, p.problem, all);

@@ -31,8 +31,7 @@ std::optional<std::int64_t> cost_budget(options const& o, statistics const& stat
 /// Which of them that is: "--effective-bits 4.5".
 std::string cost_option(options const& o, statistics const& stats);
 
-/// Throws search_infeasible naming the budget, the options that set it, and the group that makes it so. `seconds`: a
-/// limit; 0: none.
-choice choose(statistics const& stats, budgets const& given, bool minimax, double seconds = 0);
+/// Throws search_infeasible naming the budget, the options that set it, and the group that makes it so.
+choice choose(statistics const& stats, budgets const& given, bool minimax, solver_limits const& limit = {});
 
 }  // namespace allocate

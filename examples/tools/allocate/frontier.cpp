@@ -58,7 +58,8 @@ frontier frontier_of(options const& o, statistics const& stats) {
     problem.add_group(group_of);
   }
   solver::frontier_limits limit;
-  limit.seconds = o.seconds;
+  limit.seconds = o.limit.seconds;
+  if (o.limit.memory) limit.bytes = static_cast<std::size_t>(*o.limit.memory);
   frontier result{solver::frontier(problem, limit), {}};
   auto const& points = result.all.points();
   auto const bits = [&](solver::frontier_point const& p) { return effective(stats, p.cost); };

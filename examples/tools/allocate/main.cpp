@@ -22,12 +22,12 @@ using namespace mixbit;
 /// Everything is computed, then all files are written and finished and the table is, and only then does any of them
 /// appear: what a full disk can keep from being written is known before the first.
 void run(options const& o) {
-  statistics stats = read_statistics(o.stats);
+  statistics stats = read_statistics(o.stats, o.raw_scores);
   if (o.max_bytes && !stats.weighted.empty())
     fail(error_id::usage, "--max-bytes: the costs of ", stats.weighted, ", so what is stored is not known from them");
   budgets given{cost_budget(o, stats), {}, cost_option(o, stats)};
   if (!o.latency.empty()) given.nanoseconds = read_latency(o.latency, stats);
-  choice const best = choose(stats, given, o.minimax, o.seconds);
+  choice const best = choose(stats, given, o.minimax, o.limit);
   std::string table = table_of(stats, given, best, o.minimax);
   std::optional<atomic_file> out, pareto;
   if (!o.out.empty())

@@ -19,9 +19,10 @@ char const* const usage_text =
   allocate --stats FILE --effective-bits X [options]
 
   --stats FILE         candidate_stats.json or manifest.json, mixbit's or ModelOpt's: an object of groups, or one with
-                       'candidate_stats' or 'layer_sensitivity'. A group has 'formats', 'scores' (or 'raw_scores', which
-                       are preferred) and 'costs', counted in elements of 16 bits; its elements are 'uncompressed_cost',
-                       or else the largest of its costs
+                       'candidate_stats' or 'layer_sensitivity'. A group has 'formats', 'scores' and 'costs', counted in
+                       elements of 16 bits; its elements are 'uncompressed_cost', or else the largest of its costs
+  --raw-scores         choose by 'raw_scores', as measured. 'scores' are what the search chose by; they differ where
+                       it made them monotone
   --effective-bits X   at most X bits an element over all groups: a decimal number above 0 and at most 16
   --max-bytes N        at most N bytes for all groups (not of weighted costs); with --effective-bits the smaller counts
   --latency FILE       a budget of time beside that of bits. JSON: {"limit": MICROSECONDS, "latency": {GROUP: {FORMAT:
@@ -38,7 +39,9 @@ char const* const usage_text =
                        spaced; all: as many as there are, which can be 10^5 lines. Default 1000
   --pareto-range L:H   only those of L to H effective bits
   --seconds S          at most about S seconds for the choice and as many for the frontier; what is not proved or
-                       might be missed then is said. Without it the solvers' limits are of memory alone
+                       might be missed then is said
+  --memory BYTES       at most about as many for the choice's search, and for the frontier's lists and tables, beside
+                       the statistics: a whole number from 2^20. Default 128 MiB and 256 MiB
   --out FILE           the plan as plan.json, with the formats' configs: what byte_lm --plan takes. A format's config is
                        its preset's or what 'configs' of some group has for it, as mixbit writes it for other formats;
                        and the statistics must name the groups' modules
@@ -52,20 +55,21 @@ namespace {
 
 [[noreturn]] void refuse(std::string const& what) { tools::refuse("allocate", what); }
 
-std::int64_t bytes_from(std::string const& value) {
-  std::int64_t n = 0;
-  auto const [end, code] = std::from_chars(value.data(), value.data() + value.size(), n);
-  if (code != std::errc{} || end != value.data() + value.size() || n <= 0 || n > std::int64_t{1} << 50)
-    refuse("--max-bytes '" + value + "' is not a whole number from 1 to 2^50");
-  return n;
-}
-
 /// The whole of a text as a number.
 template <class Number>
 std::optional<Number> number_from(std::string_view text) {
   Number n{};
   auto const [end, code] = std::from_chars(text.data(), text.data() + text.size(), n);
   return code == std::errc{} && end == text.data() + text.size() ? std::optional{n} : std::nullopt;
+}
+
+/// From 2^least to 2^50.
+std::int64_t bytes_from(std::string const& option, std::string const& value, int least) {
+  auto const n = number_from<std::int64_t>(value);
+  if (!n || *n < std::int64_t{1} << least || *n > std::int64_t{1} << 50)
+    refuse(option + " '" + value + "' is not a whole number from " + (least == 0 ? "1" : "2^" + std::to_string(least)) +
+           " to 2^50");
+  return *n;
 }
 
 std::size_t points_from(std::string const& value) {
@@ -102,13 +106,14 @@ tools::known_options options_of(options& o) {
     }
   };
   return {{{"--stats", text(o.stats)},     {"--effective-bits", bits},
-           {"--max-bytes", [&o](auto const&, std::string const& v) { o.max_bytes = bytes_from(v); }},
+           {"--max-bytes", [&o](auto const& n, auto const& v) { o.max_bytes = bytes_from(n, v, 0); }},
+           {"--memory", [&o](auto const& n, auto const& v) { o.limit.memory = bytes_from(n, v, 20); }},
            {"--latency", text(o.latency)}, {"--pareto", text(o.pareto)},
            {"--pareto-points", [&o](auto const&, std::string const& v) { o.pareto_points = points_from(v); }},
            {"--pareto-range", [&o](auto const&, std::string const& v) { o.pareto_range = range_from(v); }},
-           {"--seconds", [&o](auto const&, std::string const& v) { o.seconds = seconds_from(v); }},
+           {"--seconds", [&o](auto const&, std::string const& v) { o.limit.seconds = seconds_from(v); }},
            {"--out", text(o.out)}},
-          {{"--minimax", &o.minimax}}};
+          {{"--minimax", &o.minimax}, {"--raw-scores", &o.raw_scores}}};
 }
 
 struct named_file {

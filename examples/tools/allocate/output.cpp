@@ -78,7 +78,8 @@ std::string table_of(statistics const& stats, budgets const& given, choice const
     text += line("time    %.17g microseconds of at most %.17g\n", static_cast<double>(c.nanoseconds) / 1e3,
                  static_cast<double>(*given.nanoseconds) / 1e3);
   text += proof_of(c, minimax);
-  return text + (stats.raw ? "scores  raw_scores\n" : "scores  scores\n");
+  text += stats.raw ? "scores  raw_scores: as measured" : "scores  scores: what the search chose by";
+  return text + (stats.rewritten ? ", which are others\n" : "\n");
 }
 
 quantization_plan plan_of(statistics const& stats, options const& o, budgets const& given, choice const& c) {

@@ -22,13 +22,14 @@ constexpr int finest_units = 16;  // bits: costs are kept to 2^-16 of a bit
 /// Walks a document; errors name the file, the path and what stands there.
 class reader {
  public:
-  explicit reader(std::string const& file) : where_{in_quotes(file)}, root_(read_json_file(file)) {}
+  reader(std::string const& file, bool raw) : where_{in_quotes(file)}, root_(read_json_file(file)), raw_{raw} {}
 
   statistics read() {
     statistics result;
+    result.raw = raw_;
     json_document const& all = groups();
     for (auto const& [name, j] : all.items()) {
-      result.groups.push_back(group_of(name, j, result.raw));
+      result.groups.push_back(group_of(name, j, result.rewritten));
       if (result.weighted.empty() && j.contains("cost_weight") && j.at("cost_weight") != 1)
         result.weighted = name + " in " + where_ + " are weighted by " + dump_json(j.at("cost_weight"), where_);
       if (j.contains("configs")) read_configs(name, j.at("configs"), result);
@@ -95,12 +96,18 @@ class reader {
     return j.at(key);
   }
 
-  group group_of(std::string const& name, json_document const& j, bool& raw) {
+  group group_of(std::string const& name, json_document const& j, bool& rewritten) {
     group result{name, {}, 0, {}};
     auto const formats = texts(name + ".formats", member(name, j, "formats"));
-    char const* const key = j.contains("raw_scores") ? "raw_scores" : "scores";
-    raw = raw || j.contains("raw_scores");
-    auto const scores = numbers(name + "." + key, member(name, j, key), formats.size());
+    auto const listed = [&](char const* key) {
+      return numbers(name + "." + key, member(name, j, key), formats.size());
+    };
+    auto scores = listed("scores");
+    if (raw_ || j.contains("raw_scores")) {
+      auto const measured = listed("raw_scores");
+      rewritten = rewritten || measured != scores;
+      if (raw_) scores = measured;
+    }
     auto const costs = numbers(name + ".costs", member(name, j, "costs"), formats.size());
     for (std::size_t i = 0; i < formats.size(); ++i) {
       if (costs[i] < 0 || costs[i] > 0x1p56)
@@ -172,13 +179,14 @@ class reader {
 
   std::string where_;
   json_document root_;
+  bool raw_;  ///< are raw_scores asked for?
   std::vector<std::vector<double>> costs_;
 };
 
 }  // namespace
 
-statistics read_statistics(std::string const& file) {
-  statistics result = reader{file}.read();
+statistics read_statistics(std::string const& file, bool raw_scores) {
+  statistics result = reader{file, raw_scores}.read();
   result.file = file;
   return result;
 }

@@ -33,6 +33,7 @@ struct statistics {
   std::int64_t elements = 0;  ///< of all groups, times units
   bool rounded = false;       ///< some cost had finer parts and was rounded up
   bool raw = false;           ///< scores are the file's raw_scores
+  bool rewritten = false;     ///< are the file's scores others than its raw_scores?
   std::string weighted{};     ///< "GROUP in 'FILE' are weighted by 0.25": costs that are not what is stored
 };
 
@@ -40,8 +41,9 @@ struct statistics {
 double bits_of(statistics const& stats, std::int64_t cost);
 double effective(statistics const& stats, std::int64_t cost);
 
-/// Throws a file error or file_content naming the file, the field and the value.
-statistics read_statistics(std::string const& file);
+/// With the scores by which the search chose, or as they were measured. Throws a file error or file_content naming the
+/// file, the field and the value.
+statistics read_statistics(std::string const& file, bool raw_scores = false);
 
 /// Sets every candidate's nanoseconds and returns the limit. Throws as read_statistics does.
 std::int64_t read_latency(std::string const& file, statistics& stats);

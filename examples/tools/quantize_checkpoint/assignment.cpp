@@ -127,7 +127,7 @@ class assigner {
     score(search, stats, progress);
     auto const chosen = mixbit::allocate(stats, *options_.target);
     auto plan = mixbit::make_plan(stats, search.formats(), chosen, "exact");
-    plan.method = "weight_error";
+    plan.method = mixbit::weight_error_method;
     return plan;
   }
 

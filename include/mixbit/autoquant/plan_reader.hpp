@@ -14,6 +14,7 @@
 
 #include "mixbit/autoquant/named_config.hpp"
 #include "mixbit/autoquant/plan.hpp"
+#include "mixbit/autoquant/score_method.hpp"
 #include "mixbit/config/json.hpp"
 
 namespace mixbit {
@@ -77,9 +78,10 @@ class plan_reader {
 
   std::string method(json const& j) const {
     std::string const found = text(j, "method");
-    for (char const* known : {"gradient", "kl_div", "degradation", "weight_error"})
-      if (found == known) return found;
-    refuse("method", "gradient, kl_div, degradation or weight_error", j);
+    if (is_plan_method(found)) return found;
+    std::string known;
+    for (auto const name : score_method_names) known.append(known.empty() ? "" : ", ").append(name);
+    refuse("method", known.append(" or ").append(weight_error_method).c_str(), j);
   }
   /// A finite number that is not negative unless `any` is.
   double number(json const& of, std::string const& path, char const* key, bool any = false) const {

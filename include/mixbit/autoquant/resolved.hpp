@@ -116,6 +116,7 @@ inline void write_storage(std::ostream& out, resolved_search const& r) {
   if (each == 0) return;
   out << "; output differences, where the host keeps them, " << each << " for each token of a step: ";
   if (!r.difference_limit) out << "without a limit";
+  else if (*r.difference_limit == 0) out << "recomputed in the backward";
   else if (*r.difference_limit < each) out << "recomputed in the backward, over the limit of " << *r.difference_limit;
   else
     out << "kept in steps of up to " << *r.difference_limit / each << " tokens, and of longer ones as many as the limit"

@@ -16,6 +16,7 @@
 #include "mixbit/autoquant/cost_model.hpp"
 #include "mixbit/autoquant/kv_cache.hpp"
 #include "mixbit/autoquant/latency_table.hpp"
+#include "mixbit/autoquant/score_method.hpp"
 #include "mixbit/config/grouping_rule.hpp"
 #include "mixbit/config/quantize_config.hpp"
 #include "mixbit/core/tensor_view.hpp"
@@ -23,18 +24,6 @@
 namespace mixbit {
 
 class search_checkpoint;
-
-/// How the score of a format in a group is measured; lower is better, and scores add up.
-enum class score_method : std::uint8_t {
-  gradient,    ///< Σ (∂L/∂y · Δy)², all groups in one forward and backward a step (gradient_scores.hpp)
-  kl_div,      ///< Σ KL(p_unquantized || p_recipe) over logits, one group quantized at a time (kl_scores.hpp)
-  degradation  ///< metric(one group quantized) - metric(unquantized), the user's own (kl_scores.hpp)
-};
-
-constexpr std::string_view name_of(score_method m) {
-  constexpr std::string_view names[] = {"gradient", "kl_div", "degradation"};
-  return names[static_cast<int>(m)];
-}
 
 /// Formats of its own for some modules, in place of the search's. As in ModelOpt a space covers a group whole or not
 /// at all, and a group is covered by one space at most.
