@@ -34,7 +34,7 @@ clean_tree() {
 expect_found() {  # RULE WHAT
   local out status=0
   out=$("$check" "$work") || status=$?
-  if ((status == 1)) && grep -q ": $1: " <<<"$out" && grep -q '^12 passed, 1 failed, 0 skipped$' <<<"$out"; then
+  if ((status == 1)) && grep -q ": $1: " <<<"$out" && grep -q '^13 passed, 1 failed, 0 skipped$' <<<"$out"; then
     passed=$((passed + 1))
   else
     failed=$((failed + 1))
@@ -50,7 +50,7 @@ plant() {  # RULE FILE LINE: the line is added to the file of a clean tree, whic
 }
 
 clean_tree
-if out=$("$check" "$work") && [[ $out == "13 passed, 0 failed, 0 skipped" ]]; then
+if out=$("$check" "$work") && [[ $out == "14 passed, 0 failed, 0 skipped" ]]; then
   passed=$((passed + 1))
 else
   failed=$((failed + 1))
@@ -106,6 +106,11 @@ expect_found pragma 'a header without #pragma once'
 clean_tree
 yes '// a line' 2>/dev/null | head -n 450 >>"$work/$inc/calib/max.hpp" || true
 expect_found length 'a header of 452 lines'
+clean_tree
+write examples/hosts/byte_lm/layers.hpp '#pragma once'
+yes '  return apply(slots, x, weight, product);' 2>/dev/null | head -n 21 >>"$work/examples/hosts/byte_lm/layers.hpp" || true
+yes '  visit(mixbit::linear(name, weight));' 2>/dev/null | head -n 20 >>"$work/examples/hosts/byte_lm/layers.hpp" || true
+expect_found host 'a model with 41 lines that touch mixbit'
 clean_tree
 write $inc/mixbit.hpp '#pragma once' '#include "mixbit/config/yaml.hpp"'
 write $inc/config/yaml.hpp '#pragma once' '#include <yaml-cpp/yaml.h>'

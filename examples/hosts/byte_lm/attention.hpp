@@ -64,7 +64,7 @@ class attention {
   linear q_proj, k_proj, v_proj, o_proj;
   mixbit::quantizer_slots<backend> slots{};  ///< of queries, keys, values and probabilities: class "attention"
 
-  attention(config const& c, mixbit::executor_ref executor)
+  attention(config const& c, executor_ref executor)
       : q_proj{make_linear(c.num_attention_heads * c.head_dim, c.hidden_size, executor)},
         k_proj{make_linear(c.num_key_value_heads * c.head_dim, c.hidden_size, executor)},
         v_proj{make_linear(c.num_key_value_heads * c.head_dim, c.hidden_size, executor)},
@@ -192,7 +192,7 @@ class attention {
     }
   }
 
-  mixbit::executor_ref executor_;
+  executor_ref executor_;
   std::int64_t heads_, kv_heads_, head_dim_;
   float scale_;
   // kept from forward to backward; reused from batch to batch

@@ -10,7 +10,7 @@
 namespace byte_lm {
 
 /// Throws what stored_model throws.
-inline language_model load_model(std::string const& folder, mixbit::executor_ref executor = {}) {
+inline language_model load_model(std::string const& folder, executor_ref executor = {}) {
   stored_model files{folder};
   language_model model{files.shapes(), executor};
   model.for_each_parameter([&](std::string const& name, parameter& p) {

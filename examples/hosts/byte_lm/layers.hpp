@@ -40,7 +40,7 @@ using kept_differences = mixbit::pending<backend>;
 /// y = x · Wᵀ, without a bias. Its product goes through mixbit::apply, which is all that quantization needs.
 struct linear {
   parameter_ptr weight;  ///< [out, in]
-  mixbit::executor_ref executor;
+  executor_ref executor;
   mixbit::quantizer_slots<backend> slots{};
 
   auto product() const {
@@ -74,7 +74,7 @@ struct linear {
   }
 };
 
-inline linear make_linear(std::int64_t out, std::int64_t in, mixbit::executor_ref executor) {
+inline linear make_linear(std::int64_t out, std::int64_t in, executor_ref executor) {
   return {std::make_shared<parameter>(out, in), executor};
 }
 
@@ -82,7 +82,7 @@ inline linear make_linear(std::int64_t out, std::int64_t in, mixbit::executor_re
 struct rms_norm {
   parameter_ptr weight;  ///< [features]
   float eps;
-  mixbit::executor_ref executor;
+  executor_ref executor;
 
   matrix forward(matrix const& x) const {
     matrix y(x.rows(), x.cols());
@@ -116,7 +116,7 @@ struct rms_norm {
   float inverse_rms(matrix const& x, index r) const { return 1.0f / std::sqrt(x.row(r).array().square().mean() + eps); }
 };
 
-inline rms_norm make_rms_norm(std::int64_t features, float eps, mixbit::executor_ref executor) {
+inline rms_norm make_rms_norm(std::int64_t features, float eps, executor_ref executor) {
   return {std::make_shared<parameter>(features), eps, executor};
 }
 

@@ -11,7 +11,7 @@
 namespace byte_lm {
 
 /// logits [tokens, vocabulary], targets of as many tokens. Summed in double, in one order for any number of threads.
-inline double cross_entropy(mixbit::executor_ref executor, matrix const& logits, token_view const& targets) {
+inline double cross_entropy(executor_ref executor, matrix const& logits, token_view const& targets) {
   std::vector<double> loss(static_cast<std::size_t>(logits.rows()));
   for_row_blocks(executor, logits.rows(), [&](index first, index count) {
     for (index r = first; r < first + count; ++r) {
@@ -26,7 +26,7 @@ inline double cross_entropy(mixbit::executor_ref executor, matrix const& logits,
 }
 
 /// Its gradient: (softmax(logits) - onehot(target)) / tokens.
-inline matrix cross_entropy_gradient(mixbit::executor_ref executor, matrix const& logits, token_view const& targets) {
+inline matrix cross_entropy_gradient(executor_ref executor, matrix const& logits, token_view const& targets) {
   matrix gradient(logits.rows(), logits.cols());
   float const share = 1.0f / static_cast<float>(logits.rows());
   for_row_blocks(executor, logits.rows(), [&](index first, index count) {

@@ -17,6 +17,7 @@
 
 namespace byte_lm {
 
+using mixbit::executor_ref;  // runs blocks of rows: a framework would have its own pool here
 using index = Eigen::Index;
 using matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 /// Any row-major matrix or map over somebody's memory, without a copy.
@@ -27,7 +28,7 @@ inline constexpr index rows_per_block = 128;
 
 /// Calls f(first, count) for each block of rows.
 template <class F>
-void for_row_blocks(mixbit::executor_ref executor, index rows, F const& f, index block = rows_per_block) {
+void for_row_blocks(executor_ref executor, index rows, F const& f, index block = rows_per_block) {
   executor.parallel_for((rows + block - 1) / block, [&](std::int64_t i) {
     index const first = i * block;
     f(first, std::min(block, rows - first));
@@ -35,7 +36,7 @@ void for_row_blocks(mixbit::executor_ref executor, index rows, F const& f, index
 }
 
 /// a [m,k] · bᵀ, b [n,k]: what a linear layer computes with weights [out, in].
-inline matrix times_transposed(mixbit::executor_ref executor, matrix_view const& a, matrix_view const& b) {
+inline matrix times_transposed(executor_ref executor, matrix_view const& a, matrix_view const& b) {
   matrix c(a.rows(), b.rows());
   for_row_blocks(executor, c.rows(), [&](index first, index count) {
     c.middleRows(first, count).noalias() = a.middleRows(first, count) * b.transpose();
@@ -44,7 +45,7 @@ inline matrix times_transposed(mixbit::executor_ref executor, matrix_view const&
 }
 
 /// a [m,k] · b [k,n].
-inline matrix times(mixbit::executor_ref executor, matrix_view const& a, matrix_view const& b) {
+inline matrix times(executor_ref executor, matrix_view const& a, matrix_view const& b) {
   matrix c(a.rows(), b.cols());
   for_row_blocks(executor, c.rows(), [&](index first, index count) {
     c.middleRows(first, count).noalias() = a.middleRows(first, count) * b;
@@ -53,7 +54,7 @@ inline matrix times(mixbit::executor_ref executor, matrix_view const& a, matrix_
 }
 
 /// c [m,n] += aᵀ · b, a [k,m], b [k,n]. Split over the rows of c, so that no sum over k is cut.
-inline void add_transposed_times(mixbit::executor_ref executor, matrix_view const& a, matrix_view const& b, matrix& c) {
+inline void add_transposed_times(executor_ref executor, matrix_view const& a, matrix_view const& b, matrix& c) {
   auto const add = [&](index first, index count) {
     c.middleRows(first, count).noalias() += a.middleCols(first, count).transpose() * b;
   };

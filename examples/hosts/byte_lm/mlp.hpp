@@ -10,7 +10,7 @@ class gated_mlp {
  public:
   linear gate_proj, up_proj, down_proj;
 
-  gated_mlp(config const& c, mixbit::executor_ref executor)
+  gated_mlp(config const& c, executor_ref executor)
       : gate_proj{make_linear(c.intermediate_size, c.hidden_size, executor)},
         up_proj{make_linear(c.intermediate_size, c.hidden_size, executor)},
         down_proj{make_linear(c.hidden_size, c.intermediate_size, executor)},
@@ -49,7 +49,7 @@ class gated_mlp {
   }
 
  private:
-  mixbit::executor_ref executor_;
+  executor_ref executor_;
   // kept from forward to backward; reused from batch to batch
   matrix gate_, up_, sigmoid_;
   matrix hidden_;  // the input of down_proj

@@ -27,7 +27,7 @@ class decoder_layer {
   attention self_attn;
   gated_mlp mlp;
 
-  decoder_layer(config const& c, mixbit::executor_ref executor)
+  decoder_layer(config const& c, executor_ref executor)
       : input_layernorm{make_rms_norm(c.hidden_size, c.rms_norm_eps, executor)},
         post_attention_layernorm{make_rms_norm(c.hidden_size, c.rms_norm_eps, executor)},
         self_attn{c, executor},
@@ -79,7 +79,7 @@ class language_model {
   linear lm_head;  ///< shares its weight with embed_tokens where the config ties them
 
   /// Weights have their shapes and no values yet.
-  language_model(config const& c, mixbit::executor_ref executor)
+  language_model(config const& c, executor_ref executor)
       : shapes{c},
         embed_tokens{std::make_shared<parameter>(c.vocab_size, c.hidden_size)},
         norm{make_rms_norm(c.hidden_size, c.rms_norm_eps, executor)},
@@ -90,7 +90,7 @@ class language_model {
     for (std::int64_t i = 0; i < c.num_hidden_layers; ++i) layers.emplace_back(c, executor);
   }
 
-  mixbit::executor_ref executor() const { return executor_; }
+  executor_ref executor() const { return executor_; }
 
   /// Logits [tokens, vocabulary] of the byte after each token. Throws `usage` for windows that are too long and
   /// for bytes outside of the vocabulary.
@@ -180,7 +180,7 @@ class language_model {
                        " at ", t, ", and vocab_size is ", shapes.vocab_size);
   }
 
-  mixbit::executor_ref executor_;
+  executor_ref executor_;
   rotary_embedding rotary_;
   token_view tokens_;
   matrix last_, head_input_;  // kept from forward to backward

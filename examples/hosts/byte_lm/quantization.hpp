@@ -35,7 +35,7 @@ inline int steps_of(std::vector<byte_windows> const& steps, std::optional<int> w
 /// One run of the program.
 class job {
  public:
-  job(options const& o, mixbit::executor_ref executor)
+  job(options const& o, executor_ref executor)
       : options_{o},
         model_{load_model(o.model, executor)},
         data_{read_data(o, model_.shapes)},
