@@ -270,15 +270,15 @@ template <class Rule>
 void encode_rows(executor_ref const& threads, encode_args const& a, code_rows const& rows, bool writes) {
   vector_rule<Rule> const rule{a.how, scalar_kernels::rule_inputs_of(a)};
   auto const& m = rows.matrix();
-  bool const streams = exceeds_caches(a.x) && lanes >= 4, bytes = holds_bytes(a.how);
+  bool const streams = exceeds_caches(a.x) && lanes >= 4, whole_bytes = holds_bytes(a.how);
   visit_compute(a.x.type, [&]<class T>(T) {
     auto const flush = [&] {
       if (streams) hwy::FlushStream();
     };
     rows.visit(threads, [&](code_stretch const& upper, code_stretch const& lower) {
       HWY_ALIGN std::uint8_t codes[2][stretch_columns], packed[stretch_columns];
-      std::uint8_t* const own = bytes ? a.codes + upper.row * m.columns + upper.column : codes[0];
-      bool const direct = bytes && (!streams || stores_fours(own, rows.block()));
+      std::uint8_t* const own = whole_bytes ? a.codes + upper.row * m.columns + upper.column : codes[0];
+      bool const direct = whole_bytes && (!streams || stores_fours(own, rows.block()));
       std::uint64_t nan = encode_values<Rule, T>(rule, a, writes, rows.block(), upper, direct ? own : codes[0],
                                                  direct && streams);
       if (lower.length != 0) nan += encode_values<Rule, T>(rule, a, writes, rows.block(), lower, codes[1], false);
