@@ -5,17 +5,17 @@
 #include <cmath>
 #include <filesystem>
 
-#include "golden_suites/cpu.hpp"
 #include "golden_suites/quantizer_case.hpp"
 #include "golden_suites/suite.hpp"
 #include "mixbit/formats/check.hpp"
 
 namespace golden {
 
+template <mixbit::backend B>
 class blocks_suite {
  public:
-  blocks_suite(std::filesystem::path const& dir, cpu const& on)
-      : cpu_{on},
+  blocks_suite(std::filesystem::path const& dir, B const& on)
+      : backend_{on},
         document_(mixbit::read_json_file(dir / "blocks.json")),
         file_{mixbit::safetensors_file::open(dir / "blocks.safetensors")} {
     result_.name = "blocks";
@@ -56,11 +56,11 @@ class blocks_suite {
     check_format(how, id);
     auto const groups = mixbit::blocks_of(x.g, std::vector<axis_block>{{-1, c.at("block_size").get<int>()}});
     std::vector<float> amax(static_cast<std::size_t>(groups.group_count()));
-    cpu_.amax({x.ref(), groups, amax.data(), nullptr});
+    backend_.amax({x.ref(), groups, amax.data(), nullptr});
     amax_use const use = c.at("format") == "nvfp4_static" ? amax_use::given : amax_use::data;
     for (float& a : amax) a *= c.value("block_amax_multiplier", 1.0f);
     float const global = c.value("global_amax", 0.0f);
-    cpu_.fake_quantize({x.ref(), y.ref(), groups, amax.data(), how, nullptr, &global, use});
+    backend_.fake_quantize({x.ref(), y.ref(), groups, amax.data(), how, nullptr, &global, use});
     auto const at = first_difference(y, expected);
     if (at < 0) result_.check(true, id);
     else
@@ -83,7 +83,7 @@ class blocks_suite {
     result_.check(equal, c.at("id").get<std::string>() + ": other scales");
   }
 
-  cpu cpu_;
+  B backend_;
   json document_;
   mixbit::safetensors_file file_;
   suite_result result_;
@@ -91,6 +91,7 @@ class blocks_suite {
 
 }  // namespace golden
 
-inline suite_result run_blocks(std::filesystem::path const& dir, golden::cpu const& on) {
-  return golden::blocks_suite{dir, on}.run();
+template <mixbit::backend B>
+suite_result run_blocks(std::filesystem::path const& dir, B const& on) {
+  return golden::blocks_suite<B>{dir, on}.run();
 }

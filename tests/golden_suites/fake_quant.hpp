@@ -3,7 +3,6 @@
 
 #include <filesystem>
 
-#include "golden_suites/cpu.hpp"
 #include "golden_suites/quantizer_case.hpp"
 #include "golden_suites/suite.hpp"
 #include "mixbit/config/attribute_json.hpp"
@@ -12,10 +11,11 @@
 
 namespace golden {
 
+template <mixbit::backend B>
 class fake_quant_suite {
  public:
-  fake_quant_suite(std::filesystem::path const& dir, cpu const& on)
-      : cpu_{on},
+  fake_quant_suite(std::filesystem::path const& dir, B const& on)
+      : backend_{on},
         document_(mixbit::read_json_file(dir / "fake_quant.json")),
         file_{mixbit::safetensors_file::open(dir / "fake_quant.safetensors")} {
     result_.name = "fake_quant";
@@ -73,7 +73,7 @@ class fake_quant_suite {
     // the file holds the calibrated amax there, but 448 is used
     if (attributes.value("use_constant_amax", false)) amax[0] = 448.0f;
     mixbit::data_flags flags;
-    cpu_.fake_quantize({y.ref(), y.ref(), shared.groups, amax.data(), how, &flags});
+    backend_.fake_quantize({y.ref(), y.ref(), shared.groups, amax.data(), how, &flags});
     mixbit::check_flags(flags, how, id_);
     return true;
   }
@@ -82,7 +82,7 @@ class fake_quant_suite {
     std::vector<float> amax(static_cast<std::size_t>(shared.groups.group_count()));
     if (c.contains("given_amax")) std::fill(amax.begin(), amax.end(), c.at("given_amax").get<float>());
     else if (attributes.contains("constant_amax")) amax[0] = attributes.at("constant_amax").get<float>();
-    else cpu_.amax({x.ref(), shared.groups, amax.data(), nullptr});
+    else backend_.amax({x.ref(), shared.groups, amax.data(), nullptr});
     mixbit::check_amax(amax, format_of(attributes, mixbit::policy::modelopt), x.g.type, id_);
     return amax;
   }
@@ -101,13 +101,13 @@ class fake_quant_suite {
   /// Affine quantizers as a model has them: calibrated on the input, then quantizing it.
   void affine(json const& c, tensor& x) {
     json const& attributes = c.at("attributes");
-    mixbit::tensor_quantizer<cpu> q{
+    mixbit::tensor_quantizer<B> q{
         id_, mixbit::attributes_from_json(mixbit::config_json::parse(attributes.dump())), mixbit::policy::modelopt};
-    q.observe(cpu_, scratch_, x.ref());
+    q.observe(backend_, scratch_, x.ref());
     if (!c.at("bias").empty() && !static_bias(c, x, q)) return;
-    if (!amax_matches(c, 0, grouping_of(attributes, x.g), x.g, q.amax(cpu_))) return;
+    if (!amax_matches(c, 0, grouping_of(attributes, x.g), x.g, q.amax(backend_))) return;
     tensor y{x.g};
-    q.quantize(cpu_, scratch_, x.ref(), y.ref());
+    q.quantize(backend_, scratch_, x.ref(), y.ref());
     compare(y, c);
   }
 
@@ -130,12 +130,12 @@ class fake_quant_suite {
     }
     if (!ok) result_.check(false, id_ + ": another bias");
     if (!ok || !mean) return ok;
-    q.bias()->set(cpu_, q.bias()->grouping(x.g), values);
+    q.bias()->set(backend_, q.bias()->grouping(x.g), values);
     tensor less{x.g};
     std::vector<float> amax(static_cast<std::size_t>(q.grouping(x.g).group_count()));
-    cpu_.shift({x.ref(), less.ref(), q.bias()->grouping(x.g), values.data(), true});
-    cpu_.amax({less.ref(), q.grouping(x.g), amax.data(), nullptr});
-    q.set_amax(cpu_, q.grouping(x.g), amax);
+    backend_.shift({x.ref(), less.ref(), q.bias()->grouping(x.g), values.data(), true});
+    backend_.amax({less.ref(), q.grouping(x.g), amax.data(), nullptr});
+    q.set_amax(backend_, q.grouping(x.g), amax);
     return true;
   }
 
@@ -145,9 +145,9 @@ class fake_quant_suite {
     auto const shared = grouping_of(c.at("attributes"), x.g);
     std::vector<float> amax(static_cast<std::size_t>(shared.groups.group_count()));
     mixbit::data_flags flags;
-    cpu_.amax({x.ref(), shared.groups, amax.data(), &flags});
+    backend_.amax({x.ref(), shared.groups, amax.data(), &flags});
     tensor y{x.g};
-    cpu_.fake_quantize({x.ref(), y.ref(), shared.groups, amax.data(), how, &flags});
+    backend_.fake_quantize({x.ref(), y.ref(), shared.groups, amax.data(), how, &flags});
     bool thrown = false;
     try {
       mixbit::check_flags(flags, how, id_);
@@ -162,11 +162,11 @@ class fake_quant_suite {
     tensor amax = load(c.at("amax").at(0)), grad = load(c.at("grad_output")), expected = load(c.at("grad_input"));
     if (!grad.g.same_shape(x.g) || amax.g.size() != shared.groups.group_count())
       return result_.check(false, id_ + ": grad_output or amax do not fit the input's shape");
-    cpu_.backward_mask({x.ref(), grad.ref(), shared.groups, amax.as<float>()});
+    backend_.backward_mask({x.ref(), grad.ref(), shared.groups, amax.as<float>()});
     result_.check(first_difference(grad, expected) < 0, id_ + ": another gradient");
   }
 
-  cpu cpu_;
+  B backend_;
   mixbit::arena scratch_;
   json document_;
   mixbit::safetensors_file file_;
@@ -176,6 +176,7 @@ class fake_quant_suite {
 
 }  // namespace golden
 
-inline suite_result run_fake_quant(std::filesystem::path const& dir, golden::cpu const& on) {
-  return golden::fake_quant_suite{dir, on}.run();
+template <mixbit::backend B>
+suite_result run_fake_quant(std::filesystem::path const& dir, B const& on) {
+  return golden::fake_quant_suite<B>{dir, on}.run();
 }

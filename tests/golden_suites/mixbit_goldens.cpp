@@ -11,6 +11,7 @@
 #include "golden_suites/algorithms.hpp"
 #include "golden_suites/blocks.hpp"
 #include "golden_suites/calibrators.hpp"
+#include "golden_suites/cpu.hpp"
 #include "golden_suites/export.hpp"
 #include "golden_suites/fake_quant.hpp"
 #include "golden_suites/lm.hpp"
@@ -39,13 +40,13 @@ std::vector<suite> suites() {
   return {{"presets", {"presets.json"}, run_presets},
           {"validation", {"validation.json"}, run_validation},
           {"resolved", {"resolved.json"}, run_resolved},
-          {"fake_quant", {"fake_quant.json", "fake_quant.safetensors"}, on(run_fake_quant, false)},
-          {"fake_quant on simd", {"fake_quant.json", "fake_quant.safetensors"}, on(run_fake_quant, true)},
-          {"blocks", {"blocks.json", "blocks.safetensors"}, on(run_blocks, false)},
-          {"blocks on simd", {"blocks.json", "blocks.safetensors"}, on(run_blocks, true)},
+          {"fake_quant", {"fake_quant.json", "fake_quant.safetensors"}, on(run_fake_quant<golden::cpu>, false)},
+          {"fake_quant on simd", {"fake_quant.json", "fake_quant.safetensors"}, on(run_fake_quant<golden::cpu>, true)},
+          {"blocks", {"blocks.json", "blocks.safetensors"}, on(run_blocks<golden::cpu>, false)},
+          {"blocks on simd", {"blocks.json", "blocks.safetensors"}, on(run_blocks<golden::cpu>, true)},
           {"calibrators", {"calibrators.json", "calibrators.safetensors"}, run_calibrators},
-          {"pack", {"pack.json", "pack.safetensors"}, on(run_pack, false)},
-          {"pack on simd", {"pack.json", "pack.safetensors"}, on(run_pack, true)},
+          {"pack", {"pack.json", "pack.safetensors"}, on(run_pack<golden::cpu>, false)},
+          {"pack on simd", {"pack.json", "pack.safetensors"}, on(run_pack<golden::cpu>, true)},
           {"rewritten_weights", {"algorithms.json", "algorithms.safetensors"}, run_rewritten_weights},
           {"algorithms", {"algorithms.json", "algorithms.safetensors"}, run_algorithms},
           {"lm", {"lm.json", "lm.safetensors"}, [=](path const& dir) { return run_lm(dir, data); }},

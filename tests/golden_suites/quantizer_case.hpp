@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "mixbit/core/backend.hpp"
 #include "mixbit/core/partition.hpp"
 #include "mixbit/formats/storage.hpp"
 #include "mixbit/io/json.hpp"

@@ -30,18 +30,25 @@ class bin_counter {
   ~bin_counter() { flush(); }
 
   void add(std::int64_t group, std::int32_t const* slots, std::int64_t n) {
-    if (!local_) {
+    std::uint32_t* const counts = tables_of(group);
+    if (!counts) {
       for (std::int64_t i = 0; i < n; ++i) put(group, slots[i], 1);
       return;
     }
-    if (group != group_) flush();
-    group_ = group;
-    std::int64_t const step = args_.bins + 1;
     std::int64_t i = 0;
     for (; i + tables <= n; i += tables)
-      for (std::int64_t t = 0; t < tables; ++t) ++slots_[t * step + slots[i + t]];
-    for (; i < n; ++i) ++slots_[slots[i]];
+      for (std::int64_t t = 0; t < tables; ++t) ++counts[t * step() + slots[i + t]];
+    for (; i < n; ++i) ++counts[slots[i]];
   }
+
+  /// Where to count a group's elements: `tables` tables, `step()` apart, in whichever of which; null: by add() alone.
+  std::uint32_t* tables_of(std::int64_t group) {
+    if (!local_) return nullptr;
+    if (group != group_) flush();
+    group_ = group;
+    return slots_;
+  }
+  std::int64_t step() const { return args_.bins + 1; }
 
  private:
   void put(std::int64_t group, std::int64_t slot, std::uint64_t n) {
@@ -50,13 +57,12 @@ class bin_counter {
   }
   void flush() {
     if (group_ < 0) return;
-    std::int64_t const step = args_.bins + 1;
-    for (std::int64_t s = 0; s < step; ++s) {
+    for (std::int64_t s = 0; s < step(); ++s) {
       std::uint64_t n = 0;
-      for (std::int64_t t = 0; t < tables; ++t) n += slots_[t * step + s];
+      for (std::int64_t t = 0; t < tables; ++t) n += slots_[t * step() + s];
       put(group_, s, n);
     }
-    std::fill_n(slots_, tables * step, 0u);
+    std::fill_n(slots_, tables * step(), 0u);
     group_ = -1;
   }
 
@@ -76,6 +82,17 @@ struct slot_rows : plain_rows {
   }
 };
 
+/// One row: counted as its slots are computed, where there is a way to do both at once.
+template <class Rows>
+void count_row(bin_counter& counter, float const* x, std::int64_t n, float bins, float top, std::int64_t group) {
+  if constexpr (requires { &Rows::count; })
+    if (std::uint32_t* const counts = counter.tables_of(group))
+      return Rows::count(x, n, bins, top, counts, counter.step());
+  std::int32_t slots[tile_width];
+  Rows::slots(x, n, bins, top, slots);
+  counter.add(group, slots, n);
+}
+
 /// The kernel over any way to load rows and to compute their slots.
 template <class Rows>
 void histogram_by(executor_ref const& threads, histogram_args const& a) {
@@ -85,13 +102,11 @@ void histogram_by(executor_ref const& threads, histogram_args const& a) {
   for_pieces(threads, nest.pieces(), [&](std::int64_t piece) {
     bin_counter counter{a};
     float row[tile_width];
-    std::int32_t slots[tile_width];
     nest.rows_of(piece, [&](segment<1> const& s) {
       for_runs(s, nest.inner(), [&](auto const& at, std::int64_t length, std::int64_t group) {
         for_tiles(length, [&](std::int64_t first, std::int64_t n) {
           float const* const x = Rows::row_of(a.x, at[0] + first * stride, stride, n, row);
-          Rows::slots(x, n, static_cast<float>(a.bins), a.top[group], slots);
-          counter.add(group, slots, n);
+          count_row<Rows>(counter, x, n, static_cast<float>(a.bins), a.top[group], group);
         });
       });
     });

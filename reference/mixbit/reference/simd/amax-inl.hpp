@@ -18,13 +18,18 @@ namespace mixbit::reference::inline MIXBIT_REFERENCE_TARGET::simd_kernels::HWY_N
 /// The largest of n magnitudes, of all lanes: four vectors in flight, since each waits for its predecessor.
 template <class T>
 HWY_INLINE floats largest_of_run(T const* x, std::int64_t n) {
-  ints top[4] = {hn::Zero(int_tag{}), hn::Zero(int_tag{}), hn::Zero(int_tag{}), hn::Zero(int_tag{})};
+  ints a = hn::Zero(int_tag{}), b = a, c = a, d = a;  // no array: a loop over it may go through memory
   std::int64_t i = 0;
-  for (; i + 4 * lanes <= n; i += 4 * lanes)
-    for (int k = 0; k < 4; ++k) top[k] = hn::Max(top[k], magnitude_of(load(x + i + k * lanes)));
-  for (; i + lanes <= n; i += lanes) top[0] = hn::Max(top[0], magnitude_of(load(x + i)));
-  if (i < n) top[1] = hn::Max(top[1], magnitude_of(load_some(x + i, n - i)));
-  return as_floats(hn::MaxOfLanes(int_tag{}, hn::Max(hn::Max(top[0], top[1]), hn::Max(top[2], top[3]))));
+  auto const at = [&](int k) HWY_ATTR { return magnitude_of(load(x + i + k * lanes)); };
+  for (; i + 4 * lanes <= n; i += 4 * lanes) {
+    a = hn::Max(a, at(0));
+    b = hn::Max(b, at(1));
+    c = hn::Max(c, at(2));
+    d = hn::Max(d, at(3));
+  }
+  for (; i + lanes <= n; i += lanes) a = hn::Max(a, at(0));
+  if (i < n) b = hn::Max(b, magnitude_of(load_some(x + i, n - i)));
+  return as_floats(hn::MaxOfLanes(int_tag{}, hn::Max(hn::Max(a, b), hn::Max(c, d))));
 }
 
 /// Groups of few whole vectors, a vector of groups at a time; returns how many elements that was.

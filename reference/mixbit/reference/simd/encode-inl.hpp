@@ -23,16 +23,24 @@ HWY_INLINE bytes low_bytes(ints codes) {
 #endif
 }
 
-/// The codes of four vectors, one a byte.
-HWY_INLINE void store_four(ints const (&codes)[4], std::uint8_t* to) {
+using four_bytes_tag = hn::Repartition<std::uint8_t, float_tag>;
+inline constexpr std::int64_t four_codes = 4 * lanes;  // of four vectors, a vector of bytes
+
+/// The codes of four vectors, one a byte; `past` the caches where `to` is aligned to as many bytes.
+HWY_INLINE void store_four(ints const (&codes)[4], std::uint8_t* to, bool past) {
 #if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
   // saturation changes nothing: codes are from 0 to 255; the steps leave the vectors' quarters in turn
   __m512i const ab = _mm512_packs_epi32(codes[0].raw, codes[1].raw);
   __m512i const cd = _mm512_packs_epi32(codes[2].raw, codes[3].raw);
   __m512i const order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  _mm512_storeu_si512(to, _mm512_permutexvar_epi32(order, _mm512_packus_epi16(ab, cd)));
+  hn::Vec<four_bytes_tag> const all{_mm512_permutexvar_epi32(order, _mm512_packus_epi16(ab, cd))};
+  if (past) hn::Stream(all, four_bytes_tag{}, to);
+  else hn::StoreU(all, four_bytes_tag{}, to);
 #else
-  for (int k = 0; k < 4; ++k) hn::StoreU(low_bytes(codes[k]), byte_tag{}, to + k * lanes);
+  HWY_ALIGN std::uint8_t all[static_cast<std::size_t>(four_codes)];
+  std::uint8_t* const target = past ? all : to;
+  for (int k = 0; k < 4; ++k) hn::StoreU(low_bytes(codes[k]), byte_tag{}, target + k * lanes);
+  if (past) hn::Stream(hn::Load(four_bytes_tag{}, all), four_bytes_tag{}, to);
 #endif
 }
 
@@ -58,25 +66,27 @@ HWY_INLINE void encode_run(Rule const& rule, vector_scaling const& s, T const* x
 template <class VectorRule>
 inline constexpr bool looks_for_nan = !formats::block_scaled<decltype(VectorRule::scalar)>;
 
-/// The codes of numbers in four vectors with a scaling each. What is needed three batches later is fetched from memory
-/// meanwhile.
+/// The codes of numbers in four vectors with a scaling each; `past` the caches where `codes` is aligned to four_codes.
+/// Blocks are read twice, so what is needed three batches later is fetched from memory meanwhile; a single pass over
+/// memory is quicker as the processor itself fetches it.
 template <class Rule, class T>
-HWY_INLINE void encode_four(Rule const& rule, vector_scaling const (&s)[4], T const* x, std::uint8_t* codes,
+HWY_INLINE void encode_four(Rule const& rule, vector_scaling const (&s)[4], T const* x, std::uint8_t* codes, bool past,
                             floats (&seen)[4]) {
-  ints four[4];
-  for (int j = 0; j < 4; ++j) {
-    hwy::Prefetch(x + j * lanes + 3 * batch_elements);
+  // written out: in a loop that a compiler does not unroll the four vectors go through memory
+  auto const one = [&](int j) HWY_ATTR {
+    if constexpr (!looks_for_nan<Rule>) hwy::Prefetch(x + j * lanes + 3 * batch_elements);
     floats const v = load(x + j * lanes);
     if constexpr (looks_for_nan<Rule>) seen[j] = hn::Add(seen[j], v);
-    four[j] = rule.encode_number(s[j], v);
-  }
-  store_four(four, codes);
+    return rule.encode_number(s[j], v);
+  };
+  ints const four[4] = {one(0), one(1), one(2), one(3)};
+  store_four(four, codes, past);
 }
 
-/// The codes of groups of whole vectors that have a scale, right where no element is NaN.
+/// The codes of groups of whole vectors that have a scale, right where no element is NaN. `past`: encode_four.
 template <int Vectors, class Rule, class T>
 HWY_INLINE void encode_whole(Rule const& given_rule, scale_batch const& b, T const* x, std::int64_t block,
-                             std::int64_t groups, std::uint8_t* codes, floats& seen) {
+                             std::int64_t groups, std::uint8_t* codes, bool past, floats& seen) {
   Rule const rule = given_rule;  // a copy, that stores cannot change
   std::int64_t const all = groups * block;
   floats sums[4] = {seen, hn::Zero(float_tag{}), hn::Zero(float_tag{}), hn::Zero(float_tag{})};
@@ -84,13 +94,13 @@ HWY_INLINE void encode_whole(Rule const& given_rule, scale_batch const& b, T con
   if constexpr (Vectors > 0) {
     for (std::int64_t i = 0; k + 4 * lanes <= all; k += 4 * lanes, i += 4 / Vectors) {
       vector_scaling const s[4] = {b.of(i), b.of(i + 1 / Vectors), b.of(i + 2 / Vectors), b.of(i + 3 / Vectors)};
-      encode_four(rule, s, x + k, codes + k, sums);
+      encode_four(rule, s, x + k, codes + k, past, sums);
     }
   }
   for (std::int64_t i = k / block; k < all; ++i) {
     vector_scaling const one = b.of(i), s[4] = {one, one, one, one};
     std::int64_t const end = (i + 1) * block;
-    for (; k + 4 * lanes <= end; k += 4 * lanes) encode_four(rule, s, x + k, codes + k, sums);
+    for (; k + 4 * lanes <= end; k += 4 * lanes) encode_four(rule, s, x + k, codes + k, past, sums);
     for (; k < end; k += lanes) {
       floats const v = load(x + k);
       sums[0] = hn::Add(sums[0], v);
@@ -163,16 +173,24 @@ struct group_batch {
   bool numbers = true;  ///< may NaN be left to the sum that looks for it?
 };
 
-/// The codes of a batch, one a byte.
+/// Do four vectors of groups of `block` elements lie at addresses to which stores past the caches are aligned?
+inline bool stores_fours(std::uint8_t const* codes, std::int64_t block) {
+  bool const together = block == lanes || block == 2 * lanes || block % four_codes == 0;
+  return together && reinterpret_cast<std::uintptr_t>(codes) % static_cast<std::size_t>(four_codes) == 0;
+}
+
+/// The codes of a batch, one a byte; `streams`: past the caches where their places allow it.
 template <class Rule, class T>
-HWY_INLINE void encode_batch(Rule const& rule, group_batch const& b, T const* x, std::uint8_t* codes, floats& seen) {
+HWY_INLINE void encode_batch(Rule const& rule, group_batch const& b, T const* x, std::uint8_t* codes, bool streams,
+                             floats& seen) {
   x += b.at;
   codes += b.at;
+  bool const past = streams && stores_fours(codes, b.block);
   std::int64_t i = 0;
   if (b.numbers && b.block % lanes == 0 && have_scales(b.scales, b.groups)) {
     i = b.length / b.block;
     with_vectors(b.block, [&]<int Vectors>() HWY_ATTR {
-      encode_whole<Vectors>(rule, b.scales, x, b.block, i, codes, seen);
+      encode_whole<Vectors>(rule, b.scales, x, b.block, i, codes, past, seen);
     });
   }
   for (std::int64_t first = i * b.block; first < b.length; ++i, first += b.block)
@@ -184,7 +202,7 @@ HWY_INLINE void encode_batch(Rule const& rule, group_batch const& b, T const* x,
 /// wait for them: they fill the processor while it goes through one long chain.
 template <class Rule, class T>
 HWY_NOINLINE bool encode_stretch(vector_rule<Rule> const& given_rule, encode_args const& a, bool writes, bool numbers,
-                                 std::int64_t whole_block, code_stretch const& s, std::uint8_t* codes) {
+                                 std::int64_t whole_block, code_stretch const& s, std::uint8_t* codes, bool streams) {
   vector_rule<Rule> const rule = given_rule;  // a copy, that stores cannot change
   T const* const x = a.x.as<T>() + s.offset;
   std::int64_t group = s.group;
@@ -203,7 +221,7 @@ HWY_NOINLINE bool encode_stretch(vector_rule<Rule> const& given_rule, encode_arg
     group_batch const& b = batches[now];
     std::int64_t const next = b.at + b.length;
     if (next < s.length) prepare_from(next, batches[1 - now]);
-    encode_batch(rule, b, x, codes, seen);
+    encode_batch(rule, b, x, codes, streams, seen);
     if (next >= s.length) break;
   }
   return hn::CountTrue(float_tag{}, hn::IsNaN(seen)) != 0;
@@ -212,10 +230,10 @@ HWY_NOINLINE bool encode_stretch(vector_rule<Rule> const& given_rule, encode_arg
 /// The same for good. Returns how many elements were NaN, which is rare: then all is done twice.
 template <class Rule, class T>
 HWY_INLINE std::uint64_t encode_values(vector_rule<Rule> const& rule, encode_args const& a, bool writes,
-                                       std::int64_t block, code_stretch const& s, std::uint8_t* codes) {
+                                       std::int64_t block, code_stretch const& s, std::uint8_t* codes, bool streams) {
   std::uint64_t nan = 0;
-  if (!encode_stretch<Rule, T>(rule, a, writes, true, block, s, codes)) return nan;
-  encode_stretch<Rule, T>(rule, a, writes, false, block, s, codes);
+  if (!encode_stretch<Rule, T>(rule, a, writes, true, block, s, codes, streams)) return nan;
+  encode_stretch<Rule, T>(rule, a, writes, false, block, s, codes, false);
   T const* const x = a.x.as<T>() + s.offset;
   for (std::int64_t i = 0; i < s.length; ++i) nan += fp::is_nan(to_float(x[i]));
   return nan;
@@ -252,16 +270,18 @@ template <class Rule>
 void encode_rows(executor_ref const& threads, encode_args const& a, code_rows const& rows, bool writes) {
   vector_rule<Rule> const rule{a.how, scalar_kernels::rule_inputs_of(a)};
   auto const& m = rows.matrix();
-  bool const streams = exceeds_caches(a.x) && lanes >= 4, direct = holds_bytes(a.how) && !streams;
+  bool const streams = exceeds_caches(a.x) && lanes >= 4, whole_bytes = holds_bytes(a.how);
   visit_compute(a.x.type, [&]<class T>(T) {
     auto const flush = [&] {
       if (streams) hwy::FlushStream();
     };
     rows.visit(threads, [&](code_stretch const& upper, code_stretch const& lower) {
       HWY_ALIGN std::uint8_t codes[2][stretch_columns], packed[stretch_columns];
-      std::uint8_t* const target = direct ? a.codes + upper.row * m.columns + upper.column : codes[0];
-      std::uint64_t nan = encode_values<Rule, T>(rule, a, writes, rows.block(), upper, target);
-      if (lower.length != 0) nan += encode_values<Rule, T>(rule, a, writes, rows.block(), lower, codes[1]);
+      std::uint8_t* const own = whole_bytes ? a.codes + upper.row * m.columns + upper.column : codes[0];
+      bool const direct = whole_bytes && (!streams || stores_fours(own, rows.block()));
+      std::uint64_t nan = encode_values<Rule, T>(rule, a, writes, rows.block(), upper, direct ? own : codes[0],
+                                                 direct && streams);
+      if (lower.length != 0) nan += encode_values<Rule, T>(rule, a, writes, rows.block(), lower, codes[1], false);
       if (!direct) pack_stretch(a, m, upper, codes[0], lower.length != 0 ? codes[1] : nullptr, streams, packed);
       if (a.flags) scalar_kernels::add_flag(a.flags->nonfinite, nan);
     }, flush);

@@ -18,21 +18,73 @@ namespace mixbit::reference::inline MIXBIT_REFERENCE_TARGET::simd_kernels::HWY_N
 #if MIXBIT_SIMD_VECTORS
 
 /// formats::histogram_bin + 1 of finite magnitudes, 0 of the others.
-HWY_INLINE ints slots_of(floats x, floats bins, floats top) {
-  floats const m = as_floats(magnitude_of(x));
-  floats const place = hn::Div(hn::Mul(m, bins), top);
-  floats const last = hn::Sub(bins, splat(1.0f));
-  floats const inside = hn::IfThenElse(hn::Lt(place, bins), place, last);
-  floats const bin = hn::IfThenElseZero(hn::Gt(top, splat(0.0f)), inside);
-  ints const slot = hn::Add(hn::ConvertTo(int_tag{}, bin), splat(1));
-  return hn::IfThenElseZero(hn::Lt(magnitude_of(x), splat(0x7f800000)), slot);
-}
+class slot_maker {
+ public:
+  HWY_INLINE slot_maker(float bins, float top)
+      : bins_{splat(top > 0.0f ? bins : 0.0f)},  // without a range all are in the first bin
+        top_{splat(top > 0.0f ? top : 1.0f)},
+        last_{splat(bins - 1.0f)} {}
+
+  HWY_INLINE ints operator()(floats x) const {
+    floats const m = as_floats(magnitude_of(x)), place = hn::Div(hn::Mul(m, bins_), top_);
+#if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
+    // minps gives its second operand where the first is NaN; Highway's conversion adds four instructions for what is
+    // not in range
+    ints const bin{_mm512_cvttps_epi32(_mm512_min_ps(place.raw, last_.raw))};
+#else
+    ints const bin = hn::ConvertTo(int_tag{}, hn::IfThenElse(hn::Lt(place, last_), place, last_));
+#endif
+    return hn::IfThenElseZero(hn::Lt(magnitude_of(x), splat(0x7f800000)), hn::Add(bin, splat(1)));
+  }
+
+ private:
+  floats bins_, top_, last_;
+};
 
 struct slot_vectors : vector_rows {
   HWY_NOINLINE static void slots(float const* x, std::int64_t n, float bins, float top, std::int32_t* slots) {
+    slot_maker const slot{bins, top};
     std::int64_t i = 0;
-    for (; i + lanes <= n; i += lanes) hn::StoreU(slots_of(load(x + i), splat(bins), splat(top)), int_tag{}, slots + i);
+    for (; i + lanes <= n; i += lanes) hn::StoreU(slot(load(x + i)), int_tag{}, slots + i);
     if (i < n) scalar_kernels::slot_rows::slots(x + i, n - i, bins, top, slots + i);
+  }
+
+  /// Counts x in two tables, `step` apart. While a vector's slots are counted those of the eighth behind it are
+  /// computed: vectors and memory, at which the processor works at once, and far enough from each other that a slot is
+  /// no longer being stored when it is loaded.
+  HWY_NOINLINE static void count(float const* x, std::int64_t n, float bins, float top, std::uint32_t* counts,
+                                 std::int64_t step) {
+    static_assert(scalar_kernels::tables == 2);
+    constexpr std::int64_t ahead = 8 * lanes;
+    HWY_ALIGN std::int32_t slots[static_cast<std::size_t>(2 * ahead)];
+    slot_maker const slot{bins, top};
+    std::int64_t const whole = n / lanes * lanes;
+    auto const compute = [&](std::int64_t i) HWY_ATTR {
+      if (i < whole) hn::Store(slot(load(x + i)), int_tag{}, slots + i % (2 * ahead));
+    };
+    for (std::int64_t i = 0; i < ahead; i += lanes) compute(i);
+    for (std::int64_t i = 0; i < whole; i += lanes) {
+      compute(i + ahead);
+      count_vector(slots + i % (2 * ahead), counts, counts + step);
+    }
+    if (whole == n) return;
+    scalar_kernels::slot_rows::slots(x + whole, n - whole, bins, top, slots);
+    for (std::int64_t i = 0; i < n - whole; ++i) ++counts[slots[i]];
+  }
+
+ private:
+  /// A vector's slots, which are loaded two at a time.
+  HWY_INLINE static void count_vector(std::int32_t const* slots, std::uint32_t* even, std::uint32_t* odd) {
+    auto const count_two = [&](std::int64_t k) HWY_ATTR {
+      std::uint64_t pair;
+      std::memcpy(&pair, slots + k, sizeof pair);
+      ++even[static_cast<std::uint32_t>(pair)];
+      ++odd[pair >> 32];
+    };
+    for (std::int64_t k = 0; k < lanes; k += 4) {
+      count_two(k);
+      count_two(k + 2);
+    }
   }
 };
 
