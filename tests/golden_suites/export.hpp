@@ -36,8 +36,8 @@ class export_suite {
                                                            {"nvfp4", "NVFP4_DEFAULT_CFG"},
                                                            {"w4a16_nvfp4", "W4A16_NVFP4_CFG"},
                                                            {"mxfp8", "MXFP8_DEFAULT_CFG"}};
-    for (auto const& [name, preset] : uniform)
-      if (there(name)) attempt(name, [&] { compare(name, mixbit::preset(preset)); });
+    for (auto const& form : uniform)
+      if (there(form.first)) attempt(form.first, [&] { compare(form.first, mixbit::preset(form.second)); });
     if (there("mixed")) attempt("mixed", [&] { compare("mixed", mixed_config()); });
     if (there("fp8_kv"))
       attempt("fp8_kv", [&] {
@@ -45,8 +45,8 @@ class export_suite {
       });
     std::pair<char const*, char const*> const scaled[] = {
         {"int4_awq", "INT4_AWQ_CFG"}, {"w4a8_awq", "W4A8_AWQ_BETA_CFG"}, {"int8_sq", "INT8_SMOOTHQUANT_CFG"}};
-    for (auto const& [name, preset] : scaled)
-      if (there(name)) attempt(name, [&] { compare(name, given_scales(preset)); });
+    for (auto const& form : scaled)
+      if (there(form.first)) attempt(form.first, [&] { compare(form.first, given_scales(form.second)); });
     return result_;
   }
 
