@@ -5,10 +5,10 @@
 // R Rᵀ = H; and the w_k that is quantized is v_k + Σ_{j<k} (v_j - q_j) R_jk / R_kk. So neither the inverse of H nor that
 // of a triangle is formed: one Cholesky factor of H itself, from the last column up.
 //
-// Within a block of columns that is done column by column, on pieces of rows that stay in cache. What a range of columns
-// does to those behind it is one product, and ranges are halved down to blocks, so that most of it is large products.
-// Rows do not depend on each other, so pieces of them run on the threads of `linalg`, cut by shape: the bits do not
-// depend on how many there are.
+// Within a block of columns that is done column by column, on pieces of rows that stay in cache. What a range of
+// columns does to those behind it is one product, and ranges are halved down to blocks, so that most of it is large
+// products. Rows do not depend on each other, so pieces of them run on the threads of `linalg`, cut by shape: the bits
+// do not depend on how many there are.
 #pragma once
 
 #include <algorithm>
