@@ -2,8 +2,8 @@
 // the Hessian of the layer's squared output error (Frantar et al., 2023: "GPTQ", Algorithm 1; ModelOpt's order of
 // operations, which is that of FP-Quant).
 //
-// H = 2/n Σ x xᵀ over the layer's inputs, damped, is replaced by its upper Cholesky factor, by which the columns are then
-// gone through (calib/gptq_columns.hpp).
+// H = 2/n Σ x xᵀ over the layer's inputs, damped, is replaced by its upper Cholesky factor, by which the columns are
+// then gone through (calib/gptq_columns.hpp).
 //
 // Only the column's own values are quantized. Amaxes are those of the calibration before it and are never recomputed,
 // so any order of columns leaves each with the scale of its group.

@@ -1,9 +1,9 @@
 // GPTQ's way through a weight's columns: each is quantized with what the errors of those before it call for.
 //
 // With U the upper Cholesky factor of H⁻¹, column j is q_j = Q(w_j), e_j = (w_j - q_j) / U_jj, and w_k -= e_j U_jk for
-// every k > j. With v the weight as it came that is v - q = e U, so e = (v - q) R, where R = U⁻¹ is upper triangular and
-// R Rᵀ = H; and the w_k that is quantized is v_k + Σ_{j<k} (v_j - q_j) R_jk / R_kk. So neither the inverse of H nor that
-// of a triangle is formed: one Cholesky factor of H itself, from the last column up.
+// every k > j. With v the weight as it came that is v - q = e U, so e = (v - q) R, where R = U⁻¹ is upper triangular
+// and R Rᵀ = H; and the w_k that is quantized is v_k + Σ_{j<k} (v_j - q_j) R_jk / R_kk. So neither the inverse of H nor
+// that of a triangle is formed: one Cholesky factor of H itself, from the last column up.
 //
 // Within a block of columns that is done column by column, on pieces of rows that stay in cache. What a range of
 // columns does to those behind it is one product, and ranges are halved down to blocks, so that most of it is large
