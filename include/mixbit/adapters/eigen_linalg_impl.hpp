@@ -84,9 +84,9 @@ inline void solve_rows(const_rows_ref const& factor, rows_ref rows) {
   solve_rows(factor.bottomRightCorner(rest, rest), rows.rightCols(rest));
 }
 
-/// g = L Lᵀ in place, of which the lower triangle is read and written. What is above the diagonal is scratch. False where
-/// g is not positive definite or not finite. By halves: products are then as long as they can be, and the second half
-/// is read and written once for each of log2(n / panel) levels, where panel by panel it is n / panel times.
+/// g = L Lᵀ in place, of which the lower triangle is read and written. What is above the diagonal is scratch. False
+/// where g is not positive definite or not finite. By halves: products are then as long as they can be, and the second
+/// half is read and written once for each of log2(n / panel) levels, where panel by panel it is n / panel times.
 inline bool lower_cholesky(executor_ref threads, rows_ref g) {
   std::int64_t const n = g.rows(), half = tiles_of(n, 2 * panel) * panel, rest = n - half;
   if (n <= panel) return narrow_cholesky(g);
