@@ -94,7 +94,7 @@ struct layer {
     hessian.assign(h.data, h.data + n * n);
     for (std::int64_t k = 0; k < n; ++k) at(hessian, k, k) *= 1.01f;
     factor = hessian;
-    l.inverse_factor(mixbit::dense_matrix(factor.data(), n, n));
+    l.upper_factor(mixbit::dense_matrix(factor.data(), n, n));
     backend device;
     mixbit::arena scratch;
     quantizer.members().front().observe(device, scratch, mixbit::dense_view(weight.data(), {n, n}));
@@ -114,16 +114,16 @@ struct layer {
 /// The plain loop over a factor that is there.
 void by_columns(layer const& l, floats& w, mixbit::weight_columns<backend>& quantize) {
   auto const n = static_cast<std::size_t>(l.n);
-  floats column(n), q(n);
+  floats column(n), q(n), sums(n * n, 0.0f);
   for (std::size_t j = 0; j < n; ++j) {
-    for (std::size_t i = 0; i < n; ++i) column[i] = w[i * n + j];
+    float const* const r = l.factor.data() + j * n;
+    for (std::size_t i = 0; i < n; ++i) column[i] = w[i * n + j] + sums[i * n + j] / r[j];
     quantize(static_cast<std::int64_t>(j), 0, l.n, column.data(), q.data());
-    float const* const u = l.factor.data() + j * n;
     for (std::size_t i = 0; i < n; ++i) {
-      float const error = (column[i] - q[i]) / u[j];
-      float* const row = w.data() + i * n;
-      row[j] = q[i];
-      for (std::size_t k = j + 1; k < n; ++k) row[k] -= error * u[k];
+      float const difference = w[i * n + j] - q[i];
+      float* const row = sums.data() + i * n;
+      w[i * n + j] = q[i];
+      for (std::size_t k = j + 1; k < n; ++k) row[k] += difference * r[k];
     }
   }
 }
@@ -157,8 +157,8 @@ void gptq(layer const& l, mixbit::any_linalg const& algebra, int threads, bool j
         json);
   print(measure({"gptq int4 g128 with its Cholesky factor", l.n, threads}, rounds, reset,
                 [&] { mixbit::gptq(algebra, matrix(w), matrix(h), {}, quantize); }, product), json);
-  print(measure({"Cholesky factor of the inverse", l.n, threads}, rounds, reset,
-                [&] { algebra.inverse_factor(matrix(h)); }, product), json);
+  print(measure({"Cholesky factor", l.n, threads}, rounds, reset,
+                [&] { algebra.upper_factor(matrix(h)); }, product), json);
   auto const x = mixbit::dense_matrix<float const>(l.inputs.data(), layer::tokens, l.n);
   print(measure({"Hessian of 4096 tokens", l.n, threads}, rounds, reset,
                 [&] { algebra.accumulate_gram(1.0f, x, matrix(sum)); }, product), json);

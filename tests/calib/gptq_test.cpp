@@ -149,6 +149,11 @@ TEST_CASE("gptq: pieces of rows and threads do not change a bit") {
   }
 }
 
+TEST_CASE("gptq: more rows than differences are kept of at a time") {
+  problem p{detail::gptq_slab + 3, 6, 2, 12};  // steps differ by row
+  CHECK(largest_difference(p.gptq({.block = 2}), p.direct(0.01, in_order(p.columns))) < 1e-6);
+}
+
 TEST_CASE("gptq: in activation order each column keeps the scale of its own group") {
   problem p{21, 40, 8, 6};
   auto const n = static_cast<std::size_t>(p.columns);

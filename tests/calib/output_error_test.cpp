@@ -61,6 +61,24 @@ TEST_CASE("output_error: the sum over batches of the mean squared change, from r
   }
 }
 
+TEST_CASE("output_error: a change across large means of the inputs is not lost in them") {
+  std::int64_t const width = 48;
+  for (std::vector<std::int64_t> const& counts :  // from the Gram matrix at once, after rows, of more than a slab
+       std::vector<std::vector<std::int64_t>>{{160, 90}, {5, 7, 60}, {1500}}) {
+    std::vector<rows> batches;
+    for (auto const n : counts) {
+      batches.emplace_back(n, width, static_cast<unsigned>(batches.size() + 12));
+      for (std::size_t i = 0; i < batches.back().values.size(); ++i)
+        batches.back().values[i] += i % 2 == 0 ? 2000.0f : -1000.0f;
+    }
+    rows d{5, width, 11};
+    for (std::size_t i = 0; i < d.values.size(); i += 2) d.values[i + 1] = 2 * d.values[i];  // 2000 d - 1000 · 2 d
+    CHECK(computed(batches, d) == doctest::Approx(by_definition(batches, d)).epsilon(2e-5));
+    d.values[3] += 1;
+    CHECK(computed(batches, d) == doctest::Approx(by_definition(batches, d)).epsilon(2e-5));
+  }
+}
+
 TEST_CASE("output_error: more outputs than are multiplied at a time, and none of a change of nothing") {
   rows const d{1030, 24, 3};
   std::vector<rows> const batches{{30, 24, 4}, {5, 24, 5}};

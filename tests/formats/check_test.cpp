@@ -79,6 +79,19 @@ TEST_CASE("INT4 of modelopt_pack keeps bound/amax, which overflows for a tiny am
   CHECK_NOTHROW(check_amax(tiny, {integer_element(8), policy::modelopt_pack}, dtype::f32, "q"));
 }
 
+TEST_CASE("INT4 of modelopt_pack: a dynamic block whose reciprocal overflows is zeros, with no NaN") {
+  float const tiny = to_float(from_float<half>(9e-5f));  // 7/tiny is 78000, more than float16 holds
+  formats::visit_rule({integer_element(4), policy::modelopt_pack}, {dtype::f16}, [&](auto const& rule) {
+    auto const s = rule.prepare(tiny);
+    for (float const x : {0.0f, tiny, -tiny, tiny / 2}) {
+      CHECK(rule.encode(s, x) == 0);
+      CHECK(rule.fake_quantize(s, x) == 0.0f);
+    }
+    auto const held = rule.prepare(to_float(from_float<half>(1.1e-4f)));
+    CHECK(rule.encode(held, to_float(from_float<half>(1.1e-4f))) == 7);
+  });
+}
+
 TEST_CASE("data flags") {
   CHECK(has(refused(error_id::format_unsigned, [&] { check_flags({0, 3}, {integer_element(8, true)}, "q"); }),
             "3 negative values met the unsigned format uint8"));

@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -97,6 +98,23 @@ TEST_CASE("pre_quant_scale: in the file, and codes of the weight under its inver
     fold_weight(*b.m);
     auto const weight = b.m->modules().front().weight;
     CHECK(decoded == std::vector<float>(weight.as<float>(), weight.as<float>() + weight.size()));
+  }
+}
+
+TEST_CASE("pre_quant_scale: in the weight's type where that holds every value, as calibration makes them") {
+  using namespace detail::hf;
+  auto rounded = scales(5);
+  for (float& s : rounded) s = to_float(from_float<bfloat16>(s));
+  CHECK(pre_quant_scale_type(dtype::bf16, rounded) == dtype::bf16);
+  CHECK(pre_quant_scale_type(dtype::f32, rounded) == dtype::f32);
+  CHECK(pre_quant_scale_type(dtype::bf16, scales(5)) == dtype::f32);
+  CHECK(pre_quant_scale_type(dtype::f16, {0.5f, 1e-9f}) == dtype::f32);
+  auto const bytes = bytes_in(dtype::bf16, rounded);
+  REQUIRE(bytes.size() == 2 * rounded.size());
+  for (std::size_t i = 0; i < rounded.size(); ++i) {
+    bfloat16 held;
+    std::memcpy(&held, bytes.data() + 2 * i, 2);
+    CHECK(to_float(held) == rounded[i]);
   }
 }
 

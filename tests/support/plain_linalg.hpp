@@ -51,24 +51,19 @@ struct plain_linalg {
         c(i, k) += static_cast<float>(alpha * sum);
       }
   }
-  /// The definition: the inverse, and its Cholesky factor row by row.
-  bool inverse_factor(matrix_ref<float> h) const {
+  /// The definition, column by column from the last.
+  bool upper_factor(matrix_ref<float> h) const {
     auto const n = static_cast<std::size_t>(h.rows);
-    wide full(n * n);
-    for (std::int64_t i = 0; i < h.rows; ++i)
-      for (std::int64_t k = 0; k < h.rows; ++k)
-        full[static_cast<std::size_t>(i * h.rows + k)] = h(std::min(i, k), std::max(i, k));
-    wide const inverse = inverse_of(full, n);
-    if (inverse.empty()) return false;
-    wide u(n * n, 0.0);
-    for (std::size_t i = 0; i < n; ++i)
-      for (std::size_t k = i; k < n; ++k) {
-        double v = inverse[i * n + k];
-        for (std::size_t t = 0; t < i; ++t) v -= u[t * n + i] * u[t * n + k];
-        u[i * n + k] = i == k ? std::sqrt(v) : v / u[i * n + i];
+    wide r(n * n, 0.0);
+    for (std::size_t k = n; k-- > 0;)
+      for (std::size_t i = k + 1; i-- > 0;) {
+        double v = h(static_cast<std::int64_t>(i), static_cast<std::int64_t>(k));
+        for (std::size_t t = k + 1; t < n; ++t) v -= r[i * n + t] * r[k * n + t];
+        if (i == k && (!(v > 0) || !std::isfinite(v))) return false;
+        r[i * n + k] = i == k ? std::sqrt(v) : v / r[k * n + k];
       }
     for (std::size_t i = 0; i < n * n; ++i) h.data[i / n * static_cast<std::size_t>(h.stride) + i % n] =
-        static_cast<float>(u[i]);
+        static_cast<float>(r[i]);
     return true;
   }
   /// Power iterations, one vector at a time, each orthogonal to those before it.

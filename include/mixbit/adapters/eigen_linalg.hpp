@@ -27,7 +27,7 @@ class eigen_linalg {
   void multiply_add(float alpha, matrix_ref<float const> a, matrix_ref<float const> b, factor f,
                     matrix_ref<float> c) const;
   /// In float64; borrows 8 n² bytes.
-  bool inverse_factor(matrix_ref<float> h) const;
+  bool upper_factor(matrix_ref<float> h) const;
   /// By the eigenvectors of the shorter side's Gram matrix, on one thread; borrows 8 n² bytes a few times, n that side.
   low_rank_factors low_rank(matrix_ref<double const> a, std::int64_t rank) const;
   executor_ref threads() const { return threads_; }

@@ -23,7 +23,7 @@ template <class T>
 using matrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
 inline constexpr std::int64_t tile = 256, wide_tile = 1024;  // of results: what one thread computes at a time
-inline constexpr std::int64_t panel = 128;                   // columns that a factorisation finishes at a time
+inline constexpr std::int64_t panel = 128;                   // columns that a factorisation does not halve
 
 template <class T>
 auto map(matrix_ref<T> m) {
@@ -72,28 +72,36 @@ inline bool narrow_cholesky(rows_ref g) {
   return true;
 }
 
-/// g = L Lᵀ in place, of which the lower triangle is read and written: right-looking, a panel at a time. What is above
-/// the diagonal is scratch. False where g is not positive definite or not finite.
-inline bool lower_cholesky(executor_ref threads, matrix<double>& g) {
-  std::int64_t const n = g.rows();
-  for (std::int64_t k = 0; k < n; k += panel) {
-    std::int64_t const width = std::min(panel, n - k), rest = n - k - width, blocks = tiles_of(rest, tile);
-    if (!narrow_cholesky(g.block(k, k, width, width))) return false;
-    matrix<double> const factor = g.block(k, k, width, width);
-    auto const rows_of = [&](std::int64_t b) { return std::min(tile, rest - b * tile); };
-    auto const panel_of = [&](std::int64_t b) { return g.block(k + width + b * tile, k, rows_of(b), width); };
-    threads.parallel_for(blocks, [&](std::int64_t b) {
-      auto rows = panel_of(b);
-      factor.template triangularView<Eigen::Lower>().transpose().template solveInPlace<Eigen::OnTheRight>(rows);
-    });
-    threads.parallel_for(blocks * (blocks + 1) / 2, [&](std::int64_t pair) {
-      std::int64_t i = 0;
-      while (pair > i) pair -= ++i;  // row i of the triangle has i + 1 tiles
-      add_product(-1, panel_of(i), panel_of(pair),
-                  g.block(k + width + i * tile, k + width + pair * tile, rows_of(i), rows_of(pair)));
-    });
+/// rows ← rows · L⁻ᵀ, of which the lower triangle is read: by halves, so that most of it is products.
+inline void solve_rows(const_rows_ref const& factor, rows_ref rows) {
+  std::int64_t const n = factor.rows(), half = tiles_of(n, 2 * panel) * panel, rest = n - half;
+  if (n <= panel) {
+    factor.triangularView<Eigen::Lower>().transpose().solveInPlace<Eigen::OnTheRight>(rows);
+    return;
   }
-  return true;
+  solve_rows(factor.topLeftCorner(half, half), rows.leftCols(half));
+  add_product(-1, rows.leftCols(half), factor.bottomLeftCorner(rest, half), rows.rightCols(rest));
+  solve_rows(factor.bottomRightCorner(rest, rest), rows.rightCols(rest));
+}
+
+/// g = L Lᵀ in place, of which the lower triangle is read and written. What is above the diagonal is scratch. False
+/// where g is not positive definite or not finite. By halves: products are then as long as they can be, and the second
+/// half is read and written once for each of log2(n / panel) levels, where panel by panel it is n / panel times.
+inline bool lower_cholesky(executor_ref threads, rows_ref g) {
+  std::int64_t const n = g.rows(), half = tiles_of(n, 2 * panel) * panel, rest = n - half;
+  if (n <= panel) return narrow_cholesky(g);
+  if (!lower_cholesky(threads, g.topLeftCorner(half, half))) return false;
+  std::int64_t const blocks = tiles_of(rest, tile);
+  auto const rows_of = [&](std::int64_t b) { return std::min(tile, rest - b * tile); };
+  auto const beside = [&](std::int64_t b) { return g.block(half + b * tile, 0, rows_of(b), half); };
+  threads.parallel_for(blocks, [&](std::int64_t b) { solve_rows(g.topLeftCorner(half, half), beside(b)); });
+  threads.parallel_for(blocks * (blocks + 1) / 2, [&](std::int64_t pair) {
+    std::int64_t i = 0;
+    while (pair > i) pair -= ++i;  // row i of the triangle has i + 1 tiles
+    add_product(-1, beside(i), beside(pair),
+                g.block(half + i * tile, half + pair * tile, rows_of(i), rows_of(pair)));
+  });
+  return lower_cholesky(threads, g.bottomRightCorner(rest, rest));
 }
 
 /// A symmetric tridiagonal matrix.
@@ -215,9 +223,8 @@ MIXBIT_EIGEN_INLINE void eigen_linalg::multiply_add(float alpha, matrix_ref<floa
   });
 }
 
-// With J the reversal of indices, J h J = L Lᵀ gives h = (J L J)(J L J)ᵀ, where J L J is upper triangular: so the upper
-// triangular U of Uᵀ U = h⁻¹ is J L⁻¹ J. One factorisation and one triangular inverse, instead of two and an inverse.
-MIXBIT_EIGEN_INLINE bool eigen_linalg::inverse_factor(matrix_ref<float> h) const {
+// With J the reversal of indices, J h J = L Lᵀ gives h = (J L J)(J L J)ᵀ, where J L J is upper triangular.
+MIXBIT_EIGEN_INLINE bool eigen_linalg::upper_factor(matrix_ref<float> h) const {
   using namespace eigen_products;
   single_threaded const guard;
   std::int64_t const n = h.rows, last = n - 1;
@@ -226,13 +233,8 @@ MIXBIT_EIGEN_INLINE bool eigen_linalg::inverse_factor(matrix_ref<float> h) const
     for (std::int64_t k = 0; k <= i; ++k) g(i, k) = h(last - i, last - k);  // k <= i: the upper triangle of h
   });
   if (!lower_cholesky(threads_, g)) return false;
-  threads_.parallel_for(tiles_of(n, panel), [&](std::int64_t b) {
-    std::int64_t const k = b * panel, width = std::min(panel, n - k), below = n - k;
-    matrix<double> columns = matrix<double>::Identity(below, width);
-    g.bottomRightCorner(below, below).template triangularView<Eigen::Lower>().solveInPlace(columns);
-    for (std::int64_t i = 0; i < n; ++i)
-      for (std::int64_t c = 0; c < width; ++c)
-        h(last - i, last - k - c) = i < k + c ? 0.0f : static_cast<float>(columns(i - k, c));
+  threads_.parallel_for(n, [&](std::int64_t i) {
+    for (std::int64_t k = 0; k < n; ++k) h(last - i, last - k) = k <= i ? static_cast<float>(g(i, k)) : 0.0f;
   });
   return true;
 }

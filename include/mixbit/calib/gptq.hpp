@@ -2,10 +2,8 @@
 // the Hessian of the layer's squared output error (Frantar et al., 2023: "GPTQ", Algorithm 1; ModelOpt's order of
 // operations, which is that of FP-Quant).
 //
-// H = 2/n Σ x xᵀ over the layer's inputs, U the upper Cholesky factor of H⁻¹. Column j: q = Q(w_j), e = (w_j - q) /
-// U_jj, and w_k -= e U_jk for every k > j. Within a block of columns that is done column by column, on pieces of rows
-// that stay in cache; behind the block it is one product. Rows do not depend on each other, so pieces of them run on
-// the threads of `linalg`, cut by shape: the bits do not depend on how many there are.
+// H = 2/n Σ x xᵀ over the layer's inputs, damped, is replaced by its upper Cholesky factor, by which the columns are
+// then gone through (calib/gptq_columns.hpp).
 //
 // Only the column's own values are quantized. Amaxes are those of the calibration before it and are never recomputed,
 // so any order of columns leaves each with the scale of its group.
@@ -18,14 +16,14 @@
 #include <string>
 #include <vector>
 
-#include "mixbit/core/function_ref.hpp"
+#include "mixbit/calib/gptq_columns.hpp"
 #include "mixbit/core/linalg.hpp"
 
 namespace mixbit {
 
 struct gptq_options {
   double damping = 0.01;          ///< added to the diagonal of H, as a part of its mean
-  std::int64_t block = 128;       ///< columns whose errors reach those behind them by one product
+  std::int64_t block = 128;       ///< columns that are done one by one; errors reach all others by products
   bool activation_order = false;  ///< columns of large inputs first (by the diagonal of H), instead of left to right
 };
 
@@ -35,10 +33,6 @@ struct gptq_outcome {
   std::int64_t dead_columns = 0;  ///< of the weight, all zero: they take no part
   std::vector<std::string> notes;
 };
-
-/// q[i] = Q(x[i]) for n rows of one column, the first of which is `row`. Several threads may call it, for other rows.
-using column_quantizer =
-    function_ref<void(std::int64_t column, std::int64_t row, std::int64_t n, float const* x, float* q)>;
 
 /// Σ x xᵀ of what a layer is shown, for one layer: 4 · columns² bytes.
 class input_gram {
@@ -67,8 +61,7 @@ class input_gram {
 
 namespace detail {
 
-inline constexpr std::int64_t gptq_rows = 128;  // a piece: with a block of 128 columns 64 KiB
-inline constexpr int gptq_raises = 3;           // of the damping, tenfold each
+inline constexpr int gptq_raises = 3;  // of the damping, tenfold each
 
 /// Columns of the weight that are zero do not bear on others: their rows and columns of H are those of the identity.
 inline std::int64_t detach_dead_columns(matrix_ref<float const> w, matrix_ref<float> h) {
@@ -86,7 +79,7 @@ inline std::int64_t detach_dead_columns(matrix_ref<float const> w, matrix_ref<fl
   return dead;
 }
 
-/// Damps H and replaces it by U. Where it is not positive definite the damping is raised, and in the end H is the
+/// Damps H and replaces it by R. Where it is not positive definite the damping is raised, and in the end H is the
 /// identity: columns are then rounded each on its own.
 inline void factorize_damped(any_linalg const& l, matrix_ref<float> h, double damping, gptq_outcome& outcome) {
   std::int64_t const n = h.rows;
@@ -96,7 +89,7 @@ inline void factorize_damped(any_linalg const& l, matrix_ref<float> h, double da
   for (int raises = 0; mean > 0 && std::isfinite(mean) && raises <= gptq_raises; ++raises, part *= 10) {
     for (std::int64_t k = 0; k < n; ++k) h(k, k) += static_cast<float>(part * mean - added);
     added = part * mean;
-    if (!l.inverse_factor(h)) continue;
+    if (!l.upper_factor(h)) continue;
     outcome.damping = part;
     if (raises > 0)
       outcome.notes.push_back(concat("the Hessian is not positive definite with a damping of ", damping,
@@ -106,64 +99,6 @@ inline void factorize_damped(any_linalg const& l, matrix_ref<float> h, double da
   outcome.notes.push_back("the Hessian is not positive definite, however damped: each column is rounded on its own");
   for (std::int64_t i = 0; i < n; ++i)
     for (std::int64_t k = 0; k < n; ++k) h(i, k) = i == k ? 1.0f : 0.0f;
-}
-
-/// One piece of rows through one block of columns. `errors` are what the columns behind the block get.
-class gptq_piece {
- public:
-  gptq_piece(matrix_ref<float> w, matrix_ref<float const> u, matrix_ref<float> errors, std::int64_t row)
-      : w_{w.block(row, 0, std::min(gptq_rows, w.rows - row), w.columns)},
-        u_{u},
-        errors_{errors.block(row, 0, w_.rows, u.columns)},
-        row_{row},
-        columns_(static_cast<std::size_t>(u.columns * gptq_rows)) {}
-
-  /// `names` says which column of the weight each is.
-  void run(std::span<std::int64_t const> names, column_quantizer const& quantize) {
-    float q[gptq_rows], error[gptq_rows] = {};
-    for (std::int64_t i = 0; i < w_.rows; ++i)
-      for (std::int64_t k = 0; k < w_.columns; ++k) column(k)[i] = w_(i, k);
-    for (std::int64_t k = 0; k < w_.columns; ++k) {
-      quantize(names[static_cast<std::size_t>(k)], row_, w_.rows, column(k), q);
-      float const diagonal = u_(k, k);
-      for (std::int64_t i = 0; i < w_.rows; ++i) error[i] = (column(k)[i] - q[i]) / diagonal;
-      for (std::int64_t later = k + 1; later < w_.columns; ++later) spread(error, u_(k, later), column(later));
-      for (std::int64_t i = 0; i < w_.rows; ++i) {
-        w_(i, k) = q[i];
-        errors_(i, k) = error[i];
-      }
-    }
-  }
-
- private:
-  float* column(std::int64_t k) { return columns_.data() + k * gptq_rows; }
-  static void spread(float const* __restrict error, float factor, float* __restrict later) {
-    for (std::int64_t i = 0; i < gptq_rows; ++i) later[i] -= error[i] * factor;  // all of a piece: a fixed length
-  }
-
-  matrix_ref<float> w_;
-  matrix_ref<float const> u_;
-  matrix_ref<float> errors_;
-  std::int64_t row_;
-  std::vector<float> columns_;  ///< the block, columns one behind the other
-};
-
-/// Quantizes all columns, from left to right. `names` says which column of the weight each is.
-inline void gptq_columns(any_linalg const& l, matrix_ref<float> w, matrix_ref<float const> u, std::int64_t block,
-                         std::span<std::int64_t const> names, column_quantizer const& quantize) {
-  std::vector<float> errors(static_cast<std::size_t>(w.rows * std::min(block, w.columns)));
-  for (std::int64_t first = 0; first < w.columns; first += block) {
-    std::int64_t const width = std::min(block, w.columns - first), rest = w.columns - first - width;
-    auto const here = w.block(0, first, w.rows, width);
-    auto const spread = dense_matrix(errors.data(), w.rows, width);
-    l.threads().parallel_for((w.rows + gptq_rows - 1) / gptq_rows, [&](std::int64_t piece) {
-      gptq_piece{here, u.block(first, first, width, width), spread, piece * gptq_rows}.run(
-          names.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(width)), quantize);
-    });
-    if (rest > 0)
-      l.multiply_add(-1.0f, spread, u.block(first, first + width, width, rest), factor::as_is,
-                     w.block(0, first + width, w.rows, rest));
-  }
 }
 
 /// Columns by falling diagonal of H; equal ones keep their order.
@@ -201,7 +136,7 @@ inline void reorder_columns(matrix_ref<float> w, std::span<std::int64_t const> o
 }  // namespace detail
 
 /// Replaces w by quantized values that together err less on the layer's outputs. `hessian` [columns, columns], of which
-/// the upper triangle is read, is overwritten. In activation order the Hessian is copied, and U is that of the new
+/// the upper triangle is read, is overwritten. In activation order the Hessian is copied, and R is that of the new
 /// order; groups and their scales stay those of the old.
 inline gptq_outcome gptq(any_linalg const& l, matrix_ref<float> w, matrix_ref<float> hessian,
                          gptq_options const& options, column_quantizer quantize) {

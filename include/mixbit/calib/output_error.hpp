@@ -6,7 +6,12 @@
 // half of columns² · outputs, so from half as many rows as columns on H takes their place: of a layer no more than
 // 4 · columns² bytes are kept, and a candidate costs the same whatever more there is to come.
 //
-// In float32 by the products of a linalg, summed in double. What inputs are rounded to on their way to a layer's op,
+// In float32 by the products of a linalg, summed in double. Of channels with means that are large against what they
+// vary by, d H dᵀ would be a small difference of large numbers wherever d has no part along the means. So H is of what
+// differs from the means of the batch that it starts with, and the means' own part is summed in double:
+// Σ (x d)² = d Y d + 2 (s d)(m d) + n (m d)², with Y = Σ y yᵀ and s = Σ y of y = x - m.
+//
+// What inputs are rounded to on their way to a layer's op,
 // and its outputs behind it, takes no part: the op is x Wᵀ, with or without a bias.
 #pragma once
 
@@ -49,12 +54,9 @@ class output_error {
   void add(any_linalg const& l, matrix_ref<float const> x) {
     if (x.rows == 0) return;
     if (gram_.empty() && 2 * (rows() + x.rows) < columns_) return keep(x);
-    if (gram_.empty()) {
-      gram_.assign(static_cast<std::size_t>(columns_ * columns_), 0.0f);
-      if (!rows_.empty()) l.accumulate_gram(1.0f, dense_matrix<float const>(rows_.data(), rows(), columns_), gram());
-      rows_ = {};
-    }
-    l.accumulate_gram(static_cast<float>(1.0 / static_cast<double>(x.rows)), x, gram());
+    if (gram_.empty()) start_gram(l, x);
+    add_centred(l, x, 1.0 / static_cast<double>(x.rows));
+    ++batches_;
   }
 
   /// The sum over batches of the mean over rows and outputs; d is [outputs, columns]. Infinite where d or a batch has
@@ -70,7 +72,7 @@ class output_error {
   }
 
  private:
-  static constexpr std::int64_t slab = 1024, width = 128;  ///< of d, and of a product with H: 512 KiB
+  static constexpr std::int64_t slab = 1024, width = 128;  ///< of rows, and of a product with H: 512 KiB
 
   std::int64_t rows() const { return static_cast<std::int64_t>(rows_.size()) / columns_; }
   matrix_ref<float> gram() { return dense_matrix(gram_.data(), columns_, columns_); }
@@ -79,6 +81,51 @@ class output_error {
     double const share = 1.0 / std::sqrt(static_cast<double>(x.rows));
     for (std::int64_t r = 0; r < x.rows; ++r)
       for (std::int64_t k = 0; k < columns_; ++k) rows_.push_back(static_cast<float>(x(r, k) * share));
+    kept_.push_back(x.rows);
+  }
+
+  /// What was kept as rows, around the means of `first`.
+  void start_gram(any_linalg const& l, matrix_ref<float const> first) {
+    gram_.assign(static_cast<std::size_t>(columns_ * columns_), 0.0f);
+    sums_.assign(static_cast<std::size_t>(columns_), 0.0);
+    std::vector<float> const rows = std::exchange(rows_, {});
+    means_ = means_of(first);
+    float const* at = rows.data();
+    for (std::int64_t const count : std::exchange(kept_, {})) {
+      std::vector<float> batch(at, at + count * columns_);  // as it came, but for a rounding
+      for (float& v : batch) v = static_cast<float>(v * std::sqrt(static_cast<double>(count)));
+      add_centred(l, dense_matrix<float const>(batch.data(), count, columns_), 1.0 / static_cast<double>(count));
+      at += count * columns_;
+      ++batches_;
+    }
+  }
+
+  std::vector<float> means_of(matrix_ref<float const> x) const {
+    std::vector<double> sums(static_cast<std::size_t>(columns_), 0.0);
+    for (std::int64_t r = 0; r < x.rows; ++r)
+      for (std::size_t k = 0; k < sums.size(); ++k) sums[k] += static_cast<double>(x.row(r)[k]);
+    std::vector<float> means;
+    for (double const sum : sums) means.push_back(static_cast<float>(sum / static_cast<double>(x.rows)));
+    return means;
+  }
+
+  /// share · Σ y yᵀ and share · Σ y.
+  void add_centred(any_linalg const& l, matrix_ref<float const> x, double share) {
+    std::vector<float> y(static_cast<std::size_t>(std::min(slab, x.rows) * columns_));
+    std::vector<double> sums(sums_.size(), 0.0);
+    for (std::int64_t first = 0; first < x.rows; first += slab) {
+      auto const part = dense_matrix(y.data(), std::min(slab, x.rows - first), columns_);
+      for (std::int64_t r = 0; r < part.rows; ++r) {
+        float const* const from = x.row(first + r);
+        float* const to = part.row(r);
+        for (std::size_t k = 0; k < sums.size(); ++k) {
+          to[k] = from[k] - means_[k];
+          sums[k] += static_cast<double>(to[k]);
+        }
+      }
+      l.accumulate_gram(static_cast<float>(share), part, gram());
+    }
+    for (std::size_t k = 0; k < sums.size(); ++k) sums_[k] += share * sums[k];
   }
 
   static matrix_ref<float> zeros(std::vector<float>& memory, std::int64_t rows, std::int64_t columns) {
@@ -106,13 +153,27 @@ class output_error {
     for (std::int64_t r = 0; r < d.rows; ++r) {
       for (std::int64_t k = 0; k < columns_; ++k) weighted[static_cast<std::size_t>(k)] = d(r, k) * h(k, k);
       total -= detail::wide_dot(weighted.data(), d.row(r), columns_);
+      total += of_means(d.row(r));
     }
     return total;
   }
 
-  std::int64_t columns_;
+  /// 2 (s d)(m d) + n (m d)²: batches count alike, and the shares of one come to 1.
+  double of_means(float const* d) const {
+    double along_means = 0, along_sums = 0;
+    for (std::size_t k = 0; k < means_.size(); ++k) {
+      along_means += static_cast<double>(d[k]) * static_cast<double>(means_[k]);
+      along_sums += static_cast<double>(d[k]) * sums_[k];
+    }
+    return along_means * (2 * along_sums + static_cast<double>(batches_) * along_means);
+  }
+
+  std::int64_t columns_, batches_ = 0;  ///< batches in gram_
+  std::vector<std::int64_t> kept_;      ///< how many of rows_ each batch has
   std::vector<float> rows_;  ///< each over the root of its batch's number of rows
-  std::vector<float> gram_;  ///< then: the upper triangle of H, zeros below it
+  std::vector<float> gram_;  ///< then: the upper triangle of Y, zeros below it
+  std::vector<float> means_;  ///< m
+  std::vector<double> sums_;  ///< s
 };
 
 }  // namespace mixbit

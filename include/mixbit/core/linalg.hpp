@@ -50,13 +50,14 @@ struct low_rank_factors {
   std::vector<double> right;  ///< [rank, columns]
 };
 
-/// Contract, for all: results do not depend on the number of threads; matrices of one call do not overlap; the caller
-/// has checked shapes. An object is used by one thread at a time.
+/// Contract, for all: results do not depend on the number of threads; matrices of one call share no element, though
+/// they may be blocks of one; the caller has checked shapes. An object is used by one thread at a time.
 ///   accumulate_gram  upper triangle of h, diagonal included, += alpha · xᵀ x; what is below it is left alone
 ///   multiply_add     c += alpha · a · b, or alpha · a · bᵀ
-///   inverse_factor   replaces the symmetric h, of which the upper triangle is read, by the upper triangular U with a
-///                    positive diagonal and Uᵀ U = h⁻¹, zeros below it. False, and h as before, where h is not positive
-///                    definite or not finite. Computes in float64, or as accurately
+///   upper_factor     replaces the symmetric h, of which the upper triangle is read, by the upper triangular R with a
+///                    positive diagonal and R Rᵀ = h, zeros below it: Cholesky's factor, from the last column up.
+///                    False, and h as before, where h is not positive definite or not finite. Computes in float64, or
+///                    as accurately
 ///   low_rank         the best approximation of a by that rank, 1 <= rank <= min(rows, columns); in float64
 ///   threads          what callers run beside the products, on the same threads
 template <class L>
@@ -64,7 +65,7 @@ concept linalg = requires(L& l, float alpha, matrix_ref<float const> x, matrix_r
                           matrix_ref<double const> a, std::int64_t rank) {
   { l.accumulate_gram(alpha, x, h) } -> std::same_as<void>;
   { l.multiply_add(alpha, x, x, f, h) } -> std::same_as<void>;
-  { l.inverse_factor(h) } -> std::same_as<bool>;
+  { l.upper_factor(h) } -> std::same_as<bool>;
   { l.low_rank(a, rank) } -> std::same_as<low_rank_factors>;
   { l.threads() } -> std::convertible_to<executor_ref>;
 };
@@ -87,7 +88,7 @@ class any_linalg {
                     matrix_ref<float> c) const {
     impl_->multiply_add(alpha, a, b, f, c);
   }
-  bool inverse_factor(matrix_ref<float> h) const { return impl_->inverse_factor(h); }
+  bool upper_factor(matrix_ref<float> h) const { return impl_->upper_factor(h); }
   low_rank_factors low_rank(matrix_ref<double const> a, std::int64_t rank) const { return impl_->low_rank(a, rank); }
   executor_ref threads() const { return impl_->threads(); }
 
@@ -96,7 +97,7 @@ class any_linalg {
     virtual ~interface() = default;
     virtual void accumulate_gram(float, matrix_ref<float const>, matrix_ref<float>) = 0;
     virtual void multiply_add(float, matrix_ref<float const>, matrix_ref<float const>, factor, matrix_ref<float>) = 0;
-    virtual bool inverse_factor(matrix_ref<float>) = 0;
+    virtual bool upper_factor(matrix_ref<float>) = 0;
     virtual low_rank_factors low_rank(matrix_ref<double const>, std::int64_t) = 0;
     virtual executor_ref threads() = 0;
   };
@@ -110,7 +111,7 @@ class any_linalg {
                       matrix_ref<float> c) override {
       implementation.multiply_add(alpha, a, b, f, c);
     }
-    bool inverse_factor(matrix_ref<float> h) override { return implementation.inverse_factor(h); }
+    bool upper_factor(matrix_ref<float> h) override { return implementation.upper_factor(h); }
     low_rank_factors low_rank(matrix_ref<double const> a, std::int64_t rank) override {
       return implementation.low_rank(a, rank);
     }

@@ -29,6 +29,7 @@
 #include "mixbit/io/hf_fused.hpp"
 #include "mixbit/io/hf_loader_notes.hpp"
 #include "mixbit/io/hf_output.hpp"
+#include "mixbit/io/hf_values.hpp"
 #include "mixbit/io/staged_output.hpp"
 #include "mixbit/model/model.hpp"
 
@@ -146,7 +147,9 @@ class hf_export {
     if (std::ssize(scale) != columns)
       fail(error_id::tensor_shape, layer.name, ": its pre_quant_scale has ", scale.size(), " values, and its weight ",
            columns, " inputs");
-    output_.add_values(layer.name + ".pre_quant_scale", dense_geometry(dtype::f32, {columns}), scale);
+    dtype const type = detail::hf::pre_quant_scale_type(layer.weight.type, scale);
+    output_.add(layer.name + ".pre_quant_scale", dense_geometry(type, {columns}),
+                [type, scale] { return detail::hf::bytes_in(type, scale); });
   }
 
   /// An attention without a weight: its key/value cache, or nothing.
