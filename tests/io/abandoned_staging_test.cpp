@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <csignal>
 #include <ctime>
 #include <filesystem>
@@ -52,9 +53,20 @@ TEST_CASE("abandoned_staging: what a killed process left goes with the next outp
   }
   ::waitpid(child, nullptr, 0);
   CHECK(listing(folder.path()).contains(staging_of(child, "-0/new/checkpoint/model")));
-  fs::create_directory(folder / staging_of(child, "-1"));  // killed before it had a lock
   { staged_output const out{folder.path()}; }
   CHECK(listing(folder.path()).empty());
+}
+
+TEST_CASE("abandoned_staging: one without a lock goes where it is empty and old; elsewhere it may be made this moment") {
+  temporary_folder const folder;
+  pid_t const ended = ended_process();
+  for (char const* const rest : {"-0", "-1", "-2"}) fs::create_directory(folder / staging_of(ended, rest));
+  fs::create_directory(folder / staging_of(ended, "-2/new"));  // on a file system that let it have no lock
+  for (char const* const rest : {"-0", "-2"})
+    fs::last_write_time(folder / staging_of(ended, rest), fs::file_time_type::clock::now() - std::chrono::minutes{61});
+  { staged_output const out{folder.path()}; }
+  CHECK(listing(folder.path()) ==
+        names{staging_of(ended, "-1"), staging_of(ended, "-2"), staging_of(ended, "-2/new")});
 }
 
 TEST_CASE("abandoned_staging: folders that may be in use stay, and what only looks like them") {
