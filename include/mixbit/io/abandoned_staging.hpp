@@ -4,8 +4,8 @@
 // remove_abandoned_staging() removes the folders of this user whose lock is free and whose process is not there.
 // Neither is enough by itself: the folder may be on a network and its process on another machine or in another
 // container, where numbers mean other processes; and not every file system has locks, which then are never free. A
-// folder without a lock may be one that a process elsewhere has made this moment: it goes only where it is empty and an
-// hour old. Where there is doubt the folder stays. Files of atomic_file, `.mixbit-PID-N.tmp`, have no lock and stay too.
+// folder without a lock may be one that a process elsewhere has made this moment: it goes only where it is empty, and
+// who made it makes another. Where there is doubt the folder stays. Files of atomic_file, `.mixbit-PID-N.tmp`, have no lock and stay too.
 #pragma once
 
 #include <fcntl.h>
@@ -16,7 +16,6 @@
 
 #include <cerrno>
 #include <charconv>
-#include <chrono>
 #include <filesystem>
 #include <string>
 #include <string_view>
@@ -55,12 +54,11 @@ inline bool is_abandoned_staging(std::filesystem::path const& path) {
   return S_ISDIR(status.st_mode) && status.st_uid == ::geteuid() && ::kill(process, 0) != 0 && errno == ESRCH;
 }
 
-/// Of a process that was killed before it had a lock.
-inline void remove_without_lock(std::filesystem::path const& staging) {
+/// The lock goes last: killed before that, the rest is still known to be abandoned.
+inline void remove_staging(std::filesystem::path const& staging) noexcept {
   std::error_code ignored;
-  auto const made = std::filesystem::last_write_time(staging, ignored);
-  if (!ignored && std::filesystem::file_time_type::clock::now() - made > std::chrono::hours{1})
-    std::filesystem::remove(staging, ignored);  // an empty one only
+  for (char const* const part : {"new", "old"}) std::filesystem::remove_all(staging / part, ignored);
+  std::filesystem::remove_all(staging, ignored);
 }
 
 /// Below `folder` itself, not deeper. What cannot be removed stays.
@@ -70,12 +68,12 @@ inline void remove_abandoned_staging(std::filesystem::path const& folder) {
   for (; !none && it != std::filesystem::directory_iterator{}; it.increment(none)) {
     if (!is_abandoned_staging(it->path())) continue;
     int const held = lock_staging(it->path(), 0);
+    std::error_code ignored;
     if (held < 0) {
-      if (errno == ENOENT) remove_without_lock(it->path());
+      if (errno == ENOENT) std::filesystem::remove(it->path(), ignored);  // an empty one only
       continue;
     }
-    std::error_code ignored;
-    std::filesystem::remove_all(it->path(), ignored);
+    remove_staging(it->path());
     ::close(held);
     std::filesystem::remove(it->path(), ignored);  // NFS keeps the name of an open file until here
   }
