@@ -16,6 +16,7 @@ TEST_CASE("hf config: patterns of modules that stay, where names begin alike") {
   CHECK(exclude_patterns({"model.layers.1.a.b", "vision.x.y", "a.bcd.e"}, {"model.layers.1.ab", "vision2.x"}) ==
         std::vector<std::string>{"a*", "model.layers.1.a.*", "vision.*"});
   CHECK(exclude_patterns({"a.b"}, {}) == std::vector<std::string>{"a*"});
+  CHECK(exclude_patterns({"m.fc.a.b"}, {"m.fc"}) == std::vector<std::string>{"m.fc.*"});
   CHECK(exclude_patterns({}, quantized).empty());
 }
 
