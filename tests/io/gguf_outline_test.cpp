@@ -23,7 +23,8 @@ TEST_CASE("gguf outline: a tensor that has no place is named with the shard that
   write("one.safetensors", "model.embed_tokens.weight");
   write("two.safetensors", "model.odd.weight");
   write_text(folder / "model.safetensors.index.json",
-             R"({"weight_map": {"model.embed_tokens.weight": "one.safetensors", "model.odd.weight": "two.safetensors"}})");
+             R"({"weight_map": {"model.embed_tokens.weight": "one.safetensors",
+                                "model.odd.weight": "two.safetensors"}})");
   write_text(folder / "config.json", R"({"architectures": ["LlamaForCausalLM"], "hidden_size": 4, "vocab_size": 8,
     "num_attention_heads": 1, "num_hidden_layers": 1, "intermediate_size": 4, "max_position_embeddings": 8,
     "rope_theta": 10000})");

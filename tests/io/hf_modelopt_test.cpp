@@ -118,8 +118,8 @@ std::vector<modelopt_case> modelopt_cases() {
 }
 
 /// For INT4 each block of 16 begins with its largest value, which its pre_quant_scale of 1 leaves: 7 times a power of
-/// two, so that its scale has a reciprocal in float32, which is what INT4QTensor has in its place. For MXFP4 no value is
-/// a tie, which MXFP4QTensor takes down where policy `stored` takes the even code.
+/// two, so that its scale has a reciprocal in float32, which is what INT4QTensor has in its place. For MXFP4 no value
+/// is a tie, which MXFP4QTensor takes down where policy `stored` takes the even code.
 plain_tensor modelopt_weight(quantize_config const& config) {
   auto w = make_weight({32, 64});
   bool const int4 = std::any_of(config.entries.begin(), config.entries.end(), [](auto const& e) {

@@ -168,7 +168,7 @@ TEST_CASE("quantize_checkpoint: a file that is cut short while weights are measu
   auto const assign = [&] {
     (void)quantize_checkpoint::assign(o, checkpoint, stored, {}, [&](auto, auto) {
       auto const file = b.source() / "model.safetensors";
-      if (++measured == 2) std::filesystem::resize_file(file, std::filesystem::file_size(file) - 1);  // in its last page
+      if (++measured == 2) std::filesystem::resize_file(file, std::filesystem::file_size(file) - 1);  // of its last
     });
   };
   CHECK(says(error_text(error_id::file_open, assign), "model.safetensors': was changed while it was read"));

@@ -68,7 +68,7 @@ class job {
                   made.plan->achieved.optimal ? "proven least" : "best found");
   }
 
-  /// All that the output's bytes depend on. Of the sources' files as they are read, whatever lies at their paths by now.
+  /// All that the output's bytes depend on. Of the sources' files as they are read, whatever lies at their paths now.
   /// One that is changed in place without another size or time is not seen.
   std::string work(std::vector<partial_file> const& parts) const {
     std::string text = "quantize_checkpoint 5\nto " + task_.wanted.to + '\n' + form_->depends_on() + '\n';

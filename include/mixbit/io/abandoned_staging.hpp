@@ -5,7 +5,8 @@
 // Neither is enough by itself: the folder may be on a network and its process on another machine or in another
 // container, where numbers mean other processes; and not every file system has locks, which then are never free. A
 // folder without a lock may be one that a process elsewhere has made this moment: it goes only where it is empty, and
-// who made it makes another. Where there is doubt the folder stays. Files of atomic_file, `.mixbit-PID-N.tmp`, have no lock and stay too.
+// who made it makes another. Where there is doubt the folder stays. Files of atomic_file, `.mixbit-PID-N.tmp`, have no
+// lock and stay too.
 #pragma once
 
 #include <fcntl.h>

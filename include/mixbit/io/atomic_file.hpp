@@ -3,8 +3,8 @@
 // Contract: bytes go to a temporary file in the target's folder; commit() renames it over the target in one step.
 // Several files that belong together are first all finished, which is where a disk is full, and then committed.
 // Without commit(), or after any failed write, the temporary file is removed and the target is as it was. Errors throw
-// `file_open` and name the target and the system's reason, or the mapped file whose pages were to be written and are not
-// there. A process that is killed leaves at most a file called
+// `file_open` and name the target and the system's reason, or the mapped file whose pages were to be written and are
+// not there. A process that is killed leaves at most a file called
 // .mixbit-PID-N.tmp. Where a file size limit is set (RLIMIT_FSIZE) a program has to ignore SIGXFSZ to get the error.
 #pragma once
 

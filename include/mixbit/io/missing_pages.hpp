@@ -14,7 +14,6 @@
 #pragma once
 
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -93,7 +92,7 @@ inline bool find_mapped_path(std::uintptr_t address, mapped_path& path) {
 /// The first thread that comes here looks; others wait, since what they do to their page may be what it looks for.
 inline void name_missing_file(std::uintptr_t address) {
   if (missing_page.naming.exchange(true)) {
-    while (!missing_page.looked) ::poll(nullptr, 0, 1);
+    while (!missing_page.looked) ::usleep(100);
     return;
   }
   missing_page.named = find_mapped_path(address, missing_page.file);
