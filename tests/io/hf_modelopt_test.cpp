@@ -217,15 +217,15 @@ TEST_CASE("hf modelopt: its classes read every form as the model simulates it, a
              (one.second->folder / "read.npz").string() + '\n';
   write_text(list / "list", lines);
   REQUIRE(run_python(read_by_modelopt, {list / "list"}) == "");
-  for (auto const& [name, b] : all) {
-    auto const file = npz_file::open(b->folder / "read.npz");
-    std::size_t read = 0;
-    for (auto const& [layer, simulated] : simulated_by(*b, cached)) {
-      auto const array = file.read(layer);
+  for (auto const& one : all) {
+    auto const file = npz_file::open(one.second->folder / "read.npz");
+    auto const layers = simulated_by(*one.second, cached);
+    for (auto const& layer : layers) {
+      auto const array = file.read(layer.first);
       auto const t = array.tensor();
-      CHECK_MESSAGE(std::vector<float>(t.as<float>(), t.as<float>() + t.size()) == simulated, name << ' ' << layer);
-      ++read;
+      std::vector<float> const read{t.as<float>(), t.as<float>() + t.size()};
+      CHECK_MESSAGE(read == layer.second, one.first << ' ' << layer.first);
     }
-    CHECK_MESSAGE(file.names().size() == read, name);
+    CHECK_MESSAGE(file.names().size() == layers.size(), one.first);
   }
 }
