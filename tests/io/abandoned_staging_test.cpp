@@ -52,16 +52,24 @@ TEST_CASE("abandoned_staging: what a killed process left goes with the next outp
   }
   ::waitpid(child, nullptr, 0);
   CHECK(listing(folder.path()).contains(staging_of(child, "-0/new/checkpoint/model")));
-  fs::create_directory(folder / staging_of(child, "-1"));  // killed before it had a lock
   { staged_output const out{folder.path()}; }
   CHECK(listing(folder.path()).empty());
+}
+
+TEST_CASE("abandoned_staging: one without a lock goes where it is empty, and else may be in use elsewhere") {
+  temporary_folder const folder;
+  pid_t const ended = ended_process();
+  for (char const* const rest : {"-0", "-1"}) fs::create_directory(folder / staging_of(ended, rest));
+  fs::create_directory(folder / staging_of(ended, "-1/new"));  // on a file system that let it have no lock
+  { staged_output const out{folder.path()}; }
+  CHECK(listing(folder.path()) == names{staging_of(ended, "-1"), staging_of(ended, "-1/new")});
 }
 
 TEST_CASE("abandoned_staging: folders that may be in use stay, and what only looks like them") {
   temporary_folder const folder;
   pid_t const ended = ended_process();
   staged_output const mine{folder.path()};
-  fs::create_directory(folder / staging_of(::getpid(), "-4000000000"));  // a moment later it has a lock
+  fs::create_directory(folder / staging_of(::getpid(), "-4000000000"));  // of one that is there
   auto const locked = folder / staging_of(ended);  // of one that may be there on another machine
   fs::create_directory(locked);
   int const lock = mixbit::detail::lock_staging(locked, O_CREAT);

@@ -7,8 +7,11 @@
 using namespace mixbit;
 
 TEST_CASE("code_view: every packing gives each code by its number in row-major order, also of rank 3") {
-  for (auto const& e : {integer_element(8), integer_element(4), e2m1_element, e4m3_element, integer_element(4, true)}) {
-    geometry const g = dense_geometry(dtype::f32, {3, 2, 5});
+  auto const elements = {integer_element(8), integer_element(4), e2m1_element, e4m3_element, integer_element(4, true)};
+  for (int const k : {0, 1, 2, 3, 4, 5, 6, 7, 8, 9}) {
+    auto const& e = elements.begin()[k / 2];
+    bool const stack = k % 2 == 0;
+    geometry const g = stack ? dense_geometry(dtype::f32, {3, 2, 5}) : dense_geometry(dtype::f32, {6, 5});
     auto const layout = formats::storage_packing(e);
     auto const matrix = formats::code_matrix_of(layout, g);
     std::vector<std::uint8_t> bytes(static_cast<std::size_t>(formats::payload_bytes(layout, e.bits, matrix)));
@@ -23,5 +26,11 @@ TEST_CASE("code_view: every packing gives each code by its number in row-major o
     CHECK(view.rows() == 6);
     for (std::int64_t i = 0; i < view.size(); ++i) CHECK(view[i] == code(i));
     CHECK(view(5, 4) == code(29));
+    for (std::int64_t r = 0; r < view.rows(); ++r) {
+      std::vector<std::uint8_t> row(6, 0xee);
+      view.copy_row(r, row.data());
+      for (std::int64_t c = 0; c < 5; ++c) CHECK(row[static_cast<std::size_t>(c)] == view(r, c));
+      CHECK(row[5] == 0xee);
+    }
   }
 }

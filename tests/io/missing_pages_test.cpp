@@ -6,12 +6,16 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <csignal>
+#include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>
+#include <set>
 #include <string>
 #include <string_view>
+#include <thread>
 
 #include "mixbit/io/atomic_file.hpp"
 #include "mixbit/io/mapped_file.hpp"
@@ -84,6 +88,43 @@ TEST_CASE("missing_pages: nothing is published behind one") {
     return says(first, "weights': a part of it is missing") && first == second ? "refused" : first + second;
   }) == "refused");
   for (char const* name : {"out/one", "out/two"}) CHECK_FALSE(std::filesystem::exists(folder / name));
+}
+
+TEST_CASE("missing_pages: two threads that miss the same page name its file all the same") {
+  temporary_folder const folder;
+  for (int k = 0; k < 40; ++k) {
+    write_text(folder / "weights", std::string(2 * 4096, 'x'));
+    CHECK(in_another_process(folder.path(), [&] {
+      mixbit::watch_missing_pages();
+      mixbit::mapped_file const file{folder / "weights"};
+      std::filesystem::resize_file(folder / "weights", 0);
+      std::atomic<int> ready{0};
+      std::atomic<int> zeros{0};
+      auto const touch = [&] {
+        ++ready;
+        while (ready < 2) {}
+        zeros += file.text()[0] == '\0';
+      };
+      std::thread other{touch};
+      touch();
+      other.join();
+      return zeros == 2 && says(asked(), "weights': a part of it is missing") ? "named" : asked();
+    }) == "named");
+  }
+}
+
+TEST_CASE("missing_pages: a page that the system cannot write is the file's that is read, and nobody's signal") {
+  temporary_folder const folder;
+  std::size_t const size = std::size_t{1} << 19;
+  write_text(folder / "weights", std::string(size, 'x'));
+  CHECK(in_another_process(folder.path(), [&] {
+    mixbit::mapped_file const file{folder / "weights"};
+    mixbit::atomic_file one{folder / "one"};
+    std::filesystem::resize_file(folder / "weights", 0);
+    auto const first = error_text(error_id::file_open, [&] { one.write(file.bytes()); });
+    return says(first, "weights': a part of it is missing") && asked() == "(no error)" ? "named" : first;
+  }) == "named");
+  CHECK(listing(folder.path()) == std::set<std::string>{"weights"});
 }
 
 TEST_CASE("missing_pages: a signal that is none of a page ends the process as ever") {

@@ -1,5 +1,7 @@
 #include <doctest/doctest.h>
 
+#include <chrono>
+#include <cstdint>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -42,6 +44,26 @@ struct sharded {
     return error_text(id, [&] { open(); });
   }
 };
+
+TEST_CASE("safetensors_set: size and time are those of the files that are read, not of what was renamed over them") {
+  sharded const it;
+  auto const set = it.open();
+  auto const& one = set.shards().front();
+  auto const size = one.file.size();
+  auto const time = one.file.written_at();
+  CHECK(time > std::int64_t{1'600'000'000} * 1'000'000'000);
+  write_text(it.folder / "new", bytes_of({"b", "a", "d"}, 1));
+  std::filesystem::last_write_time(it.folder / "new",
+                                   std::filesystem::file_time_type::clock::now() + std::chrono::hours{1});
+  std::filesystem::rename(it.folder / "new", it.folder / "one");
+  CHECK(one.name == "one");
+  CHECK(one.file.size() == size);
+  CHECK(one.file.written_at() == time);
+  it.index(R"({"a": "one", "b": "one", "c": "two", "d": "one"})");
+  auto const again = it.open();
+  CHECK(again.shards().front().file.size() > size);
+  CHECK(again.shards().front().file.written_at() - time > std::int64_t{3599} * 1'000'000'000);
+}
 
 TEST_CASE("safetensors_set: shards are one set, each tensor in its place") {
   sharded const it;

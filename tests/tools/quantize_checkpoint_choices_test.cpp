@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <map>
 #include <string>
 #include <vector>
@@ -154,4 +155,22 @@ TEST_CASE("quantize_checkpoint: weights that cannot be read end a choice, whatev
   b.write_source();
   auto const int8 = b.format("eight", per_axis(8, 0));
   CHECK(says(error_text(error_id::file_content, [&] { b.assigned({int8}, 9); }), "'a.fc.weight'", "NaN"));
+}
+
+TEST_CASE("quantize_checkpoint: a file that is cut short while weights are measured ends that at the next layer") {
+  choices_bench b;
+  quantize_checkpoint::options o;
+  o.formats = {b.format("eight", per_axis(8, 0))};
+  o.target = 9;
+  hf_source const checkpoint{b.source()};
+  quantize_checkpoint::stored_model stored{checkpoint};
+  int measured = 0;
+  auto const assign = [&] {
+    (void)quantize_checkpoint::assign(o, checkpoint, stored, {}, [&](auto, auto) {
+      auto const file = b.source() / "model.safetensors";
+      if (++measured == 2) std::filesystem::resize_file(file, std::filesystem::file_size(file) - 1);  // of its last
+    });
+  };
+  CHECK(says(error_text(error_id::file_open, assign), "model.safetensors': was changed while it was read"));
+  CHECK(measured == 2);
 }

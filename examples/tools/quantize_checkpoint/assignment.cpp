@@ -149,6 +149,7 @@ class assigner {
           // in safetensors' forms fused layers share the scale of a whole weight, in GGUF each has its own
           if (options_.to != "gguf" && layers[i].how->has_tensor_scale()) rows.share_tensor_amax(amaxes.of(i));
           c.score += rows.error(at == importance.end() ? std::vector<float>{} : at->second);
+          source_.tensors().require_unchanged(layers[i].name + ".weight");  // hours of others may follow
           progress(done += layers[i].weight.bytes(), all);
         }
       }

@@ -68,15 +68,12 @@ class job {
                   made.plan->achieved.optimal ? "proven least" : "best found");
   }
 
-  /// All that the output's bytes depend on. A source file that is changed in place without another size or time is not
-  /// seen.
+  /// All that the output's bytes depend on. Of the sources' files as they are read, whatever lies at their paths now.
+  /// One that is changed in place without another size or time is not seen.
   std::string work(std::vector<partial_file> const& parts) const {
-    std::string text = "quantize_checkpoint 4\nto " + task_.wanted.to + '\n' + form_->depends_on() + '\n';
-    for (auto const& s : task_.source.tensors().shards()) {
-      auto const path = task_.source.folder() / s.name;
-      text += s.name + ' ' + std::to_string(fs::file_size(path)) + ' ' +
-              std::to_string(fs::last_write_time(path).time_since_epoch().count()) + '\n';
-    }
+    std::string text = "quantize_checkpoint 5\nto " + task_.wanted.to + '\n' + form_->depends_on() + '\n';
+    for (auto const& s : task_.source.tensors().shards())
+      text += s.name + ' ' + std::to_string(s.file.size()) + ' ' + std::to_string(s.file.written_at()) + '\n';
     std::unordered_map<layer_format const*, std::string> known;  // few: a line each where it is first met
     for (auto const& l : task_.made.layers) {
       auto& number = known[l.how.get()];

@@ -126,6 +126,7 @@ void partial_output::write(std::size_t file, std::int64_t offset, std::span<std:
   while (!bytes.empty()) {
     ssize_t const count = ::pwrite(files_[file], bytes.data(), bytes.size(), offset);
     if (count < 0 && errno == EINTR) continue;
+    if (count < 0 && errno == EFAULT) mixbit::fail_unreadable(bytes.data());
     if (count <= 0) fail_writing(file, count == 0 ? EIO : errno);
     bytes = bytes.subspan(static_cast<std::size_t>(count));
     offset += count;

@@ -3,8 +3,10 @@
 // Contract: who stages holds a lock on its folder, which the system lets go of when the process ends, however it does.
 // remove_abandoned_staging() removes the folders of this user whose lock is free and whose process is not there.
 // Neither is enough by itself: the folder may be on a network and its process on another machine or in another
-// container, where numbers mean other processes; and not every file system has locks, which then are never free. Where
-// there is doubt the folder stays. Files of atomic_file, `.mixbit-PID-N.tmp`, have no lock and stay too.
+// container, where numbers mean other processes; and not every file system has locks, which then are never free. A
+// folder without a lock may be one that a process elsewhere has made this moment: it goes only where it is empty, and
+// who made it makes another. Where there is doubt the folder stays. Files of atomic_file, `.mixbit-PID-N.tmp`, have no
+// lock and stay too.
 #pragma once
 
 #include <fcntl.h>
@@ -53,6 +55,13 @@ inline bool is_abandoned_staging(std::filesystem::path const& path) {
   return S_ISDIR(status.st_mode) && status.st_uid == ::geteuid() && ::kill(process, 0) != 0 && errno == ESRCH;
 }
 
+/// The lock goes last: killed before that, the rest is still known to be abandoned.
+inline void remove_staging(std::filesystem::path const& staging) noexcept {
+  std::error_code ignored;
+  for (char const* const part : {"new", "old"}) std::filesystem::remove_all(staging / part, ignored);
+  std::filesystem::remove_all(staging, ignored);
+}
+
 /// Below `folder` itself, not deeper. What cannot be removed stays.
 inline void remove_abandoned_staging(std::filesystem::path const& folder) {
   std::error_code none;
@@ -60,10 +69,12 @@ inline void remove_abandoned_staging(std::filesystem::path const& folder) {
   for (; !none && it != std::filesystem::directory_iterator{}; it.increment(none)) {
     if (!is_abandoned_staging(it->path())) continue;
     int const held = lock_staging(it->path(), 0);
-    if (held < 0 && errno != ENOENT) continue;  // killed before it had a lock, there is none
     std::error_code ignored;
-    std::filesystem::remove_all(it->path(), ignored);
-    if (held < 0) continue;
+    if (held < 0) {
+      if (errno == ENOENT) std::filesystem::remove(it->path(), ignored);  // an empty one only
+      continue;
+    }
+    remove_staging(it->path());
     ::close(held);
     std::filesystem::remove(it->path(), ignored);  // NFS keeps the name of an open file until here
   }

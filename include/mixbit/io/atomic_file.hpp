@@ -3,7 +3,8 @@
 // Contract: bytes go to a temporary file in the target's folder; commit() renames it over the target in one step.
 // Several files that belong together are first all finished, which is where a disk is full, and then committed.
 // Without commit(), or after any failed write, the temporary file is removed and the target is as it was. Errors throw
-// `file_open` and name the target and the system's reason. A process that is killed leaves at most a file called
+// `file_open` and name the target and the system's reason, or the mapped file whose pages were to be written and are
+// not there. A process that is killed leaves at most a file called
 // .mixbit-PID-N.tmp. Where a file size limit is set (RLIMIT_FSIZE) a program has to ignore SIGXFSZ to get the error.
 #pragma once
 
@@ -105,6 +106,10 @@ class atomic_file {
     while (!bytes.empty()) {
       ssize_t const count = ::write(file_, bytes.data(), bytes.size());
       if (count < 0 && errno == EINTR) continue;
+      if (count < 0 && errno == EFAULT) {
+        discard();
+        fail_unreadable(bytes.data());
+      }
       if (count <= 0) give_up(count == 0 ? EIO : errno);
       bytes = bytes.subspan(static_cast<std::size_t>(count));
     }

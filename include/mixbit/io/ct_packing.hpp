@@ -14,16 +14,15 @@ namespace mixbit::detail::ct {
 /// Words of a row of `columns` codes of 4 or 8 bits.
 constexpr std::int64_t packed_words(std::int64_t columns, int bits) { return (columns * bits + 31) / 32; }
 
-/// One row, in whole words. The view is a copy, so that its fields can stay in registers while bytes are written.
-inline void pack_row(code_view const codes, std::int64_t row, int bits, std::uint8_t* to) {
-  unsigned const top = 1u << (bits - 1);  // to add it, modulo 2^bits, is to flip the top bit
-  std::int64_t const columns = codes.columns(), in_word = 32 / bits;
-  for (std::int64_t first = 0; first < columns; first += in_word) {
-    std::uint32_t word = 0;
-    for (std::int64_t c = first; c < std::min(columns, first + in_word); ++c)
-      word |= (codes(row, c) ^ top) << ((c - first) * bits);
-    for (int byte = 0; byte < 4; ++byte) *to++ = static_cast<std::uint8_t>(word >> (8 * byte));
+/// A row's codes, a byte each, into bytes that are zero. To add 2^(bits-1), modulo 2^bits, is to flip the top bit.
+inline void pack_row(std::uint8_t const* codes, std::int64_t columns, int bits, std::uint8_t* to) {
+  if (bits == 8) {
+    for (std::int64_t c = 0; c < columns; ++c) to[c] = codes[c] ^ 0x80u;
+    return;
   }
+  for (std::int64_t c = 0; c + 1 < columns; c += 2)
+    to[c / 2] = static_cast<std::uint8_t>((codes[c] | codes[c + 1] << 4) ^ 0x88);
+  if (columns % 2 != 0) to[columns / 2] = codes[columns - 1] ^ 0x08u;
 }
 
 /// Two's complement codes as unsigned ones, 2^(bits-1) above; zeros behind the last of a row. Little endian. Rows have
@@ -33,8 +32,11 @@ inline std::vector<std::uint8_t> packed_rows(code_view const& codes, int bits, e
   std::int64_t const rows = codes.rows(), stride = packed_words(codes.columns(), bits) * 4;
   std::vector<std::uint8_t> bytes(static_cast<std::size_t>(rows * stride));
   threads.parallel_for((rows + at_once - 1) / at_once, [&](std::int64_t part) {
-    for (std::int64_t r = part * at_once; r < std::min(rows, (part + 1) * at_once); ++r)
-      pack_row(codes, r, bits, bytes.data() + r * stride);
+    std::vector<std::uint8_t> row(static_cast<std::size_t>(codes.columns()));
+    for (std::int64_t r = part * at_once; r < std::min(rows, (part + 1) * at_once); ++r) {
+      codes.copy_row(r, row.data());
+      pack_row(row.data(), codes.columns(), bits, bytes.data() + r * stride);
+    }
   });
   return bytes;
 }

@@ -12,6 +12,8 @@
 #include <cstdint>
 #include <cstring>
 #include <iterator>
+#include <span>
+#include <utility>
 #include <vector>
 
 #include "mixbit/core/executor.hpp"
@@ -31,32 +33,36 @@ inline std::byte* put_half(std::byte* out, float scale) {
   return out + sizeof h;
 }
 
-/// 2·half codes of a row from `column` on, as bytes of element j and j + half. `flip`: Q4_0's offset of 8.
-inline std::byte* put_nibbles(std::byte* out, code_view const codes, std::int64_t row, std::int64_t column,
-                              std::int64_t half_block, unsigned flip = 0) {
-  for (std::int64_t j = column; j < column + half_block; ++j)
-    *out++ = static_cast<std::byte>((codes(row, j) ^ flip) | (codes(row, j + half_block) ^ flip) << 4);
-  return out;
+/// 2·Half codes as bytes of element j and j + Half. `flip`: Q4_0's offset of 8, in both halves of a byte.
+template <int Half>
+std::byte* put_nibbles(std::byte* out, std::uint8_t const* codes, unsigned flip = 0) {
+  for (int j = 0; j < Half; ++j) out[j] = static_cast<std::byte>((codes[j] | codes[j + Half] << 4) ^ flip);
+  return out + Half;
 }
 
-/// One row. `scales`: of each block of the row, floats of Q8_0 and Q4_0. The view is a copy, so that its fields can
-/// stay in registers while bytes are written.
-inline void put_row(std::byte* out, gguf_type type, code_view const codes, std::int64_t row, float const* scales) {
-  for (std::int64_t at = 0; at < codes.columns(); at += 32) {
+/// One row, from its codes, a byte each. `scales`: of each block of the row, floats of Q8_0 and Q4_0.
+inline void put_row(std::byte* out, gguf_type type, std::span<std::uint8_t const> codes, float const* scales) {
+  for (std::size_t at = 0; at < codes.size(); at += 32) {
     out = put_half(out, scales[at / 32]);
-    if (type == gguf_type::q4_0) out = put_nibbles(out, codes, row, at, 16, 8u);
-    else
-      for (std::int64_t j = at; j < at + 32; ++j) *out++ = static_cast<std::byte>(codes(row, j));
+    if (type == gguf_type::q4_0) {
+      out = put_nibbles<16>(out, codes.data() + at, 0x88u);
+    } else {
+      std::memcpy(out, codes.data() + at, 32);
+      out += 32;
+    }
   }
 }
 
 /// The same for E2M1, whose scales are bytes.
-inline void put_row(std::byte* out, gguf_type type, code_view const codes, std::int64_t row,
-                    std::uint8_t const* scales) {
-  std::int64_t const size = type == gguf_type::nvfp4 ? 16 : 32, blocks = type == gguf_type::nvfp4 ? 4 : 1;
-  for (std::int64_t at = 0; at < codes.columns(); at += size * blocks) {
-    for (std::int64_t b = 0; b < blocks; ++b) *out++ = static_cast<std::byte>(scales[at / size + b]);
-    for (std::int64_t b = 0; b < blocks; ++b) out = put_nibbles(out, codes, row, at + b * size, size / 2);
+inline void put_row(std::byte* out, gguf_type type, std::span<std::uint8_t const> codes, std::uint8_t const* scales) {
+  std::size_t const size = type == gguf_type::nvfp4 ? 16 : 32, blocks = type == gguf_type::nvfp4 ? 4 : 1;
+  for (std::size_t at = 0; at < codes.size(); at += size * blocks) {
+    std::memcpy(out, scales + at / size, blocks);
+    out += blocks;
+    for (std::size_t b = 0; b < blocks; ++b) {
+      auto const* const block = codes.data() + at + b * size;
+      out = size == 16 ? put_nibbles<8>(out, block) : put_nibbles<16>(out, block);
+    }
   }
 }
 
@@ -86,9 +92,11 @@ std::vector<std::byte> blocks_of_rows(gguf_type type, code_view const& codes, st
   std::vector<std::byte> out(static_cast<std::size_t>(rows * bytes));
   auto const per_row = std::ssize(scales) / rows;
   on.parallel_for((rows + at_once - 1) / at_once, [&](std::int64_t part) {
+    std::vector<std::uint8_t> row(static_cast<std::size_t>(codes.columns()));
     for (std::int64_t r = part * at_once; r < std::min(rows, (part + 1) * at_once); ++r) {
       std::int64_t const from = permuted_row(r, rows, heads);
-      put_row(out.data() + r * bytes, type, codes, from, scales.data() + from * per_row);
+      codes.copy_row(from, row.data());
+      put_row(out.data() + r * bytes, type, std::span{std::as_const(row)}, scales.data() + from * per_row);
     }
   });
   return out;

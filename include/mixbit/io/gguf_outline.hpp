@@ -121,7 +121,9 @@ class gguf_outline {
  private:
   template <class... Parts>
   [[noreturn]] void refuse(std::string const& tensor, Parts const&... why) const {
-    fail(error_id::file_content, source_.tensors().label(), ": tensor ", in_quotes(tensor), why...);
+    auto const& files = source_.tensors();
+    fail(error_id::file_content, files.contains(tensor) ? files.label_of(tensor) : files.label(), ": tensor ",
+         in_quotes(tensor), why...);
   }
 
   gguf_place place_of(std::string const& tensor, geometry const& shape) const {

@@ -83,8 +83,10 @@ inline json_document group_of(hf_format const& f, bool scaled) {
   return j;
 }
 
-inline bool any_starts_with(std::vector<std::string> const& names, std::string_view prefix) {
-  return std::any_of(names.begin(), names.end(), [&](auto const& n) { return n.starts_with(prefix); });
+/// Of sorted names.
+inline bool any_starts_with(std::vector<std::string_view> const& names, std::string_view prefix) {
+  auto const at = std::lower_bound(names.begin(), names.end(), prefix);
+  return at != names.end() && at->starts_with(prefix);
 }
 
 }  // namespace detail::hf
@@ -93,13 +95,15 @@ inline bool any_starts_with(std::vector<std::string> const& names, std::string_v
 /// where `prefix*` would catch a neighbour, `prefix.*`; else the whole name. Sorted.
 inline std::vector<std::string> exclude_patterns(std::vector<std::string> const& unquantized,
                                                  std::vector<std::string> const& quantized) {
+  std::vector<std::string_view> sorted{quantized.begin(), quantized.end()};
+  std::sort(sorted.begin(), sorted.end());
   std::set<std::string> patterns;
   for (auto const& name : unquantized) {
     std::string best = name;
     for (auto dot = name.find('.'); dot != name.npos; dot = name.find('.', dot + 1)) {
       std::string const prefix = name.substr(0, dot);
-      if (!detail::hf::any_starts_with(quantized, prefix)) best = prefix + "*";
-      else if (!detail::hf::any_starts_with(quantized, prefix + ".")) best = prefix + ".*";
+      if (!detail::hf::any_starts_with(sorted, prefix)) best = prefix + "*";
+      else if (!detail::hf::any_starts_with(sorted, prefix + ".")) best = prefix + ".*";
       else continue;
       break;
     }

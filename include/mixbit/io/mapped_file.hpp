@@ -69,6 +69,11 @@ class mapped_file {
 
   std::filesystem::path const& path() const noexcept { return path_; }
   std::size_t size() const noexcept { return size_; }
+  /// When it was last written to before it was opened, in nanoseconds of the system's clock. Of the file that is
+  /// mapped: another may have been renamed over its path since.
+  std::int64_t written_at() const noexcept {
+    return std::int64_t{changed_.tv_sec} * 1'000'000'000 + std::int64_t{changed_.tv_nsec};
+  }
 
   /// The content; page-aligned at its start.
   std::span<std::byte const> bytes() const noexcept { return {static_cast<std::byte const*>(data_), size_}; }

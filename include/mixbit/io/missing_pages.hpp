@@ -8,6 +8,9 @@
 // what was staged goes away as after any error. A program asks once more before it ends (examples/run_program.hpp). It
 // is meant for programs that do one thing and end. A handler that jumped out of the fault would leave other threads'
 // work and every destructor behind; one that ended the process would leave what is staged.
+//
+// Where such a page is given to the system to write, there is no signal: it says EFAULT, as if the fault were the
+// output's. fail_unreadable() names the file that is at fault, whether or not a program watches.
 #pragma once
 
 #include <fcntl.h>
@@ -28,10 +31,12 @@ namespace mixbit {
 
 namespace detail {
 
+using mapped_path = std::array<char, 4097>;
+
 /// What the handler leaves for those who ask; the file is named once `named` is set.
 struct missing_page_record {
-  std::atomic<bool> seen{false}, naming{false}, named{false};
-  std::array<char, 4097> file{};
+  std::atomic<bool> seen{false}, naming{false}, looked{false}, named{false};
+  mapped_path file{};
   std::uintptr_t page_size = 4096;
 };
 inline missing_page_record missing_page;
@@ -40,7 +45,7 @@ inline missing_page_record missing_page;
 /// character by character, and calls nothing: it runs within a signal handler.
 class mapped_path_finder {
  public:
-  mapped_path_finder(std::uintptr_t address, std::array<char, 4097>& path) : address_{address}, path_{path} {}
+  mapped_path_finder(std::uintptr_t address, mapped_path& path) : address_{address}, path_{path} {}
 
   /// False once the file is known.
   bool take(char c) {
@@ -66,21 +71,37 @@ class mapped_path_finder {
   }
 
   std::uintptr_t address_, start_ = 0, end_ = 0;
-  std::array<char, 4097>& path_;
+  mapped_path& path_;
   std::size_t length_ = 0;
   part part_ = part::start;
 };
 
-inline void name_missing_file(std::uintptr_t address) {
+/// The file that is mapped at an address; false where that is not known.
+inline bool find_mapped_path(std::uintptr_t address, mapped_path& path) {
   int const maps = ::open("/proc/self/maps", O_RDONLY | O_CLOEXEC);  // where there is none, the file stays unnamed
-  if (maps < 0) return;
-  mapped_path_finder finder{address, missing_page.file};
+  if (maps < 0) return false;
+  mapped_path_finder finder{address, path};
   char piece[1024];
   bool more = true;
   for (ssize_t n = 0; more && (n = ::read(maps, piece, sizeof piece)) > 0;)
     for (ssize_t i = 0; more && i < n; ++i) more = finder.take(piece[i]);
   ::close(maps);
-  missing_page.named = missing_page.file[0] != '\0';
+  return path[0] != '\0';
+}
+
+/// The first thread that comes here looks; others wait, since what they do to their page may be what it looks for.
+inline void name_missing_file(std::uintptr_t address) {
+  if (missing_page.naming.exchange(true)) {
+    while (!missing_page.looked) ::usleep(100);
+    return;
+  }
+  missing_page.named = find_mapped_path(address, missing_page.file);
+  missing_page.looked = true;
+}
+
+[[noreturn]] inline void fail_missing_page(char const* file) {
+  fail(error_id::file_open, file != nullptr ? in_quotes(file) : "a file that is read",
+       ": a part of it is missing; it was cut short while it was read, or its disk fails");
 }
 
 /// Puts a page of zeros where none can be read. What is no such page ends the process as it would have.
@@ -90,7 +111,7 @@ inline void on_missing_page(int signal, siginfo_t* info, void*) {
   bool replaced = false;
   if (info->si_code == BUS_ADRERR) {
     missing_page.seen = true;
-    if (!missing_page.naming.exchange(true)) name_missing_file(address);  // before the page is another mapping
+    name_missing_file(address);  // before the page is another mapping
     auto* const page = reinterpret_cast<void*>(address & ~(missing_page.page_size - 1));
     replaced = ::mmap(page, missing_page.page_size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == page;
   }
@@ -116,9 +137,16 @@ inline void watch_missing_pages() {
 /// Throws `file_open` if a page of any mapped file could not be read since the program began to watch.
 inline void require_no_missing_pages() {
   auto const& page = detail::missing_page;
-  if (!page.seen) return;
-  fail(error_id::file_open, page.named ? in_quotes(page.file.data()) : "a file that is read",
-       ": a part of it is missing; it was cut short while it was read, or its disk fails");
+  if (page.seen) detail::fail_missing_page(page.named ? page.file.data() : nullptr);
+}
+
+/// Throws `file_open` for bytes that the system was given to write and could not read (EFAULT), naming the file that is
+/// mapped there.
+[[noreturn]] inline void fail_unreadable(void const* bytes) {
+  require_no_missing_pages();
+  detail::mapped_path file{};
+  bool const found = detail::find_mapped_path(reinterpret_cast<std::uintptr_t>(bytes), file);
+  detail::fail_missing_page(found ? file.data() : nullptr);
 }
 
 }  // namespace mixbit

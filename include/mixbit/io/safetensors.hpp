@@ -116,6 +116,9 @@ class safetensors_file {
 
   /// As mapped_file::require_unchanged.
   void require_unchanged() const { map_.require_unchanged(); }
+  /// As mapped_file's.
+  std::size_t size() const noexcept { return map_.size(); }
+  std::int64_t written_at() const noexcept { return map_.written_at(); }
 
   /// How messages name the file.
   std::string const& label() const noexcept { return label_; }

@@ -34,8 +34,7 @@ class staged_output {
       detail::remove_abandoned_staging(folder_);
       do {
         root_ = folder_ / detail::next_temporary_name();
-      } while (!create_folder(root_));
-      lock_ = detail::lock_staging(root_, O_CREAT | O_EXCL);  // without one, what a kill leaves stays
+      } while (!create_folder(root_) || !lock_root());
       create_folder(fresh());
       create_folder(replaced());
     } catch (...) {
@@ -97,6 +96,12 @@ class staged_output {
   struct move {
     std::filesystem::path target, backup;  // no backup: the target did not exist
   };
+
+  /// False where another process has taken the empty folder for abandoned. Without a lock, what a kill leaves stays.
+  bool lock_root() {
+    lock_ = detail::lock_staging(root_, O_CREAT | O_EXCL);
+    return lock_ >= 0 || errno != ENOENT;
+  }
 
   std::filesystem::path fresh() const { return root_ / "new"; }
   std::filesystem::path replaced() const { return root_ / "old"; }
@@ -192,7 +197,7 @@ class staged_output {
   void discard() noexcept {
     std::error_code ignored;
     auto const root = std::exchange(root_, {});
-    if (!root.empty()) std::filesystem::remove_all(root, ignored);
+    if (!root.empty()) detail::remove_staging(root);
     if (lock_ >= 0) {
       ::close(std::exchange(lock_, -1));
       if (!root.empty()) std::filesystem::remove(root, ignored);  // NFS keeps the name of an open file until here
