@@ -129,6 +129,11 @@ TEST_CASE("gptq algorithm: what it cannot do is refused, and the model is as bef
   dynamic.entries.back().cfg->front().type = quantizer_type::dynamic_type;
   CHECK(says(error_text(error_id::format_value, [&] { quantize(m, dynamic, loop); }), "first.weight_quantizer",
              "of each call's data"));
+  auto inputs_only = int4_gptq();
+  inputs_only.entries.push_back({.quantizer_name = "*weight_quantizer", .enable = false});
+  inputs_only.entries.push_back({.quantizer_name = "*input_quantizer", .cfg = {{quantizer_attribute_config{}}}});
+  CHECK(says(error_text(error_id::config_conflict, [&] { quantize(m, inputs_only, loop); }), "gptq",
+             "no linear layer has a weight quantizer that is on"));
   CHECK(net.first.slots.shared_site()->recipes.empty());
   CHECK(same_bits(net.forward(x), before));
 }

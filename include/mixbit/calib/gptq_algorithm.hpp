@@ -53,8 +53,8 @@ void rewrite_weight(calibration<B>& c, calibrated_layer<B> const& layer, input_g
 
 }  // namespace detail
 
-/// Throws `state_missing` without a linalg, `format_value` for a weight that GPTQ cannot take, and
-/// `state_not_calibrated` where no layer saw a token.
+/// Throws `state_missing` without a linalg, `format_value` for a weight that GPTQ cannot take, `config_conflict` where
+/// there is no weight to rewrite, and `state_not_calibrated` where no layer saw a token.
 template <backend B>
 void calibrate_gptq(calibration<B>& c, algorithm_step const& step) {
   require_linalg(c.linalg, "gptq");
@@ -63,8 +63,8 @@ void calibrate_gptq(calibration<B>& c, algorithm_step const& step) {
   for (std::size_t i = 0; i < c.layers.size(); ++i)
     if ((taken[i] = detail::takes_gptq(c.layers[i]))) grams[i].emplace(c.layers[i].weight.shape[1]);
   auto const count = std::count(taken.begin(), taken.end(), true);
+  if (count == 0) fail(error_id::config_conflict, "gptq: no linear layer has a weight quantizer that is on");
   calibrate_max(c);
-  if (count == 0) return c.notes.push_back("gptq: no linear layer has a weight quantizer that is on");
   {
     input_pass<B> pass{c, taken, [&](std::size_t i, workspace<B>& ws, seen_input const& x) {
                          token_rows<B> const rows{ws.device, x.quantized};
