@@ -140,7 +140,7 @@ TEST_CASE("gptq: errs less on the outputs than rounding each column") {
 }
 
 TEST_CASE("gptq: pieces of rows and threads do not change a bit") {
-  problem p{300, 40, 8, 5};  // two whole pieces and a short one
+  problem p{4 * detail::gptq_rows + 44, 40, 8, 5};  // four whole pieces and a short one
   auto const alone = p.gptq({.block = 16});
   CHECK(largest_difference(alone, p.direct(0.01, in_order(p.columns))) < 1e-6);
   for (int threads : {2, 3}) {

@@ -79,6 +79,24 @@ TEST_CASE("output_error: a change across large means of the inputs is not lost i
   }
 }
 
+TEST_CASE("output_error: one large token does not cost the others their precision, wherever it comes") {
+  std::int64_t const width = 48;
+  for (std::size_t const place : {0u, 22u, 23u, 24u, 100u}) {  // H takes the place of rows at the 24th
+    std::vector<rows> batches;
+    for (unsigned i = 0; i < 400; ++i) batches.emplace_back(1, width, i + 100);
+    for (float& v : batches[place].values) v = 300 * (v - 0.5f);
+    rows d{1, width, 17};
+    double along = 0, length = 0;
+    for (std::size_t k = 0; k < d.values.size(); ++k) {
+      along += double{d.values[k]} * batches[place].values[k];
+      length += double{batches[place].values[k]} * batches[place].values[k];
+    }
+    for (std::size_t k = 0; k < d.values.size(); ++k)
+      d.values[k] -= static_cast<float>(along / length * batches[place].values[k]);
+    CHECK(computed(batches, d) == doctest::Approx(by_definition(batches, d)).epsilon(1e-3));
+  }
+}
+
 TEST_CASE("output_error: more outputs than are multiplied at a time, and none of a change of nothing") {
   rows const d{1030, 24, 3};
   std::vector<rows> const batches{{30, 24, 4}, {5, 24, 5}};

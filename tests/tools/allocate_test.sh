@@ -161,7 +161,7 @@ run 'the best found within the limits' --stats hard.json --effective-bits 3 --me
 check 'a gap is said' grep -qE '^score .*, gap [1-9][0-9]*: ' out
 check 'and what the frontier may miss' grep -qE '^pareto  .* scores at most [1-9][0-9.]* above the least$' out
 check 'the budget holds' awk '/^bits /{ok = $2 <= 3} END {exit !ok}' out
-refused "--memory '1048575' is not a whole number from 2^20 to 2^50" --stats hard.json --effective-bits 3 \
+refused "--memory '1048575' is not a whole number from 2^20 to 2^37" --stats hard.json --effective-bits 3 \
   --memory 1048575
 refused "--memory '1M' is not a whole number" --stats hard.json --effective-bits 3 --memory 1M
 refused "--max-bytes '0' is not a whole number from 1 to 2^50" --stats hard.json --max-bytes 0

@@ -61,7 +61,7 @@ class rotary_embedding {
 
 class attention {
  public:
-  linear q_proj, k_proj, v_proj, o_proj;
+  linear_used_once q_proj, k_proj, v_proj, o_proj;
   mixbit::quantizer_slots<backend> slots{};  ///< of queries, keys, values and probabilities: class "attention"
 
   attention(config const& c, executor_ref executor)
@@ -78,31 +78,31 @@ class attention {
   /// x [tokens, hidden] to [tokens, hidden]; keeps what backward needs.
   matrix forward(matrix const& x, batch_shape batch, rotary_embedding const& rotary) {
     batch_ = batch;
-    queries_ = q_proj.forward(x, &q_kept_);
-    keys_ = k_proj.forward(x, &k_kept_);
-    values_ = v_proj.forward(x, &v_kept_);
+    queries_ = q_proj.forward(x);
+    keys_ = k_proj.forward(x);
+    values_ = v_proj.forward(x);
     rotate(rotary, queries_, keys_, 1.0f);
     probabilities_.resize(batch.windows * heads_ * batch.length, batch.length);
     context_.resize(x.rows(), heads_ * head_dim_);
     if (slots.live()) attend_quantized();
     else
       for_each_head([&](std::int64_t w, std::int64_t h) { weigh(w, h), mix(w, h); });
-    return o_proj.forward(context_, &o_kept_);
+    return o_proj.forward(context_);
   }
 
   /// The gradient of x, for the x of the last forward. Throws `config_conflict` for quantizers of keys and the like
   /// that do more than round.
   matrix backward(matrix const& x, matrix const& grad_y, rotary_embedding const& rotary) {
     require_straight_through(slots);
-    matrix const grad_context = o_proj.backward(context_, grad_y, &o_kept_);
+    matrix const grad_context = o_proj.backward(context_, grad_y);
     grad_queries_.resize(queries_.rows(), queries_.cols());
     grad_keys_.resize(keys_.rows(), keys_.cols());
     grad_values_.resize(values_.rows(), values_.cols());
     for_each_head([&](std::int64_t w, std::int64_t h) { attend_backward(w, h, grad_context); });
     rotate(rotary, grad_queries_, grad_keys_, -1.0f);
-    matrix grad_x = q_proj.backward(x, grad_queries_, &q_kept_);
-    grad_x += k_proj.backward(x, grad_keys_, &k_kept_);
-    grad_x += v_proj.backward(x, grad_values_, &v_kept_);
+    matrix grad_x = q_proj.backward(x, grad_queries_);
+    grad_x += k_proj.backward(x, grad_keys_);
+    grad_x += v_proj.backward(x, grad_values_);
     return grad_x;
   }
 
@@ -201,7 +201,6 @@ class attention {
   matrix probabilities_;            // [windows * heads * length, length]
   matrix context_;                  // the input of o_proj
   matrix grad_queries_, grad_keys_, grad_values_;
-  kept_differences q_kept_, k_kept_, v_kept_, o_kept_;
 };
 
 }  // namespace byte_lm

@@ -1,7 +1,7 @@
 // The simple layers: linear, RMS norm, embedding. Features are columns, tokens are rows.
 //
-// No layer here keeps activations: whoever called forward(x) still has x and hands it to backward again, with what
-// forward kept for scoring. So a layer may be used twice in a model, and it is the same x that it is scored on.
+// No layer here keeps activations: whoever called forward(x) still has x and hands it to backward again. So a layer may
+// be used twice in a model, and it is the same x that it is scored on.
 #pragma once
 
 #include <cmath>
@@ -33,10 +33,6 @@ struct parameter {
 /// Shared, because an embedding and a head may be tied to one weight.
 using parameter_ptr = std::shared_ptr<parameter>;
 
-/// What a call's candidates differ by while a search scores, kept from its forward to its backward where the search's
-/// limit of memory holds it. Empty otherwise.
-using kept_differences = mixbit::pending<backend>;
-
 /// y = x · Wᵀ, without a bias. Its product goes through mixbit::apply, which is all that quantization needs.
 struct linear {
   parameter_ptr weight;  ///< [out, in]
@@ -47,12 +43,12 @@ struct linear {
     return [this](auto const& x, auto const& w) { return times_transposed(executor, x, w); };
   }
 
-  matrix forward(matrix const& x, kept_differences* kept = nullptr) const {
+  matrix forward(matrix const& x, mixbit::pending<backend>* kept = nullptr) const {
     return apply(slots, x, weight->value, product(), kept);
   }
 
   /// The gradient of x; adds to the weight's gradient where that is wanted. `kept` is what the forward was given.
-  matrix backward(matrix const& x, matrix const& grad_y, kept_differences* kept = nullptr) const {
+  matrix backward(matrix const& x, matrix const& grad_y, mixbit::pending<backend>* kept = nullptr) const {
     if (kept != nullptr) score(slots, *kept, x, weight->value, product(), grad_y);
     else score(slots, x, weight->value, product(), grad_y);
     matrix grad_x;
@@ -72,6 +68,15 @@ struct linear {
     weight_backward(slots, weight->value, gradient);
     weight->gradient += gradient;
   }
+};
+
+/// A layer that a model uses once in a forward, so that while a search scores it can keep what its candidates differ
+/// by, from forward to backward, where the search's limit of memory holds it.
+struct linear_used_once : linear {
+  mixbit::pending<backend> kept{};
+
+  matrix forward(matrix const& x) { return linear::forward(x, &kept); }
+  matrix backward(matrix const& x, matrix const& grad_y) { return linear::backward(x, grad_y, &kept); }
 };
 
 inline linear make_linear(std::int64_t out, std::int64_t in, executor_ref executor) {

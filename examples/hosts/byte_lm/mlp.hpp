@@ -8,7 +8,7 @@ namespace byte_lm {
 
 class gated_mlp {
  public:
-  linear gate_proj, up_proj, down_proj;
+  linear_used_once gate_proj, up_proj, down_proj;
 
   gated_mlp(config const& c, executor_ref executor)
       : gate_proj{make_linear(c.intermediate_size, c.hidden_size, executor)},
@@ -18,8 +18,8 @@ class gated_mlp {
 
   /// x [tokens, hidden] to [tokens, hidden]; keeps what backward needs.
   matrix forward(matrix const& x) {
-    gate_ = gate_proj.forward(x, &gate_kept_);
-    up_ = up_proj.forward(x, &up_kept_);
+    gate_ = gate_proj.forward(x);
+    up_ = up_proj.forward(x);
     sigmoid_.resize(gate_.rows(), gate_.cols());
     hidden_.resize(gate_.rows(), gate_.cols());
     for_row_blocks(executor_, x.rows(), [&](index first, index count) {
@@ -28,12 +28,12 @@ class gated_mlp {
       sigmoid = 1.0f / (1.0f + (-gate).exp());
       hidden_.middleRows(first, count).array() = gate * sigmoid * up;
     });
-    return down_proj.forward(hidden_, &down_kept_);
+    return down_proj.forward(hidden_);
   }
 
   /// The gradient of x, for the x of the last forward. silu'(g) = s · (1 + g · (1 - s)), s = sigmoid(g).
   matrix backward(matrix const& x, matrix const& grad_y) {
-    matrix const grad_hidden = down_proj.backward(hidden_, grad_y, &down_kept_);
+    matrix const grad_hidden = down_proj.backward(hidden_, grad_y);
     grad_gate_.resize(gate_.rows(), gate_.cols());
     grad_up_.resize(gate_.rows(), gate_.cols());
     for_row_blocks(executor_, x.rows(), [&](index first, index count) {
@@ -43,8 +43,8 @@ class gated_mlp {
       grad_up_.middleRows(first, count).array() = grad * gate * s;
       grad_gate_.middleRows(first, count).array() = grad * up * s * (1.0f + gate * (1.0f - s));
     });
-    matrix grad_x = gate_proj.backward(x, grad_gate_, &gate_kept_);
-    grad_x += up_proj.backward(x, grad_up_, &up_kept_);
+    matrix grad_x = gate_proj.backward(x, grad_gate_);
+    grad_x += up_proj.backward(x, grad_up_);
     return grad_x;
   }
 
@@ -54,7 +54,6 @@ class gated_mlp {
   matrix gate_, up_, sigmoid_;
   matrix hidden_;  // the input of down_proj
   matrix grad_gate_, grad_up_;
-  kept_differences gate_kept_, up_kept_, down_kept_;
 };
 
 }  // namespace byte_lm

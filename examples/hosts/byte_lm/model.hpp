@@ -76,7 +76,7 @@ class language_model {
   embedding embed_tokens;
   std::vector<decoder_layer> layers;
   rms_norm norm;
-  linear lm_head;  ///< shares its weight with embed_tokens where the config ties them
+  linear_used_once lm_head;  ///< shares its weight with embed_tokens where the config ties them
 
   /// Weights have their shapes and no values yet.
   language_model(config const& c, executor_ref executor)
@@ -107,7 +107,7 @@ class language_model {
       x = layers[first].forward(std::move(x), {tokens_.windows, tokens_.length}, rotary_);
     last_ = std::move(x);
     head_input_ = norm.forward(last_);
-    return lm_head.forward(head_input_, &head_kept_);
+    return lm_head.forward(head_input_);
   }
 
   /// What each layer, and behind them the norm, was given in the last forward.
@@ -128,7 +128,7 @@ class language_model {
   /// Carries a gradient of the last logits back through every layer. Gradients are added to those parameters that
   /// have one; the tokens must still be there then.
   void backward(matrix const& grad_logits) {
-    matrix grad = norm.backward(last_, lm_head.backward(head_input_, grad_logits, &head_kept_));
+    matrix grad = norm.backward(last_, lm_head.backward(head_input_, grad_logits));
     for (auto layer = layers.rbegin(); layer != layers.rend(); ++layer) grad = layer->backward(grad, rotary_);
     embed_tokens.backward(tokens_, grad);
   }
@@ -184,7 +184,6 @@ class language_model {
   rotary_embedding rotary_;
   token_view tokens_;
   matrix last_, head_input_;  // kept from forward to backward
-  kept_differences head_kept_;
 };
 
 /// Nats a byte over windows, `batch` of them at a time.

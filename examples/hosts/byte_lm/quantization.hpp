@@ -195,15 +195,14 @@ class job {
   }
 
   /// What the search's steps take at the speed at which the unquantized model was just measured, a backward being two
-  /// forwards, and forwards that go on from kept activations whole. Casts, candidates and algorithms come on top.
+  /// forwards. Forwards that go on from kept activations (kl_div) count whole, and so do those of a resumed search.
   void announce_time() {
     double bytes = 0;
     for (int i = 0; i < score_steps_; ++i) bytes += static_cast<double>(data_.score[index_of(i)].inputs().size());
     double const forward = seconds_a_byte_ * bytes / score_steps_;
     auto const plan = resolved();
-    bool const at_most = plan.refinement || options_.method == "kl_div";
-    std::printf("the search's forwards and backwards take %.1f s%s at the unquantized model's speed\n",
-                plan.seconds(forward, 2 * forward), at_most ? " at most" : "");
+    std::printf("the search's forwards and backwards would take %.1f s at the unquantized model's speed; casts and "
+                "candidates' products come on top\n", plan.seconds(forward, 2 * forward));
     std::fflush(stdout);
   }
 

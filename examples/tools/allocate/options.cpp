@@ -41,7 +41,7 @@ char const* const usage_text =
   --seconds S          at most about S seconds for the choice and as many for the frontier; what is not proved or
                        might be missed then is said
   --memory BYTES       at most about as many for the choice's search, and for the frontier's lists and tables, beside
-                       the statistics: a whole number from 2^20. Default 128 MiB and 256 MiB
+                       the statistics: from 2^20 to 2^37. Default 128 MiB and 256 MiB
   --out FILE           the plan as plan.json, with the formats' configs: what byte_lm --plan takes. A format's config is
                        its preset's or what 'configs' of some group has for it, as mixbit writes it for other formats;
                        and the statistics must name the groups' modules
@@ -64,11 +64,11 @@ std::optional<Number> number_from(std::string_view text) {
 }
 
 /// From 2^least to 2^50.
-std::int64_t bytes_from(std::string const& option, std::string const& value, int least) {
+std::int64_t bytes_from(std::string const& option, std::string const& value, int least, int most) {
   auto const n = number_from<std::int64_t>(value);
-  if (!n || *n < std::int64_t{1} << least || *n > std::int64_t{1} << 50)
+  if (!n || *n < std::int64_t{1} << least || *n > std::int64_t{1} << most)
     refuse(option + " '" + value + "' is not a whole number from " + (least == 0 ? "1" : "2^" + std::to_string(least)) +
-           " to 2^50");
+           " to 2^" + std::to_string(most));
   return *n;
 }
 
@@ -106,8 +106,8 @@ tools::known_options options_of(options& o) {
     }
   };
   return {{{"--stats", text(o.stats)},     {"--effective-bits", bits},
-           {"--max-bytes", [&o](auto const& n, auto const& v) { o.max_bytes = bytes_from(n, v, 0); }},
-           {"--memory", [&o](auto const& n, auto const& v) { o.limit.memory = bytes_from(n, v, 20); }},
+           {"--max-bytes", [&o](auto const& n, auto const& v) { o.max_bytes = bytes_from(n, v, 0, 50); }},
+           {"--memory", [&o](auto const& n, auto const& v) { o.limit.memory = bytes_from(n, v, 20, 37); }},
            {"--latency", text(o.latency)}, {"--pareto", text(o.pareto)},
            {"--pareto-points", [&o](auto const&, std::string const& v) { o.pareto_points = points_from(v); }},
            {"--pareto-range", [&o](auto const&, std::string const& v) { o.pareto_range = range_from(v); }},

@@ -8,11 +8,12 @@
 //
 // In float32 by the products of a linalg, summed in double. Of channels with means that are large against what they
 // vary by, d H dᵀ would be a small difference of large numbers wherever d has no part along the means. So H is of what
-// differs from the means of the batch that it starts with, and the means' own part is summed in double:
-// Σ (x d)² = d Y d + 2 (s d)(m d) + n (m d)², with Y = Σ y yᵀ and s = Σ y of y = x - m.
+// differs from the means m of all batches that it starts with, and the means' own part is summed in double:
+// Σ (x d)² = d Y d + 2 (s d)(m d) + n (m d)², with Y = Σ y yᵀ and s = Σ y of y = x - m. That holds of any m; it is of
+// all those batches because the mean of a single unusual token would move every other away from zero.
 //
-// What inputs are rounded to on their way to a layer's op,
-// and its outputs behind it, takes no part: the op is x Wᵀ, with or without a bias.
+// What inputs are rounded to on their way to a layer's op, and its outputs behind it, takes no part: the op is x Wᵀ,
+// with or without a bias.
 #pragma once
 
 #include <algorithm>
@@ -62,13 +63,15 @@ class output_error {
   /// The sum over batches of the mean over rows and outputs; d is [outputs, columns]. Infinite where d or a batch has
   /// NaN or infinities.
   double of(any_linalg const& l, matrix_ref<float const> d) const {
+    if (d.rows == 0) return 0;
     std::vector<float> product;
     double total = 0;
     for (std::int64_t first = 0; first < d.rows; first += slab) {
       auto const part = d.block(first, 0, std::min(slab, d.rows - first), columns_);
       total += gram_.empty() ? by_rows(l, part, product) : by_gram(l, part, product);
     }
-    return std::isfinite(total) ? total / static_cast<double>(d.rows) : std::numeric_limits<double>::infinity();
+    if (!std::isfinite(total)) return std::numeric_limits<double>::infinity();
+    return std::max(total, 0.0) / static_cast<double>(d.rows);  // a change of next to nothing may round below none
   }
 
  private:
@@ -84,12 +87,12 @@ class output_error {
     kept_.push_back(x.rows);
   }
 
-  /// What was kept as rows, around the means of `first`.
+  /// What was kept as rows, around the means of it and of `first`.
   void start_gram(any_linalg const& l, matrix_ref<float const> first) {
     gram_.assign(static_cast<std::size_t>(columns_ * columns_), 0.0f);
     sums_.assign(static_cast<std::size_t>(columns_), 0.0);
+    means_ = means_with(first);
     std::vector<float> const rows = std::exchange(rows_, {});
-    means_ = means_of(first);
     float const* at = rows.data();
     for (std::int64_t const count : std::exchange(kept_, {})) {
       std::vector<float> batch(at, at + count * columns_);  // as it came, but for a rounding
@@ -100,12 +103,18 @@ class output_error {
     }
   }
 
-  std::vector<float> means_of(matrix_ref<float const> x) const {
+  /// Of the batches that are kept as rows and one more, which count alike.
+  std::vector<float> means_with(matrix_ref<float const> last) const {
     std::vector<double> sums(static_cast<std::size_t>(columns_), 0.0);
-    for (std::int64_t r = 0; r < x.rows; ++r)
-      for (std::size_t k = 0; k < sums.size(); ++k) sums[k] += static_cast<double>(x.row(r)[k]);
+    auto const add = [&](float const* row, double share) {
+      for (std::size_t k = 0; k < sums.size(); ++k) sums[k] += share * static_cast<double>(row[k]);
+    };
+    float const* at = rows_.data();
+    for (std::int64_t const count : kept_)
+      for (std::int64_t r = 0; r < count; ++r, at += columns_) add(at, 1.0 / std::sqrt(static_cast<double>(count)));
+    for (std::int64_t r = 0; r < last.rows; ++r) add(last.row(r), 1.0 / static_cast<double>(last.rows));
     std::vector<float> means;
-    for (double const sum : sums) means.push_back(static_cast<float>(sum / static_cast<double>(x.rows)));
+    for (double const sum : sums) means.push_back(static_cast<float>(sum / static_cast<double>(kept_.size() + 1)));
     return means;
   }
 
@@ -170,8 +179,8 @@ class output_error {
 
   std::int64_t columns_, batches_ = 0;  ///< batches in gram_
   std::vector<std::int64_t> kept_;      ///< how many of rows_ each batch has
-  std::vector<float> rows_;  ///< each over the root of its batch's number of rows
-  std::vector<float> gram_;  ///< then: the upper triangle of Y, zeros below it
+  std::vector<float> rows_;   ///< each over the root of its batch's number of rows
+  std::vector<float> gram_;   ///< then: the upper triangle of Y, zeros below it
   std::vector<float> means_;  ///< m
   std::vector<double> sums_;  ///< s
 };

@@ -110,8 +110,8 @@ inline void on_missing_page(int signal, siginfo_t* info, void*) {
   auto const address = reinterpret_cast<std::uintptr_t>(info->si_addr);
   bool replaced = false;
   if (info->si_code == BUS_ADRERR) {
-    missing_page.seen = true;
     name_missing_file(address);  // before the page is another mapping
+    missing_page.seen = true;    // behind the name, which who looks is to find; before there are zeros to read
     auto* const page = reinterpret_cast<void*>(address & ~(missing_page.page_size - 1));
     replaced = ::mmap(page, missing_page.page_size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == page;
   }

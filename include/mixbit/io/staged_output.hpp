@@ -97,10 +97,11 @@ class staged_output {
     std::filesystem::path target, backup;  // no backup: the target did not exist
   };
 
-  /// False where another process has taken the empty folder for abandoned. Without a lock, what a kill leaves stays.
+  /// False where another process has taken the empty folder for abandoned: it removed the folder, or holds its lock and
+  /// is about to. Without locks, what a kill leaves stays.
   bool lock_root() {
     lock_ = detail::lock_staging(root_, O_CREAT | O_EXCL);
-    return lock_ >= 0 || errno != ENOENT;
+    return lock_ >= 0 || (errno != ENOENT && errno != EWOULDBLOCK);
   }
 
   std::filesystem::path fresh() const { return root_ / "new"; }
