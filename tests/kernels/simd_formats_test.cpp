@@ -159,33 +159,43 @@ TEST_CASE("reference::simd: tensors past the caches are stored around them, wher
 
 namespace {
 
-/// The codes and scales of a tensor past the caches, from an aligned address on and from one that is not.
+struct large_codes {
+  std::vector<std::uint8_t> memory;
+  std::span<std::uint8_t> codes;  ///< from an address that is aligned to 64 bytes on
+  std::vector<float> scales;
+  data_flags flags;
+
+  large_codes(std::int64_t payload, std::int64_t groups)
+      : memory(static_cast<std::size_t>(payload) + 96, 0xee), scales(static_cast<std::size_t>(groups), -1.0f) {
+    std::size_t const past = reinterpret_cast<std::uintptr_t>(memory.data()) % 64;
+    codes = std::span{memory}.subspan((64 - past) % 64, static_cast<std::size_t>(payload) + 32);
+  }
+};
+
+/// The codes and scales of a tensor past the caches, from an aligned address on and from one that is not, by every
+/// instruction set: each stores around the caches in its own way.
 void compare_large_codes(std::vector<float> const& x, std::int64_t rows, std::int64_t columns, format const& how,
                          std::vector<axis_block> const& block, amax_use use) {
   auto const view = dense_view(x.data(), {rows, columns});
   auto const groups = block.empty() ? per_tensor(view) : blocks_of(view, block);
-  auto const size = storage_size_of(how, view, groups);
+  auto const payload = storage_size_of(how, view, groups).payload;
   std::vector<float> const amax(static_cast<std::size_t>(groups.group_count()), 3.7f);
   float const* const given = use == amax_use::data ? nullptr : amax.data();
   for (std::size_t const shift : {0u, 5u}) {
-    std::vector<std::uint8_t> memory[2];
-    std::span<std::uint8_t> codes[2];  // from an address that is aligned to 64 bytes on
-    std::vector<float> scales[2];
-    for (int i = 0; i < 2; ++i) {
-      memory[i].assign(static_cast<std::size_t>(size.payload) + 96, 0xee);
-      std::size_t const past = reinterpret_cast<std::uintptr_t>(memory[i].data()) % 64;
-      codes[i] = std::span{memory[i]}.subspan((64 - past) % 64, static_cast<std::size_t>(size.payload) + 32);
-    }
-    for (auto& s : scales) s.assign(amax.size(), -1.0f);
-    data_flags flags[2];
-    reference::scalar{}.encode({view, groups, given, how, codes[0].data() + shift, scales[0].data(), &flags[0], nullptr,
-                                nullptr, use});
-    reference::simd{}.encode({view, groups, given, how, codes[1].data() + shift, scales[1].data(), &flags[1], nullptr,
-                              nullptr, use});
-    CAPTURE(name_of(how.element));
-    CHECK(std::ranges::equal(codes[0], codes[1]));
-    CHECK(same_memory(scales[0], scales[1]));
-    CHECK(flags[0].nonfinite == flags[1].nonfinite);
+    auto const encode = [&](auto&& backend) {
+      large_codes e{payload, groups.group_count()};
+      backend.encode({view, groups, given, how, e.codes.data() + shift, e.scales.data(), &e.flags, nullptr, nullptr,
+                      use});
+      return e;
+    };
+    large_codes const expected = encode(reference::scalar{});
+    on_every_instruction_set([&] {
+      large_codes const got = encode(reference::simd{});
+      CAPTURE(name_of(how.element));
+      CHECK(std::ranges::equal(expected.codes, got.codes));
+      CHECK(same_memory(expected.scales, got.scales));
+      CHECK(expected.flags.nonfinite == got.flags.nonfinite);
+    });
   }
 }
 
