@@ -17,6 +17,7 @@
 #include "support/cache_bench.hpp"
 #include "support/fused_host.hpp"
 #include "support/python.hpp"
+#include "support/scaled_input.hpp"
 
 using namespace mixbit;
 using namespace mixbit::test;
@@ -129,17 +130,11 @@ plain_tensor modelopt_weight(quantize_config const& config) {
   return w;
 }
 
-void scale_inputs(export_bench& b, std::string const& layer) {
-  std::vector<float> s, inverse;
+std::vector<float> block_scales() {
+  std::vector<float> s;
   for (int i = 0; i < 64; ++i)
     s.push_back(i % 16 == 0 ? 1.0f : 0.4f + std::abs(std::sin(0.7f * static_cast<float>(i))));
-  for (float const x : s) inverse.push_back(1.0f / x);
-  for (auto const& module : b.m->modules()) {
-    if (module.name != layer) continue;
-    quantizer_in(*module.slots, quantizer_role::input).set_pre_quant_scale(b.m->device(), s);
-    quantizer_in(*module.slots, quantizer_role::weight).set_pre_quant_scale(b.m->device(), inverse);
-    module.slots->shared_site()->refresh();
-  }
+  return s;
 }
 
 void export_case(export_bench& b, modelopt_case const& c) {
@@ -147,7 +142,7 @@ void export_case(export_bench& b, modelopt_case const& c) {
   b.add("l.fc", modelopt_weight(c.config));
   b.quantize([&](auto& what) { what = c.config; }, show);
   if (c.scaled_inputs) {
-    scale_inputs(b, "l.fc");
+    scale_input(b, "l.fc", block_scales());
     calibrate(*b.m, "max", show);
   }
   b.run();

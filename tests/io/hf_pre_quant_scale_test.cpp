@@ -14,6 +14,7 @@
 #include "support/export_bench.hpp"
 #include "support/fused_host.hpp"
 #include "support/hf_decoded.hpp"
+#include "support/scaled_input.hpp"
 
 namespace {
 
@@ -24,18 +25,6 @@ std::vector<float> scales(std::int64_t count, float step = 0.7f) {
   std::vector<float> s;
   for (std::int64_t i = 0; i < count; ++i) s.push_back(0.3f + std::abs(std::sin(step * static_cast<float>(i + 1))));
   return s;
-}
-
-/// Scales a layer's input by s and its weight by 1/s, and calibrates anew.
-void scale(export_bench& b, std::string const& layer, std::vector<float> const& s) {
-  std::vector<float> inverse;
-  for (float const x : s) inverse.push_back(1.0f / x);
-  for (auto const& module : b.m->modules()) {
-    if (module.name != layer) continue;
-    quantizer_in(*module.slots, quantizer_role::input).set_pre_quant_scale(b.m->device(), s);
-    quantizer_in(*module.slots, quantizer_role::weight).set_pre_quant_scale(b.m->device(), inverse);
-    module.slots->shared_site()->refresh();
-  }
 }
 
 void calibrate_again(export_bench& b) {
@@ -81,7 +70,7 @@ TEST_CASE("pre_quant_scale: in the file, and codes of the weight under its inver
     export_bench b;
     make(b, preset(c.preset), {"mlp.fc"});
     auto const s = scales(64);
-    scale(b, "mlp.fc", s);
+    scale_input(b, "mlp.fc", s);
     calibrate_again(b);
     auto const notes = b.run();
     CHECK(mentions(notes, std::string{"vLLM refuses "} + c.algorithm));
@@ -139,10 +128,10 @@ TEST_CASE("pre_quant_scale: fused layers that differ in it are refused with both
     export_bench b;
     make(b, preset("INT4_AWQ_CFG"), {"l.q_proj", "l.k_proj", "l.o_proj"});
     auto s = scales(64);
-    scale(b, "l.q_proj", s);
-    scale(b, "l.o_proj", scales(64, 0.9f));  // of its own input
+    scale_input(b, "l.q_proj", s);
+    scale_input(b, "l.o_proj", scales(64, 0.9f));  // of its own input
     s[5] = 2.0f;
-    if (!has_none) scale(b, "l.k_proj", s);
+    if (!has_none) scale_input(b, "l.k_proj", s);
     calibrate_again(b);
     auto const text = refused(b, error_id::format_value);
     char const* const first = has_none ? "[0]" : "[5]";
@@ -160,7 +149,7 @@ TEST_CASE("pre_quant_scale: fused layers of several formats are named by a note,
   export_bench b;
   make(b, preset("INT4_AWQ_CFG"), {"l.q_proj", "l.k_proj"});
   set_quantizer_attributes(*b.m, "l.k_proj.weight_quantizer", per_axis(8, 0));
-  scale(b, "l.q_proj", scales(64));
+  scale_input(b, "l.q_proj", scales(64));
   calibrate_again(b);
   auto const notes = b.run();
   CHECK(mentions(notes, "l.q_proj is W4A16_AWQ, l.k_proj W8A16: vLLM fuses them"));
@@ -173,7 +162,7 @@ TEST_CASE("pre_quant_scale: a checkpoint is of one format whether or not each la
   for (auto const& [name, algorithm] : {std::pair{"NVFP4_AWQ_LITE_CFG", "NVFP4_AWQ"}, {"INT4_AWQ_CFG", "W4A16_AWQ"}}) {
     export_bench b;
     make(b, preset(name), {"a.up", "a.down"});
-    scale(b, "a.down", scales(64));
+    scale_input(b, "a.down", scales(64));
     calibrate_again(b);
     CHECK_FALSE(mentions(b.run(), "MIXED"));
     auto const q = b.json("hf_quant_config.json")["quantization"];
@@ -185,7 +174,7 @@ TEST_CASE("pre_quant_scale: a checkpoint is of one format whether or not each la
   make(b, preset("NVFP4_AWQ_LITE_CFG"), {"a.up", "a.down", "a.other"});
   set_quantizer_attributes(*b.m, "a.other.weight_quantizer", per_axis(8, 0));
   set_quantizer_attributes(*b.m, "a.other.input_quantizer", whole(8));
-  scale(b, "a.down", scales(64));
+  scale_input(b, "a.down", scales(64));
   calibrate_again(b);
   b.run();
   auto const layers = b.json("hf_quant_config.json")["quantization"]["quantized_layers"];
@@ -201,7 +190,7 @@ TEST_CASE("pre_quant_scale: forms whose loaders know of none refuse it by name, 
     CAPTURE(name);
     export_bench b;
     make(b, preset(name), {"mlp.fc"});
-    scale(b, "mlp.fc", scales(64));
+    scale_input(b, "mlp.fc", scales(64));
     calibrate_again(b);
     auto const text = refused(b, error_id::format_value);
     CHECK_MESSAGE(says(text, "mlp.fc.input_quantizer", "pre_quant_scale", "fold_pre_quant_scales"), text);
