@@ -6,10 +6,13 @@
 #include <limits>
 #include <random>
 
+#include "support/error_text.hpp"
 #include "support/plain_linalg.hpp"
 
 using namespace mixbit;
+using test::error_text;
 using test::plain_linalg;
+using test::says;
 using test::wide;
 
 namespace {
@@ -249,4 +252,21 @@ TEST_CASE("input_gram: 2/n of the sum, over batches of any size") {
         sum += double{x[t + static_cast<std::size_t>(i)]} * x[t + static_cast<std::size_t>(k)];
       CHECK(h(i, k) == doctest::Approx(sum / 2));
     }
+}
+
+TEST_CASE("gptq refuses options and shapes that it cannot use, and writes nothing") {
+  problem p{3, 8, 4, 5};
+  auto const refused = [&](gptq_options const& o, char const* why) {
+    CHECK(says(error_text(error_id::config_value, [&] { p.gptq(o); }), why));
+  };
+  refused({.block = 0}, "gptq: block is 0, and must be at least 1");
+  refused({.damping = -1}, "gptq: damping is -1, and must not be negative");
+  refused({.damping = std::numeric_limits<double>::quiet_NaN()}, "gptq: damping is nan");
+  auto w = p.weight, h = p.hessian;
+  auto const of_w = dense_matrix(w.data(), 3, 8), of_h = dense_matrix(h.data(), 7, 7);
+  auto const never = [](std::int64_t, std::int64_t, std::int64_t, float const*, float*) { CHECK(false); };
+  CHECK(says(error_text(error_id::tensor_shape, [&] { gptq(plain_linalg{}, of_w, of_h, {}, never); }),
+             "gptq: the Hessian of a weight of 8 columns is 7 x 7"));
+  CHECK(w == p.weight);
+  CHECK(h == p.hessian);
 }

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "mixbit/calib/gptq_columns.hpp"
+#include "mixbit/core/error.hpp"
 #include "mixbit/core/linalg.hpp"
 
 namespace mixbit {
@@ -62,6 +63,15 @@ class input_gram {
 namespace detail {
 
 inline constexpr int gptq_raises = 3;  // of the damping, tenfold each
+
+inline void require_gptq_input(matrix_ref<float const> w, matrix_ref<float const> h, gptq_options const& options) {
+  if (h.rows != w.columns || h.columns != w.columns)
+    fail(error_id::tensor_shape, "gptq: the Hessian of a weight of ", w.columns, " columns is ", h.rows, " x ",
+         h.columns);
+  if (options.block < 1) fail(error_id::config_value, "gptq: block is ", options.block, ", and must be at least 1");
+  if (!(options.damping >= 0))
+    fail(error_id::config_value, "gptq: damping is ", options.damping, ", and must not be negative");
+}
 
 /// Columns of the weight that are zero do not bear on others: their rows and columns of H are those of the identity.
 inline std::int64_t detach_dead_columns(matrix_ref<float const> w, matrix_ref<float> h) {
@@ -137,9 +147,10 @@ inline void reorder_columns(matrix_ref<float> w, std::span<std::int64_t const> o
 
 /// Replaces w by quantized values that together err less on the layer's outputs. `hessian` [columns, columns], of which
 /// the upper triangle is read, is overwritten. In activation order the Hessian is copied, and R is that of the new
-/// order; groups and their scales stay those of the old.
+/// order; groups and their scales stay those of the old. Throws `tensor_shape` or `config_value` before it writes.
 inline gptq_outcome gptq(any_linalg const& l, matrix_ref<float> w, matrix_ref<float> hessian,
                          gptq_options const& options, column_quantizer quantize) {
+  detail::require_gptq_input(w, hessian, options);
   gptq_outcome outcome;
   outcome.dead_columns = detail::detach_dead_columns(w, hessian);
   std::vector<std::int64_t> order(static_cast<std::size_t>(w.columns));
