@@ -295,7 +295,8 @@ inline budgets_solution solve(budgets_problem const& input, limits const& limit 
   if (found.how == detail::outcome::infeasible) detail::fail_together(priced, kept);
   if (found.how == detail::outcome::unknown)
     fail(error_id::search_infeasible, "solver: no choice was found within ", limit.max_states, " states and ",
-         limit.seconds, " seconds; whether the budgets can be met together is not known");
+         limit.seconds,
+         " seconds; whether the budgets can be met together is not known, and more memory or time may tell");
   return std::move(found.best);
 }
 
