@@ -12,7 +12,12 @@ text=$work/text
 touch "$work/empty"
 cat LICENSE LICENSE LICENSE LICENSE LICENSE >"$text"  # any text will do: files and exits are tested, not losses
 model=(--model data/byte-lm --text "$text")
-quick=(--calib-steps 1 --score-steps 1)
+cat >"$work/few.json" <<'END'
+{"window": 65, "calibration_windows": [[0, 65], [130, 195]], "score_windows": [[260, 325], [390, 455]],
+ "validation_windows": [1000, 2000, 3000, 4000, 5000, 6000, 7000, 8000]}
+END
+few=(--windows "$work/few.json" --calib-steps 1)  # seconds of the test are runs of the model
+quick=("${few[@]}" --score-steps 1)
 search=("${model[@]}" "${quick[@]}" --formats "FP8_DEFAULT_CFG,INT8_DEFAULT_CFG,examples/formats/int4_b32_weight_only.json")
 
 "$bin" "${search[@]}" --out "$work/a" --effective-bits 6.0 >"$work/log" 2>&1
@@ -31,11 +36,11 @@ for memory in 1 1000000 1000000000; do
   "$bin" "${search[@]}" --score-memory $memory --out "$work/b" --effective-bits 6.0 >/dev/null 2>&1
   check "--score-memory $memory writes the same bytes" diff -r "$work/a" "$work/b"
 done
-"$bin" "${model[@]}" --calib-steps 1 --plan "$work/a/plan.json" --out "$work/c" >/dev/null 2>&1
+"$bin" "${model[@]}" "${few[@]}" --plan "$work/a/plan.json" --out "$work/c" >/dev/null 2>&1
 check "a plan gives the same loss" cmp "$work/a/evaluation.json" "$work/c/evaluation.json"
 check "a plan gives the same checkpoint" diff -r "$work/a/checkpoint" "$work/c/checkpoint"
 rm -rf "$work/c"
-"$bin" "${model[@]}" --calib-steps 1 --calib-from score --preset "$work/a/quant_config.json" --out "$work/c" >/dev/null 2>&1
+"$bin" "${model[@]}" "${few[@]}" --calib-from score --preset "$work/a/quant_config.json" --out "$work/c" >/dev/null 2>&1
 check "a plan's config gives the same loss" cmp "$work/a/evaluation.json" "$work/c/evaluation.json"
 check "a plan's config gives the same checkpoint" diff -r "$work/a/checkpoint" "$work/c/checkpoint"
 check "a plan's config gives the same quantizers" cmp "$work/a/quantizers.json" "$work/c/quantizers.json"
@@ -43,25 +48,25 @@ check "a plan's config gives the same quantizers" cmp "$work/a/quantizers.json" 
 check "a preset writes a checkpoint" test -s "$work/d/checkpoint/model.safetensors"
 cp -r "$work/a" "$work/stale"
 echo mine >"$work/stale/notes"
-"$bin" "${model[@]}" --calib-steps 1 --plan "$work/stale/plan.json" --out "$work/stale" >/dev/null 2>&1
+"$bin" "${model[@]}" "${few[@]}" --plan "$work/stale/plan.json" --out "$work/stale" >/dev/null 2>&1
 check "a plan in --out is kept, the search's other files go" \
   test "$(ls "$work/stale" | tr '\n' ' ')" = "checkpoint evaluation.json notes plan.json quantizers.json "
 cp "$work/a/quant_config.json" "$work/stale"
-"$bin" "${model[@]}" --calib-steps 1 --preset "$work/stale/quant_config.json" --out "$work/stale" >/dev/null 2>&1
+"$bin" "${model[@]}" "${few[@]}" --preset "$work/stale/quant_config.json" --out "$work/stale" >/dev/null 2>&1
 check "so is a config in --out" \
   test "$(ls "$work/stale" | tr '\n' ' ')" = "checkpoint evaluation.json notes quant_config.json quantizers.json "
-"$bin" "${model[@]}" --calib-steps 1 --preset FP8_DEFAULT_CFG --out "$work/stale" >/dev/null 2>&1
+"$bin" "${model[@]}" "${few[@]}" --preset FP8_DEFAULT_CFG --out "$work/stale" >/dev/null 2>&1
 check "a preset takes a search's files away" \
   test "$(ls "$work/stale" | tr '\n' ' ')" = "checkpoint evaluation.json notes quantizers.json "
-"$bin" "${model[@]}" --calib-steps 1 --preset examples/formats/int4_b32_weight_only.json --out "$work/e" >/dev/null 2>&1
+"$bin" "${model[@]}" "${few[@]}" --preset examples/formats/int4_b32_weight_only.json --out "$work/e" >/dev/null 2>&1
 check "the example format is a preset too" test -s "$work/e/checkpoint/model.safetensors"
-"$bin" "${model[@]}" --calib-steps 1 --preset INT8_DEFAULT_CFG --out "$work/d" \
+"$bin" "${model[@]}" "${few[@]}" --preset INT8_DEFAULT_CFG --out "$work/d" \
   --algorithm '{"method": "smoothquant", "alpha": 0.5}' >/dev/null 2>"$work/log"
 check "an algorithm's results are written" grep -q pre_quant_scale "$work/d/quantizers.json"
 check "the checkpoint has its scales, one for layers that are fused" \
   grep -aq '"model.layers.0.self_attn.q_proj.pre_quant_scale"' "$work/d/checkpoint/model.safetensors"
 while read -r preset_name word scaled folded; do
-  "$bin" "${model[@]}" --calib-steps 1 --preset "$preset_name" --out "$work/d" >"$work/out" 2>"$work/log"
+  "$bin" "${model[@]}" "${few[@]}" --preset "$preset_name" --out "$work/d" >"$work/out" 2>"$work/log"
   check "$preset_name is written" grep -q "$word" "$work/d/checkpoint/hf_quant_config.json"
   header=$(head -c 40000 "$work/d/checkpoint/model.safetensors" | tr -d '\0')
   for layer in $scaled; do
@@ -78,7 +83,7 @@ INT8_SMOOTHQUANT_CFG "W8A8_SQ_PER_CHANNEL" self_attn.k_proj
 FP8_DEFAULT_CFG,FP8_KV_CFG "kv_cache_quant_algo":."FP8"
 FP8_KV_CFG "kv_cache_quant_algo":."FP8"
 END
-"$bin" "${model[@]}" --calib-steps 1 --preset INT4_BLOCKWISE_WEIGHT_ONLY_CFG --out "$work/d" --algorithm awq_clip \
+"$bin" "${model[@]}" "${few[@]}" --preset INT4_BLOCKWISE_WEIGHT_ONLY_CFG --out "$work/d" --algorithm awq_clip \
   >/dev/null 2>&1
 check "awq_clip scales nothing, and is written" test -s "$work/d/checkpoint/model.safetensors"
 "$bin" "${search[@]}" --effective-bits 6.0 --dry-run --out "$work/dry" >"$work/log" 2>"$work/err"
@@ -106,7 +111,7 @@ check "kl_div searches too" grep -q '"method": "kl_div"' "$work/kl/manifest.json
 check "--refine prints what it tried" grep -qE '^refine: round 1: [0-9]+ of 17 groups changed, predicted -' "$work/log"
 check "--refine keeps what measures better" awk '/^refine: [0-9.e-]+ -> /{ok = $4 < $2} END {exit !ok}' "$work/log"
 check "--refine is in the plan" grep -q 'refined in [12] round(s): the divergence' "$work/r/plan.json"
-"$bin" "${model[@]}" --calib-steps 1 --plan "$work/r/plan.json" --out "$work/c" >/dev/null 2>&1
+"$bin" "${model[@]}" "${few[@]}" --plan "$work/r/plan.json" --out "$work/c" >/dev/null 2>&1
 check "the refined plan gives the refined model" cmp "$work/r/quantizers.json" "$work/c/quantizers.json"
 "$bin" "${model[@]}" "${quick[@]}" --effective-bits 9 --formats all-layers:FP8_DEFAULT_CFG,all-layers:INT8_DEFAULT_CFG \
   --dry-run >"$work/log" 2>&1
@@ -262,7 +267,7 @@ stale=(generation_config.json model-00001-of-00002.safetensors model.safetensors
 mkdir -p "$work/e/checkpoint"
 (cd "$work/e/checkpoint" && touch "${stale[@]}")
 while read -r preset_name why; do
-  "$bin" "${model[@]}" --calib-steps 1 --preset "$preset_name" --out "$work/e" >"$work/log" 2>"$work/err"
+  "$bin" "${model[@]}" "${few[@]}" --preset "$preset_name" --out "$work/e" >"$work/log" 2>"$work/err"
   check "$preset_name is measured" grep -qE '^validation loss [0-9.]+ -> [0-9.]+ nats a byte' "$work/log"
   check "$preset_name: one line says why no checkpoint is written" test \
     "$(grep -c "^checkpoint: not written: .*$why" "$work/err")" = 1
@@ -274,7 +279,7 @@ NVFP4_SVDQUANT_DEFAULT_CFG model.layers.0.self_attn.q_proj: svdquant computes a 
 FP8_AFFINE_KV_CFG model.layers.0.self_attn.k_bmm_quantizer: no Hugging Face form exists in this version for bias
 END
 check "nothing of an older checkpoint stays" test -z "$(ls -A "$work/e/checkpoint" 2>/dev/null)"
-"$bin" "${model[@]}" --calib-steps 1 --preset NVFP4_W4A4_WEIGHT_LOCAL_HESSIAN_CFG --out "$work/e" >"$work/log" 2>&1
+"$bin" "${model[@]}" "${few[@]}" --preset NVFP4_W4A4_WEIGHT_LOCAL_HESSIAN_CFG --out "$work/e" >"$work/log" 2>&1
 check "weights searched by their Hessian are written as NVFP4" grep -q '"NVFP4"' "$work/e/checkpoint/hf_quant_config.json"
 
 # and so is an entry of the user's that matches nothing
