@@ -16,7 +16,7 @@ struct kernel_test<kernel_subtract> {
     std::vector<std::uint32_t> expected;
     for (std::int64_t i = 0; i < a.g.size(); ++i)
       expected.push_back(bits_of(from_float<T>(to_float(a[i]) - to_float(b[i]))));
-    auto const found = same_on_threads<B>([&](B cpu) {
+    auto const found = same_everywhere<B>([&](B cpu) {
       tensor<T> y{a.g};
       cpu.subtract({a.view(), b.view(), y.ref()});
       return all_bits(y);
@@ -42,7 +42,7 @@ struct kernel_test<kernel_gradient_score> {
       long double const v = std::min(std::max(product, -1e10f), 1e10f);
       expected += v * v;
     }
-    double const found = same_on_threads<B>([&](B cpu) {
+    double const found = same_everywhere<B>([&](B cpu) {
       double sum = 0.25;
       cpu.gradient_score({grad.view(), difference.view(), &sum});
       return sum;
@@ -70,7 +70,7 @@ struct kernel_test<kernel_scale_channels> {
         auto const index = static_cast<std::size_t>(group_of(channel, x.g, i) % period);
         expected.push_back(bits_of(from_float<T>(to_float(x[i]) * scale[index])));
       }
-      auto const found = same_on_threads<B>([&](B cpu) {
+      auto const found = same_everywhere<B>([&](B cpu) {
         tensor<T> y = x;
         cpu.scale_channels({y.view(), y.ref(), axis, period, scale.data()});
         return all_bits(y);
@@ -112,7 +112,7 @@ struct kernel_test<kernel_histogram> {
       if (!fp::is_finite(to_float(x[i]))) continue;
       ++expected[g * static_cast<std::size_t>(bins) + bin_of(to_float(x[i]), bins, top[g])];
     }
-    auto const found = same_on_threads<B>([&, &g = part.groups](B cpu) {
+    auto const found = same_everywhere<B>([&, &g = part.groups](B cpu) {
       std::vector<std::uint64_t> counts(expected.size(), 2);
       data_flags flags;
       cpu.histogram({x.view(), g, top.data(), bins, counts.data(), &flags});
@@ -178,7 +178,7 @@ struct kernel_test<kernel_sum> {
   template <class B, class T>
   static void on(tensor<T>& x, named_partition const& part, sum_of what, std::uint64_t strange) {
     auto const expected = expected_of(x, part.groups, what);
-    auto const found = same_on_threads<B>([&, &g = part.groups](B cpu) {
+    auto const found = same_everywhere<B>([&, &g = part.groups](B cpu) {
       std::vector<double> sum(expected.size(), 0.25);
       data_flags flags;
       cpu.sum({x.view(), g, what, sum.data(), &flags});
@@ -242,7 +242,7 @@ struct kernel_test<kernel_extremes> {
         for (float const v : b) all.push_back(fp::bits(v));
         return all;
       };
-      auto const found = same_on_threads<B>([&, &g = part.groups](B cpu) {
+      auto const found = same_everywhere<B>([&, &g = part.groups](B cpu) {
         std::vector<float> our_low = started(infinity), our_high = started(-infinity);
         data_flags flags;
         cpu.extremes({x.view(), g, our_low.data(), our_high.data(), &flags});
@@ -270,7 +270,7 @@ struct kernel_test<kernel_shift> {
           float const v = value[static_cast<std::size_t>(group_of(part.groups, x.g, i))], e = to_float(x[i]);
           expected.push_back(bits_of(from_float<T>(subtract ? e - v : e + v)));
         }
-        auto const found = same_on_threads<B>([&, &g = part.groups](B cpu) {
+        auto const found = same_everywhere<B>([&, &g = part.groups](B cpu) {
           tensor<T> y{make_geometry<T>(shape, layout::row_major)}, in_place = x;
           cpu.shift({x.view(), y.ref(), g, value.data(), subtract});
           cpu.shift({in_place.view(), in_place.ref(), g, value.data(), subtract});
@@ -312,7 +312,7 @@ struct kernel_test<kernel_hadamard> {
   template <class B, class T>
   static void on(tensor<T>& x, std::int64_t block) {
     auto const expected = expected_of(x, block);
-    auto const found = same_on_threads<B>([&](B cpu) {
+    auto const found = same_everywhere<B>([&](B cpu) {
       geometry dense = x.g;
       for (std::int64_t a = x.g.rank - 1, step = 1; a >= 0; step *= x.g.shape[a--]) dense.stride[a] = step;
       tensor<T> y{dense}, in_place = x;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
 
 #include <doctest/doctest.h>
 
@@ -38,14 +39,29 @@ void for_shapes(F f) {
     for (layout const l : {layout::row_major, layout::column_major}) f(shape, l, ++seed);
 }
 
-/// Runs a kernel of backend B on 1, 2 and 3 threads; f(backend) returns what the kernel wrote.
+/// Calls f() for each instruction set that backend B may use here. Specialised for backends that have several, so that
+/// what a test expects is computed once for all of them.
+template <class B>
+struct instruction_sets {
+  template <class F>
+  static void each(F f) {
+    f();
+  }
+};
+
+/// Runs a kernel of backend B with each instruction set on 1, 2 and 3 threads; f(backend) returns what it wrote.
 template <class B, class F>
-auto same_on_threads(F f) {
-  auto const expected = f(B{});
+auto same_everywhere(F f) {
   static thread_pool two{2}, three{3};
-  for (thread_pool* pool : {&two, &three})
-    if (f(B{*pool}) != expected) FAIL_CHECK("another result with ", pool->concurrency(), " threads");
-  return expected;
+  std::optional<decltype(f(B{}))> expected;
+  instruction_sets<B>::each([&] {
+    auto const found = f(B{});
+    if (!expected) expected = found;
+    if (found != *expected) FAIL_CHECK("another result than with the first instruction set");
+    for (thread_pool* pool : {&two, &three})
+      if (f(B{*pool}) != *expected) FAIL_CHECK("another result with ", pool->concurrency(), " threads");
+  });
+  return *std::move(expected);
 }
 
 template <class T>

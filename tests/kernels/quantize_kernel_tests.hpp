@@ -41,23 +41,29 @@ struct kernel_test<kernel_fake_quantize> {
         CAPTURE(to_string(x.g));
         CAPTURE(part.name);
         auto const expected = expected_fake(x, part.groups, amax, how);
-        tensor<T> y{make_geometry<T>(shape, layout::row_major)}, in_place = x;
-        B cpu;
-        cpu.fake_quantize({x.view(), y.ref(), part.groups, amax.data(), how, nullptr});
-        cpu.fake_quantize({in_place.view(), in_place.ref(), part.groups, amax.data(), how, nullptr});
-        if (all_bits(y) != expected) FAIL_CHECK(name_of(how.element), " ", name_of(how.numerics));
-        if (all_bits(in_place) != expected) FAIL_CHECK("in place: ", name_of(how.element), " ", name_of(how.numerics));
-        if (!margins_untouched(y)) FAIL_CHECK("wrote outside of the tensor");
+        instruction_sets<B>::each([&] {
+          tensor<T> y{make_geometry<T>(shape, layout::row_major)}, in_place = x;
+          B cpu;
+          cpu.fake_quantize({x.view(), y.ref(), part.groups, amax.data(), how, nullptr});
+          cpu.fake_quantize({in_place.view(), in_place.ref(), part.groups, amax.data(), how, nullptr});
+          if (all_bits(y) != expected) FAIL_CHECK(name_of(how.element), " ", name_of(how.numerics));
+          if (all_bits(in_place) != expected)
+            FAIL_CHECK("in place: ", name_of(how.element), " ", name_of(how.numerics));
+          if (!margins_untouched(y)) FAIL_CHECK("wrote outside of the tensor");
+        });
       }
-      same_on_threads<B>([&](B cpu) {
+      same_everywhere<B>([&](B cpu) {
         tensor<T> y{x.g};
         cpu.fake_quantize({x.view(), y.ref(), part.groups, amax.data(), {}, nullptr});
         return all_bits(y);
       });
     }
-    tensor<T> y{x.g};
-    B{}.fake_quantize({x.view(), y.ref(), per_tensor(x.g), nullptr, {e4m3_element}, nullptr});
-    CHECK(all_bits(y) == expected_fake(x, per_tensor(x.g), {}, {e4m3_element}));
+    auto const unscaled = same_everywhere<B>([&](B cpu) {
+      tensor<T> y{x.g};
+      cpu.fake_quantize({x.view(), y.ref(), per_tensor(x.g), nullptr, {e4m3_element}, nullptr});
+      return all_bits(y);
+    });
+    CHECK(unscaled == expected_fake(x, per_tensor(x.g), {}, {e4m3_element}));
   }
 };
 
@@ -78,7 +84,7 @@ struct kernel_test<kernel_amax> {
       CAPTURE(part.name);
       auto expected = amax_of(x, part.groups);
       if (!expected.empty()) expected[0] = std::max(expected[0], 0.5f);  // what is there already counts
-      auto const found = same_on_threads<B>([&, &g = part.groups](B cpu) {
+      auto const found = same_everywhere<B>([&, &g = part.groups](B cpu) {
         std::vector<float> amax(expected.size(), 0.0f);
         if (!amax.empty()) amax[0] = 0.5f;
         data_flags flags;
@@ -138,26 +144,36 @@ inline std::vector<format> packed_formats(std::int64_t size) {
   return all;
 }
 
+/// Calls f(x, partition, amax, format) for all of packed_formats, with values that the format takes.
+template <class T, class F>
+void for_packed(std::vector<std::int64_t> const& shape, layout l, unsigned seed, F f) {
+  tensor<T> x{make_geometry<T>(shape, l)};
+  auto const formats = packed_formats(x.g.size());
+  for (bool const is_unsigned : {false, true}) {
+    fill(x, seed, !is_unsigned);
+    for (auto const& part : partitions_of(x.g)) {
+      auto const amax = amax_of(x, part.groups);
+      for (format const& how : formats)
+        if (how.element.is_unsigned == is_unsigned) f(x, part, amax, how);
+    }
+  }
+}
+
 template <>
 struct kernel_test<kernel_encode> {
   template <class B, class T>
   static void run(std::vector<std::int64_t> const& shape, layout l, unsigned seed) {
-    tensor<T> x{make_geometry<T>(shape, l)};
-    for (auto const& part : partitions_of(x.g))
-      for (format const& how : packed_formats(x.g.size())) {
-        fill(x, seed, !how.element.is_unsigned);
-        auto const amax = amax_of(x, part.groups);
-        auto const size = storage_size_of(how, x.g, part.groups);
-        auto const written = same_on_threads<B>([&, &g = part.groups](B cpu) {
-          std::vector<std::uint8_t> codes(static_cast<std::size_t>(size.payload), 0xee);
-          std::vector<std::uint8_t> scales(static_cast<std::size_t>(size.scales));
-          cpu.encode({x.view(), g, amax.data(), how, codes.data(), scales.data(), nullptr});
-          return std::pair{codes, scales};
-        });
-        if (written != std::pair{expected_codes(x, part.groups, amax, how), expected_scales<T>(amax, how)})
-          FAIL_CHECK(to_string(x.g), " ", part.name, " ", name_of(how.element), " layout ",
-                     static_cast<int>(how.layout));
-      }
+    for_packed<T>(shape, l, seed, [](tensor<T>& x, named_partition const& part, auto const& amax, format const& how) {
+      auto const size = storage_size_of(how, x.g, part.groups);
+      auto const written = same_everywhere<B>([&](B cpu) {
+        std::vector<std::uint8_t> codes(static_cast<std::size_t>(size.payload), 0xee);
+        std::vector<std::uint8_t> scales(static_cast<std::size_t>(size.scales));
+        cpu.encode({x.view(), part.groups, amax.data(), how, codes.data(), scales.data(), nullptr});
+        return std::pair{codes, scales};
+      });
+      if (written != std::pair{expected_codes(x, part.groups, amax, how), expected_scales<T>(amax, how)})
+        FAIL_CHECK(to_string(x.g), " ", part.name, " ", name_of(how.element), " layout ", static_cast<int>(how.layout));
+    });
   }
 };
 
@@ -166,29 +182,24 @@ struct kernel_test<kernel_decode> {
   /// decode(encode(x)) is fake_quantize(x), bit for bit, under `stored`.
   template <class B, class T>
   static void run(std::vector<std::int64_t> const& shape, layout l, unsigned seed) {
-    tensor<T> x{make_geometry<T>(shape, l)};
-    for (auto const& part : partitions_of(x.g))
-      for (format const& how : packed_formats(x.g.size())) {
-        if (how.numerics != policy::stored) continue;
-        fill(x, seed, !how.element.is_unsigned);
-        auto const amax = amax_of(x, part.groups);
-        auto const size = storage_size_of(how, x.g, part.groups);
-        std::vector<std::uint8_t> codes(static_cast<std::size_t>(size.payload)),
-            scales(static_cast<std::size_t>(size.scales));
-        tensor<T> fake{make_geometry<T>(shape, layout::row_major)};
-        B cpu;
-        cpu.encode({x.view(), part.groups, amax.data(), how, codes.data(), scales.data(), nullptr});
-        cpu.fake_quantize({x.view(), fake.ref(), part.groups, amax.data(), how, nullptr});
-        auto const decoded = same_on_threads<B>([&, &g = part.groups](B threads) {
-          tensor<T> y{x.g};
-          threads.decode({codes.data(), scales.data(), g, how, y.ref()});
-          CHECK(margins_untouched(y));
-          return all_bits(y);
-        });
-        if (decoded != all_bits(fake))
-          FAIL_CHECK(to_string(x.g), " ", part.name, " ", name_of(how.element), " layout ",
-                     static_cast<int>(how.layout));
-      }
+    for_packed<T>(shape, l, seed, [&](tensor<T>& x, named_partition const& part, auto const& amax, format const& how) {
+      if (how.numerics != policy::stored) return;
+      auto const size = storage_size_of(how, x.g, part.groups);
+      std::vector<std::uint8_t> codes(static_cast<std::size_t>(size.payload)),
+          scales(static_cast<std::size_t>(size.scales));
+      tensor<T> fake{make_geometry<T>(shape, layout::row_major)};
+      B cpu;
+      cpu.encode({x.view(), part.groups, amax.data(), how, codes.data(), scales.data(), nullptr});
+      cpu.fake_quantize({x.view(), fake.ref(), part.groups, amax.data(), how, nullptr});
+      auto const decoded = same_everywhere<B>([&](B any) {
+        tensor<T> y{x.g};
+        any.decode({codes.data(), scales.data(), part.groups, how, y.ref()});
+        CHECK(margins_untouched(y));
+        return all_bits(y);
+      });
+      if (decoded != all_bits(fake))
+        FAIL_CHECK(to_string(x.g), " ", part.name, " ", name_of(how.element), " layout ", static_cast<int>(how.layout));
+    });
   }
 };
 
@@ -207,7 +218,7 @@ struct kernel_test<kernel_backward_mask> {
         bool const out = fp::abs(to_float(x[i])) > amax[static_cast<std::size_t>(group_of(part.groups, x.g, i))];
         expected.push_back(out ? 0u : bits_of(grad[i]));
       }
-      auto const masked = same_on_threads<B>([&, &g = part.groups](B cpu) {
+      auto const masked = same_everywhere<B>([&, &g = part.groups](B cpu) {
         tensor<T> copy = grad;
         cpu.backward_mask({x.view(), copy.ref(), g, amax.data()});
         return all_bits(copy);

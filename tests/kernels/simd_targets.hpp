@@ -7,6 +7,7 @@
 #include <doctest/doctest.h>
 #include <hwy/targets.h>
 
+#include "kernels/kernel_test.hpp"
 #include "mixbit/reference/simd.hpp"
 
 namespace kernel_tests {
@@ -28,5 +29,13 @@ void on_every_instruction_set(F f) {
   hwy::SetSupportedTargetsForTest(0);
   hwy::GetChosenTarget().Update(supported);
 }
+
+template <>
+struct instruction_sets<reference::simd> {
+  template <class F>
+  static void each(F f) {
+    on_every_instruction_set(f);
+  }
+};
 
 }  // namespace kernel_tests
