@@ -69,8 +69,8 @@ inline constexpr bool looks_for_nan = !formats::block_scaled<decltype(VectorRule
 /// The codes of numbers in four vectors with a scaling each; `past` the caches where `codes` is aligned to four_codes.
 /// Blocks are read twice, so what is needed three batches later is fetched from memory meanwhile; a single pass over
 /// memory is quicker as the processor itself fetches it.
-template <class Rule, class T>
-HWY_INLINE void encode_four(Rule const& rule, vector_scaling const (&s)[4], T const* x, std::uint8_t* codes, bool past,
+template <class Rule, class Scaling, class T>
+HWY_INLINE void encode_four(Rule const& rule, Scaling const (&s)[4], T const* x, std::uint8_t* codes, bool past,
                             floats (&seen)[4]) {
   // written out: in a loop that a compiler does not unroll the four vectors go through memory
   auto const one = [&](int j) HWY_ATTR {
@@ -88,17 +88,19 @@ template <int Vectors, class Rule, class T>
 HWY_INLINE void encode_whole(Rule const& given_rule, scale_batch const& b, T const* x, std::int64_t block,
                              std::int64_t groups, std::uint8_t* codes, bool past, floats& seen) {
   Rule const rule = given_rule;  // a copy, that stores cannot change
+  using scaling = decltype(scaling_of(rule, b, 0));
   std::int64_t const all = groups * block;
   floats sums[4] = {seen, hn::Zero(float_tag{}), hn::Zero(float_tag{}), hn::Zero(float_tag{})};
   std::int64_t k = 0;
   if constexpr (Vectors > 0) {
     for (std::int64_t i = 0; k + 4 * lanes <= all; k += 4 * lanes, i += 4 / Vectors) {
-      vector_scaling const s[4] = {b.of(i), b.of(i + 1 / Vectors), b.of(i + 2 / Vectors), b.of(i + 3 / Vectors)};
+      scaling const s[4] = {scaling_of(rule, b, i), scaling_of(rule, b, i + 1 / Vectors),
+                            scaling_of(rule, b, i + 2 / Vectors), scaling_of(rule, b, i + 3 / Vectors)};
       encode_four(rule, s, x + k, codes + k, past, sums);
     }
   }
   for (std::int64_t i = k / block; k < all; ++i) {
-    vector_scaling const one = b.of(i), s[4] = {one, one, one, one};
+    scaling const one = scaling_of(rule, b, i), s[4] = {one, one, one, one};
     std::int64_t const end = (i + 1) * block;
     for (; k + 4 * lanes <= end; k += 4 * lanes) encode_four(rule, s, x + k, codes + k, past, sums);
     for (; k < end; k += lanes) {
@@ -181,17 +183,22 @@ inline bool stores_fours(std::uint8_t const* codes, std::int64_t block) {
 
 /// The codes of a batch, one a byte; `streams`: past the caches where their places allow it.
 template <class Rule, class T>
-HWY_INLINE void encode_batch(Rule const& rule, group_batch const& b, T const* x, std::uint8_t* codes, bool streams,
-                             floats& seen) {
+HWY_INLINE void encode_batch(vector_rule<Rule> const& rule, group_batch const& b, T const* x, std::uint8_t* codes,
+                             bool streams, floats& seen) {
   x += b.at;
   codes += b.at;
   bool const past = streams && stores_fours(codes, b.block);
   std::int64_t i = 0;
   if (b.numbers && b.block % lanes == 0 && have_scales(b.scales, b.groups)) {
     i = b.length / b.block;
-    with_vectors(b.block, [&]<int Vectors>() HWY_ATTR {
-      encode_whole<Vectors>(rule, b.scales, x, b.block, i, codes, past, seen);
-    });
+    if (!streams && divides_by_products(rule, b.scales, b.block)) {  // a division hides behind memory
+      if constexpr (has_products<Rule>)
+        encode_whole<0>(by_products<Rule>{rule}, b.scales, x, b.block, i, codes, past, seen);
+    } else {
+      with_vectors(b.block, [&]<int Vectors>() HWY_ATTR {
+        encode_whole<Vectors>(rule, b.scales, x, b.block, i, codes, past, seen);
+      });
+    }
   }
   for (std::int64_t first = i * b.block; first < b.length; ++i, first += b.block)
     encode_run(rule, b.scales.of(i), x + first, std::min(b.block, b.length - first), codes + first, seen);
