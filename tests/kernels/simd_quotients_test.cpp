@@ -1,6 +1,6 @@
 // Integers of rows that share a scale are divided without a division by the vector kernels: on both sides of every
 // middle between two codes they have the bits of reference::scalar, for scales spread over a binade. All scales of a
-// binade, by which the others differ in their exponent alone, are tried where MIXBIT_EVERY_SCALE is set: some minutes.
+// binade, by which the others differ in their exponent alone, are tried where MIXBIT_EVERY_SCALE is set: for an hour.
 #include <cmath>
 #include <cstdlib>
 #include <limits>
