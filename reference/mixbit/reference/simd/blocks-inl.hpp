@@ -4,7 +4,7 @@
 #include <bit>
 
 #include "mixbit/reference/scalar/blocks.hpp"
-#include "mixbit/reference/simd/rules-inl.hpp"
+#include "mixbit/reference/simd/scale_batch-inl.hpp"
 
 #if defined(MIXBIT_REFERENCE_SIMD_BLOCKS_INL) == defined(HWY_TARGET_TOGGLE)
 #ifdef MIXBIT_REFERENCE_SIMD_BLOCKS_INL
@@ -24,72 +24,6 @@ inline constexpr std::int64_t last_level_cache = std::int64_t{32} << 20;
 inline bool exceeds_caches(geometry const& g) { return g.bytes() > last_level_cache; }
 
 #if MIXBIT_SIMD_VECTORS
-
-/// The groups that are prepared together, and the elements that they have at most (if more than one): few enough that
-/// one batch is read from memory while the one before it is computed and stored.
-inline constexpr std::int64_t batch_groups = 64, batch_elements = 1024;
-
-struct scale_batch {
-  HWY_ALIGN float amax[batch_groups] = {};
-  HWY_ALIGN float file[batch_groups];
-  HWY_ALIGN float forward[batch_groups];
-  HWY_ALIGN float backward[batch_groups];
-  HWY_ALIGN std::uint32_t keep[batch_groups];
-
-  HWY_INLINE void set(std::int64_t i, vector_scaling const& s) {
-    hn::Store(s.forward, float_tag{}, forward + i);
-    hn::Store(s.backward, float_tag{}, backward + i);
-    hn::Store(s.keep, word_tag{}, keep + i);
-  }
-  void set(std::int64_t i, formats::scaling const& s) {
-    forward[i] = s.forward;
-    backward[i] = s.backward;
-    keep[i] = s.keep;
-  }
-  /// Of group i, for all lanes.
-  HWY_INLINE vector_scaling of(std::int64_t i) const { return {splat(forward[i]), splat(backward[i]), splat(keep[i])}; }
-};
-
-/// What the groups' amax make of their elements.
-template <class Rule>
-HWY_INLINE void prepare(vector_rule<Rule> const& rule, scale_batch& b, std::int64_t n) {
-  if constexpr (requires(floats v) { rule.prepare(v); }) {
-    for (std::int64_t i = 0; i < n; i += lanes) b.set(i, rule.prepare(hn::Load(float_tag{}, b.amax + i)));
-  } else {
-    for (std::int64_t i = 0; i < n; ++i) b.set(i, rule.scalar.prepare(b.amax[i]));
-  }
-}
-
-/// The scales of the groups as the file holds them.
-template <class Rule>
-HWY_INLINE void make_file_scales(vector_rule<Rule> const& rule, scale_batch& b, std::int64_t n) {
-  if constexpr (requires(floats v) { rule.file_scale(v); }) {
-    for (std::int64_t i = 0; i < n; i += lanes)
-      hn::Store(rule.file_scale(hn::Load(float_tag{}, b.amax + i)), float_tag{}, b.file + i);
-  } else {
-    for (std::int64_t i = 0; i < n; ++i) b.file[i] = rule.scalar.file_scale(b.amax[i]);
-  }
-}
-
-/// What scales of the file make of the elements.
-template <class Rule>
-HWY_INLINE void prepare_of_file(vector_rule<Rule> const& rule, scale_batch& b, std::int64_t n) {
-  if constexpr (requires(floats v) { rule.of_scale(v); }) {
-    for (std::int64_t i = 0; i < n; i += lanes) b.set(i, rule.of_scale(hn::Load(float_tag{}, b.file + i)));
-  } else {
-    for (std::int64_t i = 0; i < n; ++i) b.set(i, rule.scalar.of_scale(b.file[i]));
-  }
-}
-
-/// Have the first n groups a scale, with which no number becomes NaN? (ModelOpt's may be infinite.)
-HWY_INLINE bool have_scales(scale_batch const& b, std::int64_t n) {
-  std::uint32_t kept = 0xffffffffu, finite = 1;
-  for (std::int64_t i = 0; i < n; ++i) {
-    kept &= b.keep[i];
-    finite &= static_cast<std::uint32_t>(fp::is_finite(b.forward[i]));
-  }
-  return (kept & finite) != 0;
-}
 
 /// The largest magnitude of n elements, NaN and infinities included.
 template <class T>

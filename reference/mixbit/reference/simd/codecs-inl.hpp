@@ -56,6 +56,7 @@ class integer_grid {
  public:
   HWY_INLINE explicit integer_grid(element_type const& e)
       : low_{splat(formats::integer_minimum(e))}, high_{splat(formats::integer_bound(e))} {}
+  HWY_INLINE floats low() const { return low_; }
   HWY_INLINE floats bound() const { return high_; }
   // Round is half to even and keeps the sign of zero and NaN
   HWY_INLINE floats round(floats v) const { return hn::Round(clamp(v, low_, high_)); }
@@ -70,7 +71,11 @@ class integer_grid {
   }
   /// The low byte of round_to_code of what is not NaN.
   HWY_INLINE ints byte_of_number(floats v) const {
-    return hn::And(as_ints(hn::Add(clamp(v, low_, high_), splat(0x1.8p23f))), splat(0xff));
+    return byte_of_bounded(clamp(v, low_, high_));
+  }
+  /// The same of what rounds to a code of the grid.
+  HWY_INLINE static ints byte_of_bounded(floats v) {
+    return hn::And(as_ints(hn::Add(v, splat(0x1.8p23f))), splat(0xff));
   }
 
  private:

@@ -17,8 +17,8 @@ namespace mixbit::reference::inline MIXBIT_REFERENCE_TARGET::simd_kernels::HWY_N
 #if MIXBIT_SIMD_VECTORS
 
 /// Elements that share a scaling. With `Stream`, y is aligned to row_alignment<T>.
-template <bool Stream, class Rule, class T>
-HWY_INLINE void quantize_run(Rule const& rule, vector_scaling const& s, T const* x, T* y, std::int64_t n) {
+template <bool Stream, class Rule, class Scaling, class T>
+HWY_INLINE void quantize_run(Rule const& rule, Scaling const& s, T const* x, T* y, std::int64_t n) {
   std::int64_t i = 0;
   for (; i + lanes <= n; i += lanes) {
     floats const v = rule.fake_quantize(s, load(x + i));
@@ -28,14 +28,29 @@ HWY_INLINE void quantize_run(Rule const& rule, vector_scaling const& s, T const*
   if (i < n) store_some(rule.fake_quantize(s, load_some(x + i, n - i)), y + i, n - i);
 }
 
-/// The same past the caches, from whatever address: what lies before an aligned one is stored as usual.
-template <class Rule, class T>
-HWY_INLINE void stream_run(Rule const& rule, vector_scaling const& s, T const* x, T* y, std::int64_t n) {
+/// How many of n elements lie before the first address that is aligned to a vector's; n where none is.
+template <class T>
+HWY_INLINE std::int64_t before_aligned(T const* y, std::int64_t n) {
   std::size_t const past = reinterpret_cast<std::uintptr_t>(y) % row_alignment<T>;
-  auto const before = static_cast<std::int64_t>((row_alignment<T> - past) % row_alignment<T> / sizeof(T));
-  if (past % sizeof(T) != 0 || n < before) return quantize_run<false>(rule, s, x, y, n);
+  if (past % sizeof(T) != 0) return n;
+  return std::min(n, static_cast<std::int64_t>((row_alignment<T> - past) % row_alignment<T> / sizeof(T)));
+}
+
+/// The same past the caches, from whatever address: what lies before an aligned one is stored as usual.
+template <class Rule, class Scaling, class T>
+HWY_INLINE void stream_run(Rule const& rule, Scaling const& s, T const* x, T* y, std::int64_t n) {
+  std::int64_t const before = before_aligned(y, n);
   quantize_run<false>(rule, s, x, y, before);
   quantize_run<true>(rule, s, x + before, y + before, n - before);
+}
+
+/// +0 in the place of NaN, of whole vectors.
+template <class T>
+HWY_NOINLINE void without_nan(T* y, std::int64_t n) {
+  for (std::int64_t i = 0; i < n; i += lanes) {
+    floats const v = load(y + i);
+    store(hn::IfThenElseZero(hn::Eq(v, v), v), y + i);
+  }
 }
 
 /// Groups of whole vectors, with `Number` without NaN. With `Stream`, y is aligned to row_alignment<T>, and the next
@@ -45,7 +60,7 @@ HWY_INLINE void quantize_whole(Rule const& rule, scale_batch const& b, T const* 
                                std::int64_t groups) {
   std::int64_t const size = Vectors == 0 ? block : Vectors * lanes;
   for (std::int64_t i = 0; i < groups; ++i) {
-    vector_scaling const s = b.of(i);
+    auto const s = scaling_of(rule, b, i);
     for (std::int64_t k = i * size; k < (i + 1) * size; k += lanes) {
       if constexpr (Stream) hwy::Prefetch(x + groups * size + k);
       floats const v = quantized<Number>(rule, s, load(x + k));
@@ -60,7 +75,7 @@ template <bool Stream, bool Number, class Rule, class T>
 HWY_INLINE void quantize_groups(Rule const& rule, scale_batch const& b, T const* x, T* y, std::int64_t block,
                                 std::int64_t length) {
   if constexpr (Stream)
-    if (block >= batch_elements) return stream_run(rule, b.of(0), x, y, length);
+    if (block >= batch_elements) return stream_run(rule, scaling_of(rule, b, 0), x, y, length);
   std::int64_t whole = block % lanes == 0 ? length / block : 0;
   with_vectors(block, [&]<int Vectors>() HWY_ATTR {
     if (Stream && reinterpret_cast<std::uintptr_t>(y) % row_alignment<T> == 0)
@@ -69,7 +84,33 @@ HWY_INLINE void quantize_groups(Rule const& rule, scale_batch const& b, T const*
       quantize_whole<false, Number, Vectors>(rule, b, x, y, block, whole);
   });
   for (std::int64_t first = whole * block; first < length; first += block)
-    quantize_run<false>(rule, b.of(whole++), x + first, y + first, std::min(block, length - first));
+    quantize_run<false>(rule, scaling_of(rule, b, whole++), x + first, y + first, std::min(block, length - first));
+}
+
+/// One group of a rule that divides by_products. In the caches NaN is looked for by a sum, on pipes that have time, and
+/// stores are aligned: one that lies in two lines takes twice as long.
+template <bool Stream, class Rule, class T>
+HWY_INLINE void quantize_long(Rule const& rule, scale_batch const& b, T const* x, T* y, std::int64_t length) {
+  auto const s = scaling_of(rule, b, 0);
+  if constexpr (Stream) return stream_run(rule, s, x, y, length);
+  std::int64_t const before = before_aligned(y, length);
+  quantize_run<false>(rule, s, x, y, before);
+  x += before;
+  y += before;
+  length -= before;
+  floats seen[2] = {hn::Zero(float_tag{}), hn::Zero(float_tag{})};
+  auto const one = [&](std::int64_t i, floats& sum) HWY_ATTR {
+    floats const v = load(x + i);
+    sum = hn::Add(sum, v);
+    store(rule.fake_quantize_number(s, v), y + i);
+  };
+  std::int64_t i = 0;
+  for (; i + 2 * lanes <= length; i += 2 * lanes) {
+    one(i, seen[0]);
+    one(i + lanes, seen[1]);
+  }
+  if (hn::CountTrue(float_tag{}, hn::IsNaN(hn::Add(seen[0], seen[1]))) != 0) without_nan(y, i);
+  quantize_run<false>(rule, s, x + i, y + i, length - i);
 }
 
 /// One row of a piece: batches of groups.
@@ -94,10 +135,13 @@ HWY_NOINLINE void quantize_row(vector_rule<Rule> const& given_rule, fake_quantiz
     } else {
       b.set(0, formats::scaling{});
     }
-    if (strange || !has_number_form<vector_rule<Rule>> || !have_scales(b, groups))
+    if (divides_by_products(rule, b, block)) {
+      if constexpr (has_products<Rule>) quantize_long<Stream>(by_products<Rule>{rule}, b, x, y, length);
+    } else if (strange || !has_number_form<vector_rule<Rule>> || !have_scales(b, groups)) {
       quantize_groups<Stream, false>(rule, b, x, y, block, length);
-    else
+    } else {
       quantize_groups<Stream, has_number_form<vector_rule<Rule>>>(rule, b, x, y, block, length);
+    }
     x += length;
     y += length;
     rest -= length;
