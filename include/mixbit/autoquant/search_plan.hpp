@@ -239,7 +239,8 @@ class search_planner {
     else collect(from_formats, options_.formats);
     for (std::size_t s = 0; s < options_.module_search_spaces.size(); ++s)
       collect(static_cast<int>(s), options_.module_search_spaces[s].formats);
-    sort_formats();
+    // as ModelOpt shows them
+    detail::sort_stably(made_.formats, [](auto const& a, auto const& b) { return a.nominal_bits < b.nominal_bits; });
     for (auto& f : made_.formats) {
       matched_rule row{"format", f.label, {}};
       for (std::size_t g = 0; g < made_.stats.size(); ++g)
@@ -250,14 +251,6 @@ class search_planner {
         unmatched("format ", f.config.name, " is a candidate of no layer: all are disabled or in spaces of their own");
       made_.rules.push_back(std::move(row));
     }
-  }
-  /// By nominal bits, as ModelOpt shows them.
-  void sort_formats() {
-    auto unsorted = std::exchange(made_.formats, {});
-    for (std::size_t const i : detail::stable_order(unsorted.size(), [&](std::size_t a, std::size_t b) {
-           return unsorted[a].nominal_bits < unsorted[b].nominal_bits;
-         }))
-      made_.formats.push_back(std::move(unsorted[i]));
   }
   bool has_format(std::size_t g, std::string const& name) const {
     if (sources_[g] == from_nothing) return false;
