@@ -1,5 +1,5 @@
-// The calibration algorithms and calibrators for the CPU backend, compiled once for this project's own programs
-// (MIXBIT_SEPARATE_COMPILATION).
+// The calibration algorithms and calibrators for the CPU backend, and what others use of them, compiled once for this
+// project's own programs (MIXBIT_SEPARATE_COMPILATION).
 #include "mixbit/calib/default_algorithms.hpp"
 #include "mixbit/calib/default_calibrators.hpp"
 #include "mixbit/reference/scalar.hpp"
@@ -8,4 +8,7 @@ namespace mixbit {
 template algorithm_registry<reference::scalar> default_algorithms<reference::scalar>();
 template std::unique_ptr<calibrator<reference::scalar>> make_built_in_calibrator<reference::scalar>(
     calibrator_request const&);
+#define MIXBIT_INSTANCE template
+#include "instances.inc"
+#undef MIXBIT_INSTANCE
 }  // namespace mixbit

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 
+#include "mixbit/core/thread_pool.hpp"
 #include "support/plain_linalg.hpp"
 
 using namespace mixbit;

@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include "mixbit/calib/local_hessian.hpp"
+#include "mixbit/core/thread_pool.hpp"
 #include "mixbit/formats/rules.hpp"
 #include "support/small_network.hpp"
 

@@ -6,6 +6,7 @@
 #include <limits>
 #include <random>
 
+#include "mixbit/core/thread_pool.hpp"
 #include "support/error_text.hpp"
 #include "support/plain_linalg.hpp"
 

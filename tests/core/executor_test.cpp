@@ -1,4 +1,4 @@
-#include "mixbit/core/executor.hpp"
+#include "mixbit/core/thread_pool.hpp"
 
 #include <doctest/doctest.h>
 

@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include "mixbit/core/thread_pool.hpp"
 #include "support/error_text.hpp"
 #include "support/plain_linalg.hpp"
 

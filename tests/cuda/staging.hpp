@@ -10,7 +10,7 @@
 
 #include <doctest/doctest.h>
 
-#include "mixbit/core/executor.hpp"
+#include "mixbit/core/thread_pool.hpp"
 #include "mixbit/cuda/gpu.hpp"
 #include "mixbit/formats/storage.hpp"
 

@@ -9,7 +9,7 @@
 
 #include "cuda/guarded.hpp"
 #include "mixbit/core/backend.hpp"
-#include "mixbit/core/executor.hpp"
+#include "mixbit/core/thread_pool.hpp"
 #include "mixbit/cuda/plan.hpp"
 #include "mixbit/cuda/scratch.hpp"
 #include "mixbit/cuda/tuning/tuning.hpp"

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "mixbit/core/thread_pool.hpp"
+
 namespace {
 
 using namespace mixbit;

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "mixbit/core/thread_pool.hpp"
 #include "mixbit/io/gguf_checkpoint.hpp"
 #include "support/ct_bench.hpp"
 

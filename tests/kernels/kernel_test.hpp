@@ -9,7 +9,7 @@
 
 #include <doctest/doctest.h>
 
-#include "mixbit/core/executor.hpp"
+#include "mixbit/core/thread_pool.hpp"
 #include "mixbit/formats/check.hpp"
 #include "mixbit/formats/scale_types.hpp"
 #include "mixbit/formats/storage.hpp"

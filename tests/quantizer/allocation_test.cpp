@@ -8,7 +8,7 @@
 
 #include "mixbit/adapters/eigen.hpp"
 #include "mixbit/config/presets.hpp"
-#include "mixbit/core/executor.hpp"
+#include "mixbit/core/thread_pool.hpp"
 #include "mixbit/model/compress.hpp"
 #include "mixbit/model/quantize.hpp"
 #include "mixbit/reference/scalar.hpp"

@@ -8,3 +8,7 @@ namespace byte_lm {
 using backend = mixbit::reference::scalar;
 
 }  // namespace byte_lm
+
+#if defined(MIXBIT_SEPARATE_COMPILATION)
+#include "../../instances.hpp"
+#endif

@@ -31,12 +31,12 @@ inline std::string read_text(std::filesystem::path const& path) {
 /// bytes, with a newline between two. It is the text that byte-lm was trained on.
 inline std::string debian_licences(std::filesystem::path const& folder = "/usr/share/common-licenses") {
   std::error_code failure;
-  std::vector<std::filesystem::path> files;
+  std::vector<std::string> files;
   for (auto const& entry : std::filesystem::directory_iterator{folder, failure})
-    if (entry.is_regular_file() && !entry.is_symlink()) files.push_back(entry.path());
+    if (entry.is_regular_file() && !entry.is_symlink()) files.push_back(entry.path().string());
   if (failure || files.empty())
     mixbit::fail(mixbit::error_id::file_open, folder.string(), ": holds no licences; name a text with --text");
-  std::sort(files.begin(), files.end(), [](auto const& a, auto const& b) { return a.native() < b.native(); });
+  std::sort(files.begin(), files.end());
   std::string text;
   for (auto const& file : files) {
     if (file != files.front()) text += '\n';

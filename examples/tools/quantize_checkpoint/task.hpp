@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "assignment.hpp"
-#include "mixbit/core/executor.hpp"
+#include "mixbit/core/thread_pool.hpp"
 #include "mixbit/io/hf_source.hpp"
 #include "options.hpp"
 #include "stored_model.hpp"

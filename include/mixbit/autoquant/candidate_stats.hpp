@@ -14,6 +14,8 @@
 
 #include "mixbit/autoquant/budget.hpp"
 #include "mixbit/autoquant/solver.hpp"
+#include "mixbit/core/error.hpp"
+#include "mixbit/core/order.hpp"
 
 namespace mixbit {
 
@@ -140,15 +142,12 @@ inline double sensitivity(group_stats const& g) { return g.is_open() ? g.candida
 /// Groups from the most to the least sensitive, then those whose score is NaN, last those without a choice; equal ones
 /// in their own order.
 inline std::vector<std::size_t> ranked(candidate_stats const& stats) {
-  std::vector<std::size_t> order(stats.size());
-  for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
-  std::stable_sort(order.begin(), order.end(),
-                   [&](std::size_t a, std::size_t b) {
-                     if (stats[a].is_open() != stats[b].is_open()) return stats[a].is_open();
-                     double const left = sensitivity(stats[a]), right = sensitivity(stats[b]);
-                     return std::isnan(right) ? !std::isnan(left) : left > right;
-                   });
-  return order;
+  auto const before = [&](std::size_t a, std::size_t b) {
+    if (stats[a].is_open() != stats[b].is_open()) return stats[a].is_open();
+    double const left = sensitivity(stats[a]), right = sensitivity(stats[b]);
+    return std::isnan(right) ? !std::isnan(left) : left > right;
+  };
+  return detail::stable_order(stats.size(), before);
 }
 
 /// A choice of one candidate a group.

@@ -193,7 +193,7 @@ class recipe_calibration {
     for (auto const& layer : from.tokens.layers)
       if (auto const at = known.find(layer.layer); at == known.end()) fresh.push_back(layer);
       else to.tokens.layers[at->second].tokens = std::max(to.tokens.layers[at->second].tokens, layer.tokens);
-    to.tokens.layers.insert(to.tokens.layers.end(), fresh.begin(), fresh.end());
+    for (auto const& layer : fresh) to.tokens.layers.push_back(layer);
   }
 
   model<B>& model_;

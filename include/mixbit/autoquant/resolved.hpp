@@ -9,15 +9,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <locale>
 #include <optional>
-#include <ostream>
-#include <sstream>
 #include <string>
 #include <vector>
 
 #include "mixbit/autoquant/limits.hpp"
 #include "mixbit/autoquant/plan.hpp"
+#include "mixbit/core/text_stream.hpp"
 
 namespace mixbit {
 
@@ -84,7 +82,7 @@ inline std::string first_names(std::vector<std::string> const& names, std::size_
   return names.empty() ? "nothing" : text;
 }
 
-inline void write_groups(std::ostream& out, candidate_stats const& groups, std::size_t most) {
+inline void write_groups(text_stream& out, candidate_stats const& groups, std::size_t most) {
   out << "groups: " << groups.size() << '\n';
   for (auto const& g : groups) {
     out << "  " << g.name << ": " << g.elements << " elements, " << rule_of(g);
@@ -101,7 +99,7 @@ inline void write_groups(std::ostream& out, candidate_stats const& groups, std::
 
 namespace detail {
 
-inline void write_limits(std::ostream& out, resolved_search const& r) {
+inline void write_limits(text_stream& out, resolved_search const& r) {
   out << "cost model: " << r.cost << "; ";
   if (r.asked.target.given()) out << "target " << r.target << " bits an element, of ";
   out << r.least << " to " << r.most << (r.asked.target.given() ? "" : " bits an element") << " that can be reached\n";
@@ -111,7 +109,7 @@ inline void write_limits(std::ostream& out, resolved_search const& r) {
 }
 
 /// Which of the two ways of gradient scores a host goes that can go both.
-inline void write_storage(std::ostream& out, resolved_search const& r) {
+inline void write_storage(text_stream& out, resolved_search const& r) {
   std::int64_t const each = r.difference_bytes_a_token;
   if (each == 0) return;
   out << "; output differences, where the host keeps them, " << each << " for each token of a step: ";
@@ -128,8 +126,7 @@ inline void write_storage(std::ostream& out, resolved_search const& r) {
 /// All of it as text, a line for each rule and for each candidate of each group; at most `most_names` modules of each.
 inline std::string to_text(resolved_search const& r,
                            std::size_t most_names = std::numeric_limits<std::size_t>::max()) {
-  std::ostringstream out;
-  out.imbue(std::locale::classic());
+  detail::text_stream out;
   out << "rules:\n";
   for (auto const& rule : r.rules)
     out << "  " << rule.kind << " '" << rule.rule << "': " << detail::first_names(rule.modules, most_names) << '\n';
@@ -153,7 +150,7 @@ inline std::string to_text(resolved_search const& r,
   if (r.method == "kl_div") out << "; logits of a step, twice: 8 bytes a token and outcome";
   out << '\n';
   for (auto const& note : r.notes) out << "note: " << note << '\n';
-  return out.str();
+  return out.take();
 }
 
 }  // namespace mixbit

@@ -16,6 +16,7 @@
 #include "mixbit/autoquant/grouping.hpp"
 #include "mixbit/autoquant/plan.hpp"
 #include "mixbit/autoquant/resolved.hpp"
+#include "mixbit/core/order.hpp"
 #include "mixbit/model/quantize.hpp"
 
 namespace mixbit {
@@ -239,8 +240,7 @@ class search_planner {
     for (std::size_t s = 0; s < options_.module_search_spaces.size(); ++s)
       collect(static_cast<int>(s), options_.module_search_spaces[s].formats);
     // as ModelOpt shows them
-    std::stable_sort(made_.formats.begin(), made_.formats.end(),
-                     [](auto const& a, auto const& b) { return a.nominal_bits < b.nominal_bits; });
+    detail::sort_stably(made_.formats, [](auto const& a, auto const& b) { return a.nominal_bits < b.nominal_bits; });
     for (auto& f : made_.formats) {
       matched_rule row{"format", f.label, {}};
       for (std::size_t g = 0; g < made_.stats.size(); ++g)

@@ -60,7 +60,7 @@ struct problem {
     return std::span{candidates}.subspan(begin, ends[g] - begin);
   }
   void add_group(std::span<candidate const> group) {
-    candidates.insert(candidates.end(), group.begin(), group.end());
+    for (candidate const& one : group) candidates.push_back(one);
     ends.push_back(candidates.size());
   }
 };

@@ -48,7 +48,7 @@ struct budgets_problem {
   }
   void add_candidate(double score, std::span<std::int64_t const> its_costs) {
     scores.push_back(score);
-    costs.insert(costs.end(), its_costs.begin(), its_costs.end());
+    for (std::int64_t const one : its_costs) costs.push_back(one);
   }
   void add_candidate(double score, std::initializer_list<std::int64_t> its_costs) {
     add_candidate(score, std::span{its_costs.begin(), its_costs.size()});

@@ -19,6 +19,7 @@
 #include "mixbit/calib/gptq_columns.hpp"
 #include "mixbit/core/error.hpp"
 #include "mixbit/core/linalg.hpp"
+#include "mixbit/core/order.hpp"
 
 namespace mixbit {
 
@@ -113,10 +114,10 @@ inline void factorize_damped(any_linalg const& l, matrix_ref<float> h, double da
 
 /// Columns by falling diagonal of H; equal ones keep their order.
 inline std::vector<std::int64_t> activation_order(matrix_ref<float const> h) {
-  std::vector<std::int64_t> order(static_cast<std::size_t>(h.rows));
-  std::iota(order.begin(), order.end(), std::int64_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return h(a, a) > h(b, b); });
-  return order;
+  auto const diagonal = [&](std::size_t i) { return h(static_cast<std::int64_t>(i), static_cast<std::int64_t>(i)); };
+  auto const order = detail::stable_order(
+      static_cast<std::size_t>(h.rows), [&](std::size_t a, std::size_t b) { return diagonal(a) > diagonal(b); });
+  return {order.begin(), order.end()};
 }
 
 /// The upper triangle of h with rows and columns in that order, as a copy.

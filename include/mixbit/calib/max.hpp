@@ -14,10 +14,10 @@
 #include <algorithm>
 #include <memory>
 #include <mutex>
-#include <thread>
 #include <vector>
 
 #include "mixbit/calib/calibrators.hpp"
+#include "mixbit/core/thread_mark.hpp"
 #include "mixbit/quantizer/hooked_sites.hpp"
 #include "mixbit/quantizer/score.hpp"
 
@@ -30,7 +30,7 @@ struct observer_group {
   std::vector<tensor_quantizer<B>*> members;
   std::unique_ptr<calibrator<B>> by = {};  ///< what the first observes with; null: its running max
   bool shown = false;                      ///< has `by` been shown anything?
-  std::thread::id shown_by{};  ///< the thread whose order of batches decides; none yet: no thread's id
+  detail::thread_mark shown_by = nullptr;  ///< the thread whose order of batches decides; null: none yet
 
   bool takes(sequential_quantizer<B> const& q, tensor_quantizer<B> const& member) const {
     bool const same_scale = owner == &q || (!owner->has_pre_quant_scale() && !q.has_pre_quant_scale());
@@ -42,8 +42,8 @@ struct observer_group {
     auto const* const bias = members.front()->bias();
     bool const has_bias = bias != nullptr && bias->is_static();
     if (!has_bias && !(by && by->order_matters())) return;
-    auto const me = std::this_thread::get_id();
-    if (shown_by != std::thread::id{} && shown_by != me)
+    auto const me = detail::this_thread();
+    if (shown_by != nullptr && shown_by != me)
       fail(error_id::state_busy, members.front()->name(), ": its ", has_bias ? "static bias" : "calibrator",
            " is shown data by two threads; the result would depend on their order, so run the batches of this layer ",
            "on one thread");

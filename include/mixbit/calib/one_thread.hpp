@@ -2,9 +2,9 @@
 #pragma once
 
 #include <string>
-#include <thread>
 
 #include "mixbit/core/error.hpp"
+#include "mixbit/core/thread_mark.hpp"
 
 namespace mixbit {
 
@@ -14,15 +14,15 @@ class one_thread {
  public:
   /// Throws `state_busy`, naming the layer, for a second thread.
   void claim(std::string const& layer) {
-    auto const me = std::this_thread::get_id();
-    if (shown_by_ == std::thread::id{}) shown_by_ = me;
+    thread_mark const me = this_thread();
+    if (shown_by_ == nullptr) shown_by_ = me;
     if (shown_by_ != me)
       fail(error_id::state_busy, layer, ": two threads show its data to a calibration that adds up over batches; run ",
            "the batches of this layer on one thread");
   }
 
  private:
-  std::thread::id shown_by_{};
+  thread_mark shown_by_ = nullptr;
 };
 
 }  // namespace detail

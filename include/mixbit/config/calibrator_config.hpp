@@ -132,10 +132,15 @@ class calibrator_config {
     return nullptr;
   }
   friend bool operator==(calibrator_config const& a, calibrator_config const& b) {
-    return a.said_ == b.said_ || (a.name() == b.name() && std::ranges::is_permutation(a.parameters(), b.parameters()));
+    return a.said_ == b.said_ || (a.name() == b.name() && same_parameters(a.parameters(), b.parameters()));
   }
 
  private:
+  /// In any order.
+  static bool same_parameters(calibrator_parameters const& a, calibrator_parameters const& b) {
+    return std::is_permutation(a.begin(), a.end(), b.begin(), b.end());
+  }
+
   struct contents {
     std::string name = "max";
     calibrator_parameters parameters = {};

@@ -143,11 +143,11 @@ inline std::pair<int, std::string> group_key(std::string_view module, std::span<
 inline std::vector<module_group> group_modules(std::span<std::string const> names,
                                                std::span<grouping_rule const> rules) {
   std::vector<module_group> groups;
-  std::map<std::pair<int, std::string>, std::size_t> place;  // (rule, key) -> group
+  std::map<std::string, std::size_t> place;  // "rule:key" -> group
   for (std::size_t i = 0; i < names.size(); ++i) {
-    auto const key = group_key(names[i], rules);
-    auto const [at, added] = place.try_emplace(key, groups.size());
-    if (added) groups.push_back({{}, key.first < 0 ? std::vector<int>{} : std::vector<int>{key.first}});
+    auto const [rule, key] = group_key(names[i], rules);
+    auto const [at, added] = place.try_emplace(std::to_string(rule) + ':' + key, groups.size());
+    if (added) groups.push_back({{}, rule < 0 ? std::vector<int>{} : std::vector<int>{rule}});
     groups[at->second].members.push_back(i);
   }
   return groups;

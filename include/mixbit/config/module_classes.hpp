@@ -53,13 +53,13 @@ class module_class_registry {
   void replace(std::string class_name, std::vector<quantizer_placement> placements) {
     if (class_name.empty()) fail(error_id::config_value, "a module class needs a name");
     for (std::size_t i = 0; i < placements.size(); ++i) check(class_name, placements, i);
-    classes_.insert_or_assign(std::string{canonical(class_name)}, std::move(placements));
+    classes_[canonical(class_name)] = std::move(placements);
   }
   /// Makes `alias` another name of a declared class, also where a config says parent_class.
   void alias(std::string alias, std::string_view class_name) {
     if (find(alias)) fail(error_id::state_duplicate, "module class ", alias, " is already declared");
     at(class_name);
-    aliases_.emplace(std::move(alias), canonical(class_name));
+    aliases_.push_back({std::move(alias), canonical(class_name)});
   }
 
   /// The placements, or null. PyTorch's classes go by "nn.Linear", "torch.nn.Linear" and "Linear".
@@ -75,7 +75,8 @@ class module_class_registry {
   }
   /// The one name of a class: aliases followed, PyTorch's classes with "nn."; an unknown name as it is.
   std::string canonical(std::string_view class_name) const {
-    if (auto const found = aliases_.find(class_name); found != aliases_.end()) return found->second;
+    for (auto const& [other, declared] : aliases_)
+      if (other == class_name) return declared;
     std::string name{class_name};
     if (name.starts_with("torch.nn.")) name.erase(0, 6);
     if (!classes_.contains(name) && classes_.contains("nn." + name)) name.insert(0, "nn.");
@@ -102,7 +103,7 @@ class module_class_registry {
   }
 
   std::map<std::string, std::vector<quantizer_placement>, std::less<>> classes_;
-  std::map<std::string, std::string, std::less<>> aliases_;
+  std::vector<std::pair<std::string, std::string>> aliases_;  ///< and the class that each stands for
 };
 
 /// The classes known from the start: PyTorch's, as ModelOpt places them, and "attention", whose four quantizers are

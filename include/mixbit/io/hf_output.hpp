@@ -20,6 +20,7 @@
 #include <utility>
 #include <vector>
 
+#include "mixbit/core/order.hpp"
 #include "mixbit/io/exportable.hpp"
 #include "mixbit/io/folders.hpp"
 #include "mixbit/io/copy_file.hpp"
@@ -219,7 +220,7 @@ class hf_output {
   void write_tensors(staged_output& out, std::filesystem::path const& inside, std::int64_t shard_bytes) {
     std::vector<named_geometry> shapes;
     for (auto const& [name, i] : items_) shapes.push_back({name, i.view});
-    std::sort(shapes.begin(), shapes.end(), [](auto const& a, auto const& b) { return a.name < b.name; });
+    detail::sort_stably(shapes, [](auto const& a, auto const& b) { return a.name < b.name; });
     safetensors_shards writer{out, inside, std::move(shapes), {{"format", "pt"}}, shard_bytes};
     workspace_lock<B> const held{model_.scratch()};
     for (auto const& due : writer.order()) write_item(writer, due, items_.at(due.name));

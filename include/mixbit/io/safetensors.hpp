@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "mixbit/core/dtype.hpp"
+#include "mixbit/core/order.hpp"
 #include "mixbit/core/tensor_view.hpp"
 #include "mixbit/io/elements.hpp"
 #include "mixbit/io/json.hpp"
@@ -134,7 +135,7 @@ class safetensors_file {
     auto const header = header_of(file);
     auto const data = file.subspan(sizeof(std::uint64_t) + header.size());
     auto entries = parse(header);
-    std::stable_sort(entries.begin(), entries.end(), [](entry const& a, entry const& b) {
+    detail::sort_stably(entries, [](entry const& a, entry const& b) {
       return a.begin != b.begin ? a.begin < b.begin : a.end < b.end;
     });
     check_cover(entries, data.size());

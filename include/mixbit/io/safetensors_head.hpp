@@ -17,6 +17,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "mixbit/core/order.hpp"
 #include "mixbit/io/safetensors.hpp"
 
 namespace mixbit {
@@ -40,7 +41,7 @@ constexpr std::size_t safetensors_rank(dtype type) {
 
 /// Sorts as the reference implementation lays tensors out in a file: the type's alignment, largest first, then names.
 inline void sort_as_in_safetensors(std::vector<named_geometry>& tensors) {
-  std::stable_sort(tensors.begin(), tensors.end(), [](named_geometry const& a, named_geometry const& b) {
+  detail::sort_stably(tensors, [](named_geometry const& a, named_geometry const& b) {
     auto const left = detail::safetensors_rank(a.shape.type), right = detail::safetensors_rank(b.shape.type);
     return left != right ? left > right : a.name < b.name;
   });

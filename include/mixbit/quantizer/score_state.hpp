@@ -4,9 +4,9 @@
 #include <atomic>
 #include <memory>
 #include <string>
-#include <thread>
 #include <vector>
 
+#include "mixbit/core/thread_mark.hpp"
 #include "mixbit/quantizer/site.hpp"
 
 namespace mixbit {
@@ -60,17 +60,17 @@ struct score_state {
   bool at_region = false;       ///< is it scored where a region ends? Calls of its own layer are then left out
   std::int64_t calls = 0;       ///< times it was scored in that step; for a region its first member is
   std::shared_ptr<difference_memory> memory = {};  ///< of the pass; none: there is no limit
-  std::atomic<std::thread::id> scorer{};  ///< the thread whose order the step's sum has; none yet: no thread's id
+  std::atomic<detail::thread_mark> scorer{};  ///< the thread whose order the step's sum has; null: none yet
 
   void begin(int next) {
     step = next;
     calls = 0;
-    scorer = std::thread::id{};
+    scorer = nullptr;
   }
   /// Throws `state_busy` where another thread has scored this site in this step.
   void claim(std::string const& site_name) {
-    std::thread::id first{};
-    auto const me = std::this_thread::get_id();
+    detail::thread_mark first = nullptr;
+    auto const me = detail::this_thread();
     if (!scorer.compare_exchange_strong(first, me) && first != me)
       fail(error_id::state_busy, site_name, ": scored by two threads in step ", step,
            "; the sum would depend on their order, so score a step's batches on one thread");

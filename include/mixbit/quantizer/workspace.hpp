@@ -2,10 +2,10 @@
 #pragma once
 
 #include <atomic>
-#include <thread>
 
 #include "mixbit/core/arena.hpp"
 #include "mixbit/core/backend.hpp"
+#include "mixbit/core/thread_mark.hpp"
 
 namespace mixbit {
 
@@ -19,7 +19,7 @@ struct workspace {
  private:
   template <backend>
   friend class workspace_lock;
-  std::atomic<std::thread::id> owner_{};
+  std::atomic<detail::thread_mark> owner_{};
   int depth_ = 0;
 };
 
@@ -40,13 +40,13 @@ class workspace_lock {
     entered(entered const&) = delete;
     entered& operator=(entered const&) = delete;
     ~entered() {
-      if (--w.depth_ == 0) w.owner_.store(std::thread::id{}, std::memory_order_release);
+      if (--w.depth_ == 0) w.owner_.store(nullptr, std::memory_order_release);
     }
   };
   static workspace<B>& enter(workspace<B>& w) {
-    auto const me = std::this_thread::get_id();
+    auto const me = detail::this_thread();
     if (w.owner_.load(std::memory_order_relaxed) != me) {
-      std::thread::id none{};
+      detail::thread_mark none = nullptr;
       if (!w.owner_.compare_exchange_strong(none, me, std::memory_order_acquire))
         fail(error_id::state_busy, "one workspace is used by two threads at once; give each thread its own and call ",
              "apply(workspace, slots, ...), lend(workspace, slots, ...) and the like");

@@ -3,12 +3,11 @@
 #pragma once
 
 #include <cmath>
-#include <locale>
 #include <optional>
-#include <sstream>
 #include <string>
 
 #include "mixbit/autoquant/plan.hpp"
+#include "mixbit/core/text_stream.hpp"
 #include "mixbit/report/text.hpp"
 
 namespace mixbit {
@@ -31,7 +30,7 @@ inline std::string score_cell(group_stats const& g, std::string const& label) {
   return "-";
 }
 
-inline void write_summary(std::ostream& out, candidate_stats const& stats, quantization_plan const& plan,
+inline void write_summary(text_stream& out, candidate_stats const& stats, quantization_plan const& plan,
                           std::optional<measured_loss> const& loss) {
   auto const& a = plan.achieved;
   auto const range = reachable(stats);
@@ -51,7 +50,7 @@ inline void write_summary(std::ostream& out, candidate_stats const& stats, quant
         << " quantized |\n";
 }
 
-inline void write_sensitivities(std::ostream& out, candidate_stats const& stats, quantization_plan const& plan) {
+inline void write_sensitivities(text_stream& out, candidate_stats const& stats, quantization_plan const& plan) {
   out << "| rank | group | chosen | bits |";
   for (auto const& f : plan.formats) out << ' ' << cell(f.label) << " |";
   out << "\n|---:|---|---|---:|";
@@ -76,8 +75,7 @@ inline void write_sensitivities(std::ostream& out, candidate_stats const& stats,
 inline std::string sensitivity_report(candidate_stats const& stats, quantization_plan const& plan,
                                       std::optional<measured_loss> const& loss = {}) {
   require_choice(stats, plan.achieved);
-  std::ostringstream out;
-  out.imbue(std::locale::classic());
+  detail::text_stream out;
   out << "# Layer sensitivity report\n\n";
   detail::write_summary(out, stats, plan, loss);
   out << "\n## Groups by sensitivity\n\nScore: " << detail::score_text(plan.method)
@@ -87,7 +85,7 @@ inline std::string sensitivity_report(candidate_stats const& stats, quantization
   out << "\n## Modules\n\n| module | recipe | rule |\n|---|---|---|\n";
   for (auto const& m : plan.modules) 
     out << "| " << detail::cell(m.name) << " | " << detail::cell(m.recipe) << " | " << detail::cell(m.rule) << " |\n";
-  return out.str();
+  return out.take();
 }
 
 }  // namespace mixbit

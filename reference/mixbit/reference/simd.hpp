@@ -15,7 +15,7 @@
 #pragma once
 
 #include "mixbit/core/backend.hpp"
-#include "mixbit/core/executor.hpp"
+#include "mixbit/core/thread_pool.hpp"
 #include "mixbit/reference/host.hpp"
 
 namespace mixbit::reference::inline MIXBIT_REFERENCE_TARGET {

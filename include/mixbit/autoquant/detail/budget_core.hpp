@@ -163,8 +163,8 @@ class budget_core_builder {
         core_.reach[d] += largest;
       }
     }
-    std::stable_sort(core_.groups.begin(), core_.groups.end(), [](priced_group const& a, priced_group const& b) {
-      return a.least_reduced < b.least_reduced;
+    std::sort(core_.groups.begin(), core_.groups.end(), [](priced_group const& a, priced_group const& b) {
+      return a.least_reduced != b.least_reduced ? a.least_reduced < b.least_reduced : a.first < b.first;
     });
   }
 

@@ -293,15 +293,19 @@ class budget_search {
   /// Keeps the states of the smallest bounds; what follows is a heuristic, so it goes on with a narrow list.
   void trim() {
     limited_ = true;
-    std::vector<std::pair<wide, std::size_t>> ranks;
-    for (std::size_t i = 0; i < next_.size(); ++i) ranks.emplace_back(outlook_of(next_[i], group_ + 1), i);
+    using rank = std::pair<wide, std::int64_t>;  // bound, then place
+    auto const rank_of = [this](std::size_t i) {
+      return rank{outlook_of(next_[i], group_ + 1), static_cast<std::int64_t>(i)};
+    };
+    std::vector<rank> ranks(next_.size());
+    for (std::size_t i = 0; i < ranks.size(); ++i) ranks[i] = rank_of(i);
     auto const cut = ranks.begin() + static_cast<std::ptrdiff_t>(width());
     std::nth_element(ranks.begin(), cut, ranks.end());
     dropped_ = std::min(dropped_, cut->first - core_.priced_slack);
-    ranks.erase(cut, ranks.end());
-    std::sort(ranks.begin(), ranks.end(), [](auto const& a, auto const& b) { return a.second < b.second; });
-    for (std::size_t i = 0; i < ranks.size(); ++i) next_[i] = next_[ranks[i].second];
-    next_.resize(ranks.size());
+    std::size_t kept = 0;
+    for (std::size_t i = 0; i < next_.size(); ++i)
+      if (rank_of(i) < *cut) next_[kept++] = next_[i];
+    next_.resize(kept);
   }
 
   static constexpr std::uint32_t none = decision_tree::none;
