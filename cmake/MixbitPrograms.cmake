@@ -31,7 +31,7 @@ target_link_libraries(mixbit_program_flags INTERFACE
   mixbit::mixbit mixbit::reference Eigen3::Eigen xtensor)
 target_compile_definitions(mixbit_program_flags INTERFACE MIXBIT_SEPARATE_COMPILATION)
 
-set(MIXBIT_KERNEL_FLAGS "" CACHE STRING "Further flags for kernels and their tests: -O1 where the rest is not optimised")
+set(MIXBIT_KERNEL_FLAGS "" CACHE STRING "Further flags for kernels and their tests: -O1 where the rest is optimised less")
 
 # `programs` builds what a user runs: examples, benchmarks and mixbit_goldens, but not the unit tests.
 add_custom_target(programs)
