@@ -18,6 +18,7 @@ TEST_CASE("partition: axes that a tensor does not have, and blocks of no size, a
   };
   CHECK(says(axes({2}), "axis 2", "rank 2"));
   CHECK(says(axes({0, -3}), "axis -3", "rank 2"));
+  CHECK(says(axes({0, -2}), "axis -2", "given twice", "rank 2"));
   CHECK(says(blocks({{2, 4}}), "axis 2", "rank 2"));
   CHECK(says(blocks({{-3, 4}}), "axis -3", "rank 2"));
   CHECK(says(blocks({{-1, 0}}), "block size 0", "axis -1"));

@@ -117,6 +117,12 @@ TEST_CASE("numerics: scales that are themselves quantized") {
   CHECK(mxfp6.groups_from_data);
   CHECK(mxfp6.amax_from == amax_source::data);
   CHECK(interpret(mx, {policy::stored, scale_rule::mx_ocp}, "q").how.scaling == scale_rule::mx_ocp);
+  for (element_type const& e : minifloat_elements) {  // a config can name each that there is
+    auto named = mx;
+    named.num_bits = {e.exponent_bits, e.mantissa_bits};
+    named.validate("fc.q");
+    CHECK(interpreted(named).how.element == e);
+  }
   auto nvfp4 = with([](auto& a) {
     a.num_bits = {2, 1};
     a.block_sizes = block_config{{{-1, 16}}, quantizer_type::dynamic_type, bit_spec{4, 3}};

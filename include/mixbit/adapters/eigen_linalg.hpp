@@ -1,6 +1,6 @@
 // eigen_linalg: the linalg of core/linalg.hpp on Eigen 3.4.
 //
-//   mixbit::thread_pool pool{2};
+//   mixbit::thread_pool pool{2};  // core/thread_pool.hpp
 //   mixbit::model_options<backend> options{.linalg = mixbit::eigen_linalg{pool}};
 //
 // Work is cut into tiles by shape, and Eigen computes each tile on one thread: the bits do not depend on the number of

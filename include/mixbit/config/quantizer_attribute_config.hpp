@@ -12,6 +12,7 @@
 #include "mixbit/config/attribute_types.hpp"
 #include "mixbit/config/calibrator_config.hpp"
 #include "mixbit/core/error.hpp"
+#include "mixbit/core/format.hpp"
 
 namespace mixbit {
 
@@ -84,16 +85,17 @@ inline void check_num_bits(quantizer_attribute_config const& c, std::string cons
       fail(error_id::config_value, where, ": must be positive, got ", c.num_bits.text());
     return;
   }
-  constexpr int known[][2] = {{4, 3}, {2, 1}, {5, 2}, {3, 2}, {2, 3}, {1, 2}, {0, 3}, {3, 0}};
-  for (auto const& pair : known) {
-    if (!c.num_bits.is_pair_of(pair[0], pair[1])) continue;
-    bool const anywhere = &pair == &known[0] || &pair == &known[1];
+  std::string known;
+  for (element_type const& e : minifloat_elements) {
+    bit_spec const pair{e.exponent_bits, e.mantissa_bits};
+    known.append(known.empty() ? "" : ", ").append(pair.text());
+    if (c.num_bits != pair) continue;
+    bool const anywhere = e == e4m3_element || e == e2m1_element;
     if (!anywhere && !(c.block_sizes && c.block_sizes->is_dynamic()))
       fail(error_id::config_conflict, where, ": ", c.num_bits.text(), " needs block_sizes of type dynamic");
     return;
   }
-  fail(error_id::config_value, where, ": ", c.num_bits.text(),
-       " is none of [4,3], [5,2], [3,2], [2,3], [2,1], [1,2], [0,3], [3,0]");
+  fail(error_id::config_value, where, ": ", c.num_bits.text(), " is none of ", known);
 }
 
 inline void check_blocks(quantizer_attribute_config const& c, std::string const& where) {

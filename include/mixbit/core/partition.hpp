@@ -61,6 +61,23 @@ inline partition whole(geometry const& g) {
   }
   return p;
 }
+
+/// Axes that a caller names, each once.
+class named_axes {
+ public:
+  explicit named_axes(int rank) : rank_{rank} {}
+  /// From 0 on. Throws `format_value`.
+  int take(int axis) {
+    int const place = normal_axis(axis, rank_);
+    if (std::exchange(taken_[static_cast<std::size_t>(place)], true))
+      fail(error_id::format_value, "axis ", axis, " is given twice for a tensor of rank ", rank_);
+    return place;
+  }
+
+ private:
+  int rank_;
+  std::array<bool, max_rank> taken_{};
+};
 }  // namespace detail
 
 /// One group: the whole tensor.
@@ -69,7 +86,8 @@ inline partition per_tensor(geometry const& g) { return detail::whole(g); }
 /// One group for each index of the `kept` axes (negative ones count from the end).
 inline partition per_axes(geometry const& g, std::span<int const> kept) {
   partition p = detail::whole(g);
-  for (int axis : kept) detail::set_block(p, g, detail::normal_axis(axis, g.rank), 1);
+  detail::named_axes named{g.rank};
+  for (int axis : kept) detail::set_block(p, g, named.take(axis), 1);
   return p;
 }
 
@@ -85,11 +103,9 @@ inline partition blocks_of(geometry const& g, std::span<axis_block const> blocks
   partition p;
   p.rank = g.rank;
   for (int a = 0; a < g.rank; ++a) detail::set_block(p, g, a, 1);
-  std::array<bool, max_rank> named{};
+  detail::named_axes named{g.rank};
   for (auto const& b : blocks) {
-    int const axis = detail::normal_axis(b.axis, g.rank);
-    if (std::exchange(named[static_cast<std::size_t>(axis)], true))
-      fail(error_id::format_value, "axis ", b.axis, " is given twice for a tensor of rank ", int{g.rank});
+    int const axis = named.take(b.axis);
     if (b.size && *b.size <= 0)
       fail(error_id::format_value, "block size ", *b.size, " along axis ", b.axis, " is not positive");
     detail::set_block(p, g, axis, b.size ? std::min(*b.size, std::max<std::int64_t>(g.shape[axis], 1)) : g.shape[axis]);

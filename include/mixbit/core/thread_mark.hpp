@@ -2,15 +2,16 @@
 // every source file more to compile than all that asks here.
 #pragma once
 
+#include <cerrno>
+
 namespace mixbit::detail {
 
 /// Differs between threads that live at one time; null is none of them. As an id, it may come again when its thread has
 /// ended.
-using thread_mark = char const*;
+using thread_mark = void const*;
 
-inline thread_mark this_thread() {
-  static thread_local char here{};
-  return &here;
-}
+/// errno is the one thing of a thread's own that all shared objects of a program see at one address; a thread_local
+/// variable here would be another in each that hides its symbols.
+inline thread_mark this_thread() { return &errno; }
 
 }  // namespace mixbit::detail
