@@ -177,11 +177,14 @@ TEST_CASE("probe: catches an op that keeps state between calls") {
 
 TEST_CASE("probe: channel counts that do not fit are refused by name and number") {
   plain_tensor const image = waves({2, 4, 5, 5}, 0.3f);
-  auto const any = [](plain_tensor const&, plain_tensor const&) { return plain_tensor{1, 1}; };
-  CHECK(says(one_layer{waves({4, 6}, 0.7f), layouts::linear}.refusal(waves({3, 4}, 0.3f), any), "layer", "4 channels",
+  auto const never = [](plain_tensor const&, plain_tensor const&) {  // it would read past the end of one of them
+    FAIL_CHECK("the op saw operands that do not fit");
+    return plain_tensor{1, 1};
+  };
+  CHECK(says(one_layer{waves({4, 6}, 0.7f), layouts::linear}.refusal(waves({3, 4}, 0.3f), never), "layer", "4 channels",
              "weight 6"));
-  CHECK(says(one_layer{waves({6, 3, 3, 3}, 0.7f), layouts::conv, "nn.Conv2d"}.refusal(image, any), "4 channels"));
-  CHECK(says(one_layer{waves({2, 6, 3, 3}, 0.7f), layouts::conv_transpose, "nn.ConvTranspose2d"}.refusal(image, any),
+  CHECK(says(one_layer{waves({6, 3, 3, 3}, 0.7f), layouts::conv, "nn.Conv2d"}.refusal(image, never), "4 channels"));
+  CHECK(says(one_layer{waves({2, 6, 3, 3}, 0.7f), layouts::conv_transpose, "nn.ConvTranspose2d"}.refusal(image, never),
              "4 channels", "weight 2"));
 }
 

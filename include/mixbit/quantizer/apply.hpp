@@ -50,6 +50,7 @@ operand_t<H> host_operand(H const& h) {
 
 template <backend B>
 void run_site(site<B>& s, workspace<B>& ws, operands o, erased_op& op, pending<B>* kept) {
+  check_layout(s, o);
   if (s.hook != nullptr) {
     s.count_rows(o.x);
     s.hook->on_apply(s, ws, o, op, kept);

@@ -57,8 +57,19 @@ std::pair<float, bool> largest_difference(workspace<B>& ws, const_tensor_ref a, 
 
 }  // namespace detail
 
-/// Throws `tensor_layout` naming the site. `raw` is op(x, w) where the caller has just computed it, else empty.
-/// Non-finite results prove nothing: the probe is repeated by the next call.
+/// Do the channel counts fit? Asked before the host's op first sees a site's operands, since it may read past the end
+/// of such a weight. Throws `tensor_layout` naming the site.
+template <backend B>
+void check_layout(site<B>& s, operands o) {
+  if (s.probed || s.packed() || o.x.data == nullptr) return;
+  const_tensor_ref const x = s.canonical(operand_role::input, o.x);
+  const_tensor_ref const w = detail::named(s.name, [&] { return s.layout.weight.apply(o.w); });
+  int const x_axis = input_channel_axis(s.layout, x.rank), w_axis = weight_channel_axis(s.layout, w.rank);
+  if (x_axis >= 0 && w_axis >= 0) detail::check_channels(s.name, x.shape[x_axis], w.shape[w_axis], s.layout.kind);
+}
+
+/// Of operands that check_layout has seen. Throws `tensor_layout` naming the site. `raw` is op(x, w) where the caller
+/// has just computed it, else empty. Non-finite results prove nothing: the probe is repeated by the next call.
 template <backend B>
 void probe_layout(site<B>& s, workspace<B>& ws, operands o, erased_op& op, const_tensor_ref raw) {
   if (s.probed || o.x.data == nullptr) return;
@@ -66,7 +77,6 @@ void probe_layout(site<B>& s, workspace<B>& ws, operands o, erased_op& op, const
   const_tensor_ref const w = detail::named(s.name, [&] { return s.layout.weight.apply(o.w); });
   int const x_axis = input_channel_axis(s.layout, x.rank), w_axis = weight_channel_axis(s.layout, w.rank);
   if (x_axis < 0 || w_axis < 0) return;
-  detail::check_channels(s.name, x.shape[x_axis], w.shape[w_axis], s.layout.kind);
   if (x.size() == 0 || w.size() == 0) return;
   for (dtype const type : {x.type, w.type}) require_compute(type, s.name);
 
