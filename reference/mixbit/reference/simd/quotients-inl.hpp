@@ -3,9 +3,9 @@
 //
 // An element times the scale's inverse is corrected by what that leaves of the element, over the scale. Before its one
 // last rounding the sum is within 2^-46 of the quotient, and so is rounded otherwise only if the quotient lies as close
-// to the middle between two float32. Codes depend on that only where one of the two is a middle between codes. There sum
-// and quotient were the same in all tries: for all 2^23 scales of a binade, each middle of 9 bits and the float32 within
-// two places of their product (10.7 thousand million). Other scales differ by a power of two alone.
+// to the middle between two float32. Codes depend on that only where one of the two is a middle between codes. There
+// sum and quotient were the same in all tries: for all 2^23 scales of a binade, each middle of 9 bits and the float32
+// within two places of their product (10.7 thousand million). Other scales differ by a power of two alone.
 //
 // Blocks and fp8 gain nothing: a division waits beside their other operations.
 // needs: <hwy/highway.h>
