@@ -21,6 +21,20 @@ inline void check_channels(std::string const& name, std::int64_t input, std::int
          weight, "; say how the axes lie with a site_layout");
 }
 
+/// A site's operands as its layout names their axes, and where their input channels lie: negative where nowhere.
+struct laid_out {
+  const_tensor_ref x, w;
+  int x_axis, w_axis;
+
+  template <backend B>
+  laid_out(site<B> const& s, operands o)
+      : x{s.canonical(operand_role::input, o.x)},
+        w{named(s.name, [&] { return s.layout.weight.apply(o.w); })},
+        x_axis{input_channel_axis(s.layout, x.rank)},
+        w_axis{weight_channel_axis(s.layout, w.rank)} {}
+  bool has_channels() const { return x_axis >= 0 && w_axis >= 0; }
+};
+
 /// The values of y in scratch memory, so that the next trial may overwrite y.
 template <backend B>
 const_tensor_ref kept_copy(workspace<B>& ws, const_tensor_ref y) {
@@ -62,10 +76,8 @@ std::pair<float, bool> largest_difference(workspace<B>& ws, const_tensor_ref a, 
 template <backend B>
 void check_layout(site<B>& s, operands o) {
   if (s.probed || s.packed() || o.x.data == nullptr) return;
-  const_tensor_ref const x = s.canonical(operand_role::input, o.x);
-  const_tensor_ref const w = detail::named(s.name, [&] { return s.layout.weight.apply(o.w); });
-  int const x_axis = input_channel_axis(s.layout, x.rank), w_axis = weight_channel_axis(s.layout, w.rank);
-  if (x_axis >= 0 && w_axis >= 0) detail::check_channels(s.name, x.shape[x_axis], w.shape[w_axis], s.layout.kind);
+  detail::laid_out const l{s, o};
+  if (l.has_channels()) detail::check_channels(s.name, l.x.shape[l.x_axis], l.w.shape[l.w_axis], s.layout.kind);
 }
 
 /// Of operands that check_layout has seen. Throws `tensor_layout` naming the site. `raw` is op(x, w) where the caller
@@ -73,10 +85,9 @@ void check_layout(site<B>& s, operands o) {
 template <backend B>
 void probe_layout(site<B>& s, workspace<B>& ws, operands o, erased_op& op, const_tensor_ref raw) {
   if (s.probed || o.x.data == nullptr) return;
-  const_tensor_ref const x = s.canonical(operand_role::input, o.x);
-  const_tensor_ref const w = detail::named(s.name, [&] { return s.layout.weight.apply(o.w); });
-  int const x_axis = input_channel_axis(s.layout, x.rank), w_axis = weight_channel_axis(s.layout, w.rank);
-  if (x_axis < 0 || w_axis < 0) return;
+  detail::laid_out const l{s, o};
+  if (!l.has_channels()) return;
+  auto const& [x, w, x_axis, w_axis] = l;
   if (x.size() == 0 || w.size() == 0) return;
   for (dtype const type : {x.type, w.type}) require_compute(type, s.name);
 
