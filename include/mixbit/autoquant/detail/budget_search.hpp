@@ -293,18 +293,17 @@ class budget_search {
   /// Keeps the states of the smallest bounds; what follows is a heuristic, so it goes on with a narrow list.
   void trim() {
     limited_ = true;
-    using rank = std::pair<wide, std::int64_t>;  // bound, then place
-    auto const rank_of = [this](std::size_t i) {
-      return rank{outlook_of(next_[i], group_ + 1), static_cast<std::int64_t>(i)};
-    };
-    std::vector<rank> ranks(next_.size());
-    for (std::size_t i = 0; i < ranks.size(); ++i) ranks[i] = rank_of(i);
+    std::vector<std::pair<wide, std::int64_t>> ranks(next_.size());  // bound, then place
+    for (std::size_t i = 0; i < ranks.size(); ++i)
+      ranks[i] = {outlook_of(next_[i], group_ + 1), static_cast<std::int64_t>(i)};
     auto const cut = ranks.begin() + static_cast<std::ptrdiff_t>(width());
     std::nth_element(ranks.begin(), cut, ranks.end());
     dropped_ = std::min(dropped_, cut->first - core_.priced_slack);
+    std::vector<char> stays(next_.size(), 0);
+    for (auto r = ranks.begin(); r != cut; ++r) stays[static_cast<std::size_t>(r->second)] = 1;
     std::size_t kept = 0;
     for (std::size_t i = 0; i < next_.size(); ++i)
-      if (rank_of(i) < *cut) next_[kept++] = next_[i];
+      if (stays[i]) next_[kept++] = next_[i];
     next_.resize(kept);
   }
 
