@@ -60,7 +60,7 @@ HWY_INLINE void quantize_whole(Rule const& rule, scale_batch const& b, T const* 
                                std::int64_t groups) {
   std::int64_t const size = Vectors == 0 ? block : Vectors * lanes;
   for (std::int64_t i = 0; i < groups; ++i) {
-    auto const s = scaling_of(rule, b, i);
+    vector_scaling const s = b.of(i);
     for (std::int64_t k = i * size; k < (i + 1) * size; k += lanes) {
       if constexpr (Stream) hwy::Prefetch(x + groups * size + k);
       floats const v = quantized<Number>(rule, s, load(x + k));
@@ -75,7 +75,7 @@ template <bool Stream, bool Number, class Rule, class T>
 HWY_INLINE void quantize_groups(Rule const& rule, scale_batch const& b, T const* x, T* y, std::int64_t block,
                                 std::int64_t length) {
   if constexpr (Stream)
-    if (block >= batch_elements) return stream_run(rule, scaling_of(rule, b, 0), x, y, length);
+    if (block >= batch_elements) return stream_run(rule, b.of(0), x, y, length);
   std::int64_t whole = block % lanes == 0 ? length / block : 0;
   with_vectors(block, [&]<int Vectors>() HWY_ATTR {
     if (Stream && reinterpret_cast<std::uintptr_t>(y) % row_alignment<T> == 0)
@@ -84,7 +84,7 @@ HWY_INLINE void quantize_groups(Rule const& rule, scale_batch const& b, T const*
       quantize_whole<false, Number, Vectors>(rule, b, x, y, block, whole);
   });
   for (std::int64_t first = whole * block; first < length; first += block)
-    quantize_run<false>(rule, scaling_of(rule, b, whole++), x + first, y + first, std::min(block, length - first));
+    quantize_run<false>(rule, b.of(whole++), x + first, y + first, std::min(block, length - first));
 }
 
 /// One group of a rule that divides by_products. In the caches NaN is looked for by a sum, on pipes that have time, and

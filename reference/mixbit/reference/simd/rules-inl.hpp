@@ -56,8 +56,8 @@ template <class VectorRule>
 concept has_number_form = requires(VectorRule const& r, vector_scaling s, floats x) { r.fake_quantize_number(s, x); };
 
 /// fake_quantize; with `Number` of elements that are not NaN.
-template <bool Number, class VectorRule, class Scaling>
-HWY_INLINE floats quantized(VectorRule const& rule, Scaling const& s, floats x) {
+template <bool Number, class VectorRule>
+HWY_INLINE floats quantized(VectorRule const& rule, vector_scaling const& s, floats x) {
   if constexpr (Number) return rule.fake_quantize_number(s, x);
   else return rule.fake_quantize(s, x);
 }
