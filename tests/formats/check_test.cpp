@@ -3,10 +3,12 @@
 #include <cmath>
 #include <limits>
 #include <string>
+#include <vector>
 
 #include <doctest/doctest.h>
 
 #include "mixbit/formats/describe.hpp"
+#include "mixbit/reference/scalar.hpp"
 #include "support/format_data.hpp"
 
 using namespace mixbit;
@@ -92,10 +94,17 @@ TEST_CASE("INT4 of modelopt_pack: a dynamic block whose reciprocal overflows is 
   });
 }
 
-TEST_CASE("data flags") {
-  CHECK(has(refused(error_id::format_unsigned, [&] { check_flags({0, 3}, {integer_element(8, true)}, "q"); }),
-            "3 negative values met the unsigned format uint8"));
-  CHECK_NOTHROW(check_flags({5, 0}, {}, "q"));
+TEST_CASE("data flags: negative values under an unsigned format are told with the least of them") {
+  reference::scalar cpu;
+  format const unsigned8{integer_element(8, true)};
+  auto const text = [&](std::vector<float> const& x, data_flags const& flags) {
+    const_tensor_ref const view{dense_geometry(dtype::f32, {static_cast<std::int64_t>(x.size())}), x.data()};
+    return refused(error_id::format_unsigned, [&] { check_flags(cpu, &flags, view, unsigned8, "q"); });
+  };
+  CHECK(text({1.0f, -0.5f, -2.25f}, {0, 2}) ==
+        "q: 2 negative values, the least of them -2.25, met the unsigned format uint8");
+  CHECK(has(text({-std::numeric_limits<float>::infinity(), 3.0f}, {1, 1}), "1 negative value, the least of them -inf"));
+  CHECK(text({-1.0f}, {5, 0}).empty());
 }
 
 TEST_CASE("descriptions say what the rules do") {

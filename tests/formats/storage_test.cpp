@@ -53,7 +53,7 @@ TEST_CASE("storage size is what encode writes, in awkward shapes, for every elem
     for (auto const& part : partitions_of(x.g))
       for (auto const& element : stored_elements)
         for (packing const how_packed : layouts_of(element))
-          for (dtype const scale_type : {dtype::f32, dtype::bf16}) {
+          for (dtype const scale_type : {dtype::f32, dtype::f16, dtype::bf16}) {
             format const how{element, policy::stored, scale_type, how_packed};
             check_encodable(how, "test");
             auto const size = storage_size_of(how, x.g, part.groups);
@@ -103,7 +103,7 @@ TEST_CASE("storage size of double quantization is what its codes, scales and mea
     fill(x, 1);
     for (auto const& part : partitions_of(x.g))
       for (policy const p : {policy::stored, policy::modelopt_pack})
-        for (dtype const scale_type : {dtype::f32, dtype::bf16})
+        for (dtype const scale_type : {dtype::f32, dtype::f16, dtype::bf16})
           for (std::int32_t const scale_block : {1, 3, 64}) {
             format const how{nf4_element, p, scale_type, packing::nibbles_high_first, scale_rule::ratio, scale_block};
             check_encodable(how, "test");

@@ -131,6 +131,7 @@ TEST_CASE("quantize: again replaces what was there; calibrate follows new data")
   chain net;
   model<cpu_backend> m{net};
   auto const run = [&](float size) { return [&net, size] { net.forward(waves({5, 8}, 0.3f, size)); }; };
+  CHECK(says(error_text(error_id::state_missing, [&] { calibrate(m, {}, run(1.0f)); }), "none of 2 modules"));
   quantize(m, preset("INT8_DEFAULT_CFG"), run(1.0f));
   plain_tensor const int8 = net.forward(batch);
   quantize(m, preset("FP8_DEFAULT_CFG"), run(1.0f));

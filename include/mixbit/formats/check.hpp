@@ -2,10 +2,11 @@
 // "layers.0.q_proj.weight_quantizer".
 #pragma once
 
+#include <limits>
 #include <span>
 #include <string_view>
 
-#include "mixbit/core/kernel_args.hpp"
+#include "mixbit/core/backend.hpp"
 #include "mixbit/formats/integer.hpp"
 #include "mixbit/formats/rules.hpp"
 
@@ -117,11 +118,22 @@ inline void check_amax(std::span<float const> amax, format const& how, dtype ele
   });
 }
 
-/// Throws `format_unsigned` where a kernel met negative values in an unsigned format.
-inline void check_flags(data_flags const& flags, format const& how, std::string_view where) {
-  if (flags.negative_unsigned != 0)
-    fail(error_id::format_unsigned, where, ": ", flags.negative_unsigned, " negative value",
-         flags.negative_unsigned == 1 ? "" : "s", " met the unsigned format ", name_of(how.element));
+/// Throws `format_unsigned`, with their number and the least of them, where a kernel that read `x` has met negative
+/// values in an unsigned format. `flags` and `x` are in the backend's memory.
+template <backend B>
+void check_flags(B& device, data_flags const* flags, const_tensor_ref x, format const& how, std::string_view where) {
+  data_flags seen;
+  device.copy_to_host(&seen, flags, sizeof seen);
+  if (seen.negative_unsigned == 0) return;
+  constexpr float infinity = std::numeric_limits<float>::infinity();
+  auto low = buffer_of(device, infinity), high = buffer_of(device, -infinity);
+  device.extremes({x, per_tensor(x), low.data(), high.data(), nullptr});
+  float least = 0.0f;
+  device.copy_to_host(&least, low.data(), sizeof least);
+  if (!(least < 0.0f)) least = -infinity;  // which extremes leave out
+  fail(error_id::format_unsigned, where, ": ", seen.negative_unsigned, " negative value",
+       seen.negative_unsigned == 1 ? "" : "s", ", the least of them ", least, ", met the unsigned format ",
+       name_of(how.element));
 }
 
 }  // namespace mixbit

@@ -297,7 +297,7 @@ resolution quantize(model<B>& m, quantize_config const& config, forward_loop con
 
 /// Calibrates the quantizers that are there anew, by the algorithm. Where a search has left several recipes, all are
 /// calibrated by max, in one pass, before the active ones are by the algorithm. A module that has joined the walk since
-/// stays unquantized.
+/// stays unquantized. Throws as quantize() does, and `state_missing` for a model that has never been quantized.
 template <backend B>
 calibration_report calibrate(model<B>& m, algorithm_config const& algorithm, forward_loop const& loop = {}) {
   algorithm.validate("calibrate");
@@ -305,6 +305,9 @@ calibration_report calibrate(model<B>& m, algorithm_config const& algorithm, for
   refuse_given_up(modules);
   detail::require_known_algorithm(m, algorithm, "calibrate");
   auto const sites = sites_of(modules);
+  if (std::ranges::all_of(sites, [](auto const& s) { return s->recipes.empty(); }))
+    fail(error_id::state_missing, "calibrate: none of ", sites.size(),
+         " modules has quantizers; quantize() makes them");
   std::vector<int> active;
   for (auto const& s : sites) active.push_back(s->active);
   recipe_transaction<B> change{sites};

@@ -202,8 +202,7 @@ class predictor {
                               whole.data(), use});
       auto const bytes = detail::download(backend_, y.data(), static_cast<std::size_t>(g.bytes()));
       p.values = detail::as_floats(bytes, g.type);
-      auto const seen = detail::download(backend_, flags.data(), sizeof(data_flags));
-      check_flags(detail::load_as<data_flags>(seen.data()), c.how, sample_.name);
+      check_flags(backend_, flags.data(), {g, x.data()}, c.how, sample_.name);
     }
     if (sample_.codes || sample_.scales || sample_.tensor_scale)
       encode(p, c, groups, {g, x.data()}, scale_amax.data(), whole.data(), use);
@@ -221,8 +220,7 @@ class predictor {
     buffer<B, data_flags> flags{backend_, 1};
     backend_.encode({x, groups, amax, how, codes.data(), scales.data(), flags.data(), whole, tensor_scale.data(),
                      is_two_level(how.scaling) || is_mx(how.scaling) ? use : amax_use::given});
-    auto const seen = detail::download(backend_, flags.data(), sizeof(data_flags));
-    check_flags(detail::load_as<data_flags>(seen.data()), c.how, sample_.name);
+    check_flags(backend_, flags.data(), x, c.how, sample_.name);
     if (sample_.codes) {
       auto const bytes = detail::download(backend_, codes.data(), payload);
       auto const* const first = reinterpret_cast<std::uint8_t const*>(bytes.data());

@@ -32,17 +32,19 @@ HWY_INLINE floats largest_of_run(T const* x, std::int64_t n) {
   return as_floats(hn::MaxOfLanes(int_tag{}, hn::Max(hn::Max(a, b), hn::Max(c, d))));
 }
 
-/// Groups of few whole vectors, a vector of groups at a time; returns how many elements that was.
+/// Groups of few whole vectors, a vector of groups at a time; returns how many elements that was. Each of its loads
+/// comes to every 16th group or so, a stride that a processor's prefetcher does not follow: from memory, groups of more
+/// than a line of the cache are left to amax_row.
 template <class T>
 HWY_INLINE std::int64_t amax_of_small(amax_args const& a, T const* x, std::int64_t length, std::int64_t block,
                                       std::int64_t group, bool shared, std::uint64_t& nonfinite) {
   using bits = scalar_kernels::magnitude_bits<T>;
-  if (block > 4 * lanes) return 0;
+  std::int64_t const line = 64 / static_cast<std::int64_t>(sizeof(T));
+  if (block > 4 * lanes || (block > line && exceeds_caches(a.x))) return 0;
   HWY_ALIGN float tops[batch_groups];
   std::int64_t first = 0;
   while (length - first >= lanes * block) {
     std::int64_t const most = std::min(batch_groups * block, length - first);
-    for (std::int64_t k = 0; k < most; k += lanes) hwy::Prefetch(x + first + k + 2 * batch_elements);
     ints top = hn::Zero(int_tag{});
     std::int64_t const n = tops_of_groups(x + first, block, most, tops, top);
     if (n == 0) break;
