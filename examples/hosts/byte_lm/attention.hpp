@@ -151,7 +151,7 @@ class attention {
     std::int64_t const group = heads_ / kv_heads_;
     for (std::int64_t h = kv_head * group; h < (kv_head + 1) * group; ++h) {
       auto p = probabilities(window, h);
-      p.noalias() = head(queries_, window, h) * k.transpose();
+      multiply_transposed(head(queries_, window, h), k, p);
       for (index t = 0; t < p.rows(); ++t) {  // token t sees the tokens 0 .. t
         auto seen = p.row(t).head(t + 1).array();
         seen = ((seen - seen.maxCoeff()) * scale_).exp();
@@ -166,7 +166,7 @@ class attention {
     auto const v = head(values_, window, kv_head);
     std::int64_t const group = heads_ / kv_heads_;
     for (std::int64_t h = kv_head * group; h < (kv_head + 1) * group; ++h)
-      head(context_, window, h).noalias() = probabilities(window, h) * v;
+      multiply(probabilities(window, h), v, head(context_, window, h));
   }
 
   /// The gradients of this key/value head and of its query heads. Through the softmax: dS = P · (dP - Σ dP·P).
@@ -181,14 +181,14 @@ class attention {
       auto const p = probabilities(window, h);
       auto const q = head(queries_, window, h);
       auto const grad = head(grad_context, window, h);
-      grad_scores.noalias() = grad * v.transpose();
+      multiply_transposed(grad, v, grad_scores);
       for (index t = 0; t < p.rows(); ++t) {  // P is 0 beyond t, and so is the gradient
         auto g = grad_scores.row(t).array();
         g = p.row(t).array() * (g - (g * p.row(t).array()).sum()) * scale_;
       }
-      head(grad_queries_, window, h).noalias() = grad_scores * k;
-      grad_k.noalias() += grad_scores.transpose() * q;
-      grad_v.noalias() += p.transpose() * grad;
+      multiply(grad_scores, k, head(grad_queries_, window, h));
+      add_transposed_multiply(grad_scores, q, grad_k);
+      add_transposed_multiply(p, grad, grad_v);
     }
   }
 

@@ -22,6 +22,8 @@ using index = Eigen::Index;
 using matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 /// Any row-major matrix or map over somebody's memory, without a copy.
 using matrix_view = Eigen::Ref<matrix const>;
+/// Rows and columns of such a matrix, to write to.
+using matrix_block = Eigen::Ref<matrix>;
 
 /// Large enough for Eigen to come near its full speed, small enough to share 1024 rows out among many cores.
 inline constexpr index rows_per_block = 128;
@@ -35,11 +37,26 @@ void for_row_blocks(executor_ref executor, index rows, F const& f, index block =
   });
 }
 
+// One product of each kind, on operands of one type: with another type Eigen's products would be compiled again.
+
+/// c = a · bᵀ; a [m,k], b [n,k], c [m,n].
+inline void multiply_transposed(matrix_view const& a, matrix_view const& b, matrix_block c) {
+  c.noalias() = a * b.transpose();
+}
+
+/// c = a · b; a [m,k], b [k,n], c [m,n].
+inline void multiply(matrix_view const& a, matrix_view const& b, matrix_block c) { c.noalias() = a * b; }
+
+/// c += aᵀ · b; a [k,m], b [k,n], c [m,n].
+inline void add_transposed_multiply(matrix_view const& a, matrix_view const& b, matrix_block c) {
+  c.noalias() += a.transpose() * b;
+}
+
 /// a [m,k] · bᵀ, b [n,k]: what a linear layer computes with weights [out, in].
 inline matrix times_transposed(executor_ref executor, matrix_view const& a, matrix_view const& b) {
   matrix c(a.rows(), b.rows());
   for_row_blocks(executor, c.rows(), [&](index first, index count) {
-    c.middleRows(first, count).noalias() = a.middleRows(first, count) * b.transpose();
+    multiply_transposed(a.middleRows(first, count), b, c.middleRows(first, count));
   });
   return c;
 }
@@ -48,7 +65,7 @@ inline matrix times_transposed(executor_ref executor, matrix_view const& a, matr
 inline matrix times(executor_ref executor, matrix_view const& a, matrix_view const& b) {
   matrix c(a.rows(), b.cols());
   for_row_blocks(executor, c.rows(), [&](index first, index count) {
-    c.middleRows(first, count).noalias() = a.middleRows(first, count) * b;
+    multiply(a.middleRows(first, count), b, c.middleRows(first, count));
   });
   return c;
 }
@@ -56,7 +73,7 @@ inline matrix times(executor_ref executor, matrix_view const& a, matrix_view con
 /// c [m,n] += aᵀ · b, a [k,m], b [k,n]. Split over the rows of c, so that no sum over k is cut.
 inline void add_transposed_times(executor_ref executor, matrix_view const& a, matrix_view const& b, matrix& c) {
   auto const add = [&](index first, index count) {
-    c.middleRows(first, count).noalias() += a.middleCols(first, count).transpose() * b;
+    add_transposed_multiply(a.middleCols(first, count), b, c.middleRows(first, count));
   };
   for_row_blocks(executor, c.rows(), add, rows_per_block / 2);
 }
