@@ -47,8 +47,9 @@ class gpu {
   void synchronize() const;
 
   /// Waits for the stream and throws what kernels have noted in `flags`: `format_unsigned` for negative values under an
-  /// unsigned format. `where` names the quantizer. Flags are in the device's memory; kernels never look at them.
-  void check(data_flags const* flags, format const& how, std::string_view where) const;
+  /// unsigned format, with the least of them in `x`, which is as the kernel read it. `where` names the quantizer. Flags
+  /// are in the device's memory; kernels never look at them.
+  void check(data_flags const* flags, const_tensor_ref x, format const& how, std::string_view where) const;
 
   /// Computes what fast-math modes would change. Throws `device_failure` where kernels were compiled with -ftz=true or
   /// --use_fast_math, which no macro tells of. Once a program is enough.

@@ -75,10 +75,10 @@ MIXBIT_CUDA_INLINE void gpu::synchronize() const {
   require(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
 }
 
-MIXBIT_CUDA_INLINE void gpu::check(data_flags const* flags, format const& how, std::string_view where) const {
-  data_flags seen;
-  copy_to_host(&seen, flags, sizeof seen);
-  check_flags(seen, how, where);
+MIXBIT_CUDA_INLINE void gpu::check(data_flags const* flags, const_tensor_ref x, format const& how,
+                                   std::string_view where) const {
+  gpu self = *this;
+  check_flags(self, flags, x, how, where);
 }
 
 MIXBIT_CUDA_INLINE void gpu::self_test() const {

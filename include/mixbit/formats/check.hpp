@@ -119,7 +119,7 @@ inline void check_amax(std::span<float const> amax, format const& how, dtype ele
 }
 
 /// Throws `format_unsigned`, with their number and the least of them, where a kernel that read `x` has met negative
-/// values in an unsigned format. `flags` and `x` are in the backend's memory.
+/// values in an unsigned format. `flags`, and `x` as that kernel read it, are in the backend's memory.
 template <backend B>
 void check_flags(B& device, data_flags const* flags, const_tensor_ref x, format const& how, std::string_view where) {
   data_flags seen;
