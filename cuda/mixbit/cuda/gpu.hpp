@@ -48,7 +48,7 @@ class gpu {
 
   /// Waits for the stream and throws what kernels have noted in `flags`: `format_unsigned` for negative values under an
   /// unsigned format, with the least of them in `x`, which is as the kernel read it. `where` names the quantizer. Flags
-  /// are in the device's memory; kernels never look at them.
+  /// are in the device's memory; kernels never look at them. Allocates only where it throws.
   void check(data_flags const* flags, const_tensor_ref x, format const& how, std::string_view where) const;
 
   /// Computes what fast-math modes would change. Throws `device_failure` where kernels were compiled with -ftz=true or

@@ -37,7 +37,8 @@ void for_row_blocks(executor_ref executor, index rows, F const& f, index block =
   });
 }
 
-// One product of each kind, on operands of one type: with another type Eigen's products would be compiled again.
+// One product of each kind on the calling thread, for operands of one type: for another type Eigen's products would be
+// compiled again. c overlaps neither a nor b.
 
 /// c = a · bᵀ; a [m,k], b [n,k], c [m,n].
 inline void multiply_transposed(matrix_view const& a, matrix_view const& b, matrix_block c) {

@@ -37,7 +37,7 @@ enum class error_id : int {
   // 3xx: the state of a model
   state_not_calibrated = 301,  ///< a static quantizer is used before it saw data
   state_folded = 302,          ///< fold_weight was called, so weights can no longer be exported or trained
-  state_missing = 303,         ///< slots without a site, a pass that was not started, a name that does not exist
+  state_missing = 303,         ///< slots without a site, a model without quantizers, a pass not started, no such name
   state_busy = 304,            ///< one workspace used by two threads, or a result that would depend on their order
   state_duplicate = 305,       ///< two things with one name
   state_nested = 306,          ///< a call inside a pass that does not allow it

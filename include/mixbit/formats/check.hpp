@@ -4,6 +4,7 @@
 
 #include <limits>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "mixbit/core/backend.hpp"
@@ -118,7 +119,7 @@ inline void check_amax(std::span<float const> amax, format const& how, dtype ele
   });
 }
 
-/// Throws `format_unsigned`, with their number and the least of them, where a kernel that read `x` has met negative
+/// Throws `format_unsigned`, with their number and the least finite one, where a kernel that read `x` has met negative
 /// values in an unsigned format. `flags`, and `x` as that kernel read it, are in the backend's memory.
 template <backend B>
 void check_flags(B& device, data_flags const* flags, const_tensor_ref x, format const& how, std::string_view where) {
@@ -130,10 +131,9 @@ void check_flags(B& device, data_flags const* flags, const_tensor_ref x, format 
   device.extremes({x, per_tensor(x), low.data(), high.data(), nullptr});
   float least = 0.0f;
   device.copy_to_host(&least, low.data(), sizeof least);
-  if (!(least < 0.0f)) least = -infinity;  // which extremes leave out
+  std::string const which = least < 0.0f ? detail::concat("down to ", least) : "not finite";
   fail(error_id::format_unsigned, where, ": ", seen.negative_unsigned, " negative value",
-       seen.negative_unsigned == 1 ? "" : "s", ", the least of them ", least, ", met the unsigned format ",
-       name_of(how.element));
+       seen.negative_unsigned == 1 ? "" : "s", " (", which, ") met the unsigned format ", name_of(how.element));
 }
 
 }  // namespace mixbit

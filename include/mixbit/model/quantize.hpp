@@ -297,15 +297,17 @@ resolution quantize(model<B>& m, quantize_config const& config, forward_loop con
 
 /// Calibrates the quantizers that are there anew, by the algorithm. Where a search has left several recipes, all are
 /// calibrated by max, in one pass, before the active ones are by the algorithm. A module that has joined the walk since
-/// stays unquantized. Throws as quantize() does, and `state_missing` for a model that has never been quantized.
+/// stays unquantized. Throws as quantize() does, `state_missing` for a model that was never quantized, and
+/// `state_folded` for one whose weights can no longer be seen.
 template <backend B>
 calibration_report calibrate(model<B>& m, algorithm_config const& algorithm, forward_loop const& loop = {}) {
+  check_arithmetic();
   algorithm.validate("calibrate");
   auto const modules = m.modules();
   refuse_given_up(modules);
   detail::require_known_algorithm(m, algorithm, "calibrate");
   auto const sites = sites_of(modules);
-  if (std::ranges::all_of(sites, [](auto const& s) { return s->recipes.empty(); }))
+  if (!sites.empty() && std::ranges::all_of(sites, [](auto const& s) { return s->recipes.empty(); }))
     fail(error_id::state_missing, "calibrate: none of ", sites.size(),
          " modules has quantizers; quantize() makes them");
   std::vector<int> active;

@@ -13,6 +13,7 @@ inline float read_scale(dtype type, void const* scales, std::int64_t group) {
       type, [&]<class S>(S) { return formats::scale_value(static_cast<S const*>(scales)[group]); });
 }
 
+/// Puts the scale of one group, a number of that type, where it belongs.
 inline void write_scale(dtype type, void* scales, std::int64_t group, float scale) {
   formats::visit_scale(type, [&]<class S>(S) { static_cast<S*>(scales)[group] = formats::scale_as<S>(scale); });
 }

@@ -33,8 +33,8 @@ HWY_INLINE floats largest_of_run(T const* x, std::int64_t n) {
 }
 
 /// Groups of few whole vectors, a vector of groups at a time; returns how many elements that was. Each of its loads
-/// comes to every 16th group or so, a stride that a processor's prefetcher does not follow: from memory, groups of more
-/// than a line of the cache are left to amax_row.
+/// goes on by a vector of groups, a stride that a processor's prefetcher does not follow: from memory, groups of more
+/// than a line of the cache are left to amax_row, whose results are the same.
 template <class T>
 HWY_INLINE std::int64_t amax_of_small(amax_args const& a, T const* x, std::int64_t length, std::int64_t block,
                                       std::int64_t group, bool shared, std::uint64_t& nonfinite) {
