@@ -290,10 +290,12 @@ TEST_CASE("byte_lm: a config that says something impossible or unsupported is on
   };
   std::string const begin = "[mixbit.503] config.json: field ";
   CHECK(refused("hidden_size", nullptr) == begin + "'hidden_size' is missing");
-  CHECK(refused("hidden_size", -128) == begin + "'hidden_size' is -128, not a positive integer");
-  CHECK(refused("vocab_size", "256") == begin + "'vocab_size' is \"256\", not a positive integer");
-  CHECK(refused("num_hidden_layers", 4.5) == begin + "'num_hidden_layers' is 4.5, not a positive integer");
-  CHECK(refused("intermediate_size", 1e30) == begin + "'intermediate_size' is 1e+30, not a positive integer");
+  std::string const end = ", not an integer from 1 to 2147483647";
+  CHECK(refused("hidden_size", -128) == begin + "'hidden_size' is -128" + end);
+  CHECK(refused("vocab_size", "256") == begin + "'vocab_size' is \"256\"" + end);
+  CHECK(refused("num_hidden_layers", 4.5) == begin + "'num_hidden_layers' is 4.5" + end);
+  CHECK(refused("num_hidden_layers", std::int64_t{1} << 31) == begin + "'num_hidden_layers' is 2147483648" + end);
+  CHECK(refused("intermediate_size", 1e30) == begin + "'intermediate_size' is 1e+30" + end);
   CHECK(refused("head_dim", 31) == begin + "'head_dim' is 31, and rotary embeddings need an even one");
   CHECK(refused("rms_norm_eps", 0) == begin + "'rms_norm_eps' is 0, not a positive number");
   CHECK(refused("tie_word_embeddings", 1) == begin + "'tie_word_embeddings' is 1, not true or false");

@@ -128,6 +128,11 @@ expect 'a batch, and a test that stays alone' 0 '^tests/b/y_test.cpp build/batch
   bash -c 'scripts/batch-tests build/batches 2 tests/a/w_test.cpp tests/b/y_test.cpp tests/a/deep/x_test.cpp | xargs'
 expect 'a batch compiles' 0 '' bash -c '${CXX:-g++} -std=c++20 -Wall -Wextra -Werror -I. -fsyntax-only build/batches/a-*.cpp'
 expect 'batches of one' 0 '^tests/a/w_test.cpp$' scripts/batch-tests build/batches 1 tests/a/w_test.cpp
+expect 'all sources as they are' 0 '^build/batches/a-[0-9]*.cpp$' \
+  scripts/batch-tests build/batches whole tests/a/w_test.cpp tests/b/y_test.cpp
+expect 'that compiles' 0 '' bash -c '${CXX:-g++} -std=c++20 -Wall -Wextra -Werror -I. -fsyntax-only \
+  "$(scripts/batch-tests build/batches whole tests/a/w_test.cpp tests/b/y_test.cpp)"'
+expect 'a single source alone' 0 '^tests/a/w_test.cpp$' scripts/batch-tests build/batches whole tests/a/w_test.cpp
 expect 'a size that is none' 2 '^usage: scripts/batch-tests' scripts/batch-tests build/batches 0 tests/a/w_test.cpp
 rm tests/a/deep/x_test.cpp tests/b/y_test.cpp
 

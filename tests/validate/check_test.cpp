@@ -147,6 +147,24 @@ TEST_CASE("validate: codes and scales that cannot be those of the format") {
   CHECK(v::to_json(r)["codes"]["readable"] == false);
 }
 
+TEST_CASE("validate: tensors of different ranks are compared in one report") {
+  std::vector<float> const x{0.6f, -1.0f, 0.25f, 1.0f, 0.1f, 0.7f};
+  auto const matrix = dense_view(x.data(), {2, 3}), vector = dense_view(x.data(), {6});
+  auto const compared = [&](bool quantizes) {
+    std::vector<v::sample> samples;
+    for (auto const& view : {matrix, vector}) {
+      std::vector<float> values = x;
+      std::vector<float> const amax{1.0f};
+      tensor_ref const y{{view}, values.data()};
+      if (quantizes) cpu.fake_quantize({view, y, per_tensor(view), amax.data(), int8});
+      samples.push_back(v::make_sample(cpu, v::results{view, y}, {int8, per_tensor(view)}, to_string(view)));
+    }
+    return v::compare(cpu, samples, int8);
+  };
+  CHECK(compared(true).conformant());
+  CHECK(!compared(false).conformant());
+}
+
 TEST_CASE("validate: what cannot be compared is refused by name") {
   std::vector<float> const x{1.0f, -2.0f}, bad{-1.0f}, two{1.0f, 1.0f};
   std::vector<half> const h(2);

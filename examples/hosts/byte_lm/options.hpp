@@ -27,8 +27,9 @@ inline constexpr char const* usage_text =
   --out DIR              where results go, apart from the model's folder; nothing is written there unless everything
                          succeeds
   --text FILE            text to read; default: Debian's /usr/share/common-licenses, put together
-  --windows FILE         JSON with window, calibration_windows, score_windows, validation_windows (byte offsets, one
-                         inner list a step); default: windows taken evenly from the text, of up to 512 tokens
+  --windows FILE         JSON with window, calibration_windows, score_windows, validation_windows (byte offsets; of
+                         the first two, one list a step); default: windows taken evenly from the text, of up to 512
+                         tokens
   --formats A,B,..       recipes of the search: preset names (FP8_DEFAULT_CFG) or JSON files; all-layers:A is A without
                          the rules by which it leaves layers out, and is named CUSTOM_0, the next CUSTOM_1
   --effective-bits X     budget: bits a weight on average, a decimal above 0 and at most 16

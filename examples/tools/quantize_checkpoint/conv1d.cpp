@@ -12,7 +12,7 @@ namespace {
 // Those of transformers whose attention and MLP are made of Conv1D. gpt_bigcode and gpt_neo have the names, and Linear.
 constexpr std::string_view model_types[] = {"gpt2", "openai-gpt", "imagegpt", "decision_transformer", "clvp_decoder"};
 constexpr std::string_view architectures[] = {"GPT2", "OpenAIGPT", "ImageGPT", "DecisionTransformer"};
-constexpr std::string_view names[] = {"c_attn", "q_attn", "c_proj", "c_fc"};
+constexpr std::string_view conv1d_names[] = {"c_attn", "q_attn", "c_proj", "c_fc"};
 
 bool says_so(mixbit::json_document const& config) {
   auto const type = config.find("model_type");
@@ -29,7 +29,7 @@ bool says_so(mixbit::json_document const& config) {
 
 bool has_name(std::string_view layer) {
   auto const dot = layer.rfind('.');
-  return std::ranges::count(names, dot == layer.npos ? layer : layer.substr(dot + 1)) != 0;
+  return std::ranges::count(conv1d_names, dot == layer.npos ? layer : layer.substr(dot + 1)) != 0;
 }
 
 }  // namespace

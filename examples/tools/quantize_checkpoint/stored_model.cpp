@@ -26,7 +26,7 @@ constexpr kept_rule kept_rules[] = {
     {"*norm*", "a norm"},            {"*conv1d*", "a short convolution"},
 };
 
-constexpr std::string_view suffix = ".weight";
+constexpr std::string_view weight_suffix = ".weight";
 constexpr std::string_view transposed = "a Conv1D, stored [in, out]: blocks would lie along its outputs";
 
 }  // namespace
@@ -34,7 +34,7 @@ constexpr std::string_view transposed = "a Conv1D, stored [in, out]: blocks woul
 stored_model::stored_model(mixbit::hf_source const& source, std::set<std::string> heads)
     : source_{source}, heads_{std::move(heads)}, conv1d_{source} {
   for (std::string_view const name : source.tensors().names())
-    if (why_kept(name).empty()) names_.push_back(name.substr(0, name.size() - suffix.size()));
+    if (why_kept(name).empty()) names_.push_back(name.substr(0, name.size() - weight_suffix.size()));
   std::sort(names_.begin(), names_.end());
 }
 

@@ -6,11 +6,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 
+#include "mixbit/core/fp.hpp"
 #include "mixbit/io/gguf_head.hpp"
 #include "mixbit/io/json.hpp"
 
@@ -49,13 +51,14 @@ std::optional<std::string> renamed(std::array<name_pair, N> const& table, std::s
   return std::nullopt;
 }
 
-/// A positive whole number of a config.json. Throws `file_content`.
+/// A positive whole number of a config.json, of 32 bits, as GGUF holds them. Throws `file_content`.
 inline std::int64_t config_number(json_document const& config, char const* key) {
   auto const at = config.find(key);
-  if (at == config.end() || !at->is_number_integer() || at->get<std::int64_t>() <= 0)
+  std::int64_t const number = at != config.end() && at->is_number_integer() ? at->get<std::int64_t>() : 0;
+  if (number <= 0 || number > std::numeric_limits<std::uint32_t>::max())
     fail(error_id::file_content, "config.json: ", key, " is ", at == config.end() ? "missing" : at->dump(),
-         "; the metadata of llama need a positive whole number");
-  return at->get<std::int64_t>();
+         "; the metadata of llama need a positive whole number of 32 bits");
+  return number;
 }
 
 /// The same, or what stands for it where it is missing or null.
@@ -64,7 +67,12 @@ inline std::int64_t config_number(json_document const& config, char const* key, 
 }
 
 inline float config_float(json_document const& config, char const* key, float otherwise) {
-  return config.contains(key) && config[key].is_number() ? config[key].get<float>() : otherwise;
+  if (!config.contains(key) || config[key].is_null()) return otherwise;
+  float const number = config[key].is_number() ? config[key].get<float>() : 0.0f;
+  if (!(number > 0.0f) || !fp::is_finite(number))
+    fail(error_id::file_content, "config.json: ", key, " is ", config[key].dump(),
+         "; the metadata of llama need a positive float32");
+  return number;
 }
 
 }  // namespace detail::gguf
@@ -113,6 +121,8 @@ inline gguf_metadata gguf_llama_metadata(json_document const& config, std::strin
          "), for which this version has no metadata", otherwise);
   std::uint32_t const heads = number("num_attention_heads"), width = number("hidden_size");
   auto const head_size = static_cast<std::uint32_t>(config_number(config, "head_dim", width / heads));
+  if (head_size == 0)
+    fail(error_id::file_content, "config.json: num_attention_heads is ", heads, ", more than hidden_size, ", width);
   gguf_metadata m{{"general.architecture", std::string{"llama"}}};
   auto const put = [&](char const* key, gguf_value value) { m.push_back({key, std::move(value)}); };
   put("llama.block_count", number("num_hidden_layers"));

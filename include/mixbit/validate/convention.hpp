@@ -199,11 +199,13 @@ inline std::string name_of(convention const& c) {
   return mixbit::name_of(c.how).append(", policy ").append(mixbit::name_of(c.how.numerics));
 }
 
-/// The groups of a convention over a tensor. `claimed` are those of the claim; blocks change along its line axis.
+/// The groups of a convention over a tensor. `claimed` are those of the claim; blocks change along its line axis, and a
+/// tensor without the axis of a convention has the claim's.
 inline partition groups_of(regrouping const& r, geometry const& g, partition const& claimed) {
   switch (r.what) {
     case regrouping::kind::tensor: return per_tensor(g);
     case regrouping::kind::axis: {
+      if (r.value >= g.rank) return claimed;
       int const kept[] = {static_cast<int>(r.value)};
       return per_axes(g, kept);
     }
