@@ -73,6 +73,7 @@ printf '\0\0\x80\x3f' | dd of="$work/model/model.safetensors" bs=1 conv=notrunc 
   seek=$(($(stat -c %s "$work/model/model.safetensors") - 4))
 refused "is the checkpoint of another search" "${search[@]/data\/byte-lm/$work/model}" "${kept[@]}"
 refused "lie in one another" "${search[@]}" --checkpoint data/byte-lm/run
+refused "README.md' is no folder" "${search[@]}" --checkpoint README.md
 refused "--checkpoint belongs to a search" --model data/byte-lm --text "$text" --preset FP8_DEFAULT_CFG "${kept[@]}"
 check "what was refused is as it was" test "$(cd "$work/kept" && cat ./* | cksum)" = "$before"
 

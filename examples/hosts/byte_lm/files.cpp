@@ -144,6 +144,8 @@ void check_folders(std::string const& model_folder, std::string const& out, std:
       if (mixbit::lie_in_one_another(search_checkpoint, other))
         mixbit::fail(mixbit::error_id::usage, "--checkpoint ", mixbit::in_quotes(search_checkpoint), " and ", option,
                      " ", mixbit::in_quotes(other), " lie in one another; a search is kept in a folder of its own");
+  if (std::filesystem::exists(search_checkpoint) && !std::filesystem::is_directory(search_checkpoint))
+    mixbit::fail(mixbit::error_id::usage, "--checkpoint ", mixbit::in_quotes(search_checkpoint), " is no folder");
   mixbit::hf_source const source{model_folder};
   mixbit::staged_output writable{out};  // not committed: it removes what it made
   for (auto const* files : {&of_a_search, &of_every_run})
