@@ -33,6 +33,19 @@ target_compile_definitions(mixbit_program_flags INTERFACE MIXBIT_SEPARATE_COMPIL
 
 set(MIXBIT_KERNEL_FLAGS "" CACHE STRING "Further flags for kernels and their tests: -O1 where the rest is optimised less")
 
+# Sets a variable to what scripts/batch-tests says to compile instead of sources (paths from the root); `size` is its
+# SIZE, or `whole`. Batches lie in one place for CMake and Meson, outside of build/ whose files the two name by other
+# paths, so that ccache knows them again.
+function(mixbit_batch variable size)
+  list(TRANSFORM ARGN PREPEND ${PROJECT_SOURCE_DIR}/ OUTPUT_VARIABLE files)
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${files})  # batches include what these do
+  execute_process(COMMAND scripts/batch-tests .test-batches ${size} ${ARGN}
+    WORKING_DIRECTORY ${PROJECT_SOURCE_DIR} OUTPUT_VARIABLE batches COMMAND_ERROR_IS_FATAL ANY)
+  string(REGEX MATCHALL "[^\n]+" batches "${batches}")
+  list(TRANSFORM batches PREPEND ${PROJECT_SOURCE_DIR}/)
+  set(${variable} ${batches} PARENT_SCOPE)
+endfunction()
+
 # `programs` builds what a user runs: examples, benchmarks and mixbit_goldens, but not the unit tests.
 add_custom_target(programs)
 

@@ -30,7 +30,7 @@ class config_reader {
     auto const& value = object_[field];
     std::int64_t constexpr largest = std::numeric_limits<std::int32_t>::max();
     if (!value.is_number_integer() || value.get<double>() < 1 || value.get<double>() > static_cast<double>(largest))
-      refuse(field, "is " + value.dump() + ", not an integer from 1 to 2147483647");
+      refuse(field, "is " + value.dump() + ", not an integer from 1 to " + std::to_string(largest));
     return value.get<std::int64_t>();
   }
 

@@ -52,17 +52,17 @@ std::optional<std::string> renamed(std::array<name_pair, N> const& table, std::s
 }
 
 /// A positive whole number of a config.json, of 32 bits, as GGUF holds them. Throws `file_content`.
-inline std::int64_t config_number(json_document const& config, char const* key) {
+inline std::uint32_t config_number(json_document const& config, char const* key) {
   auto const at = config.find(key);
   std::int64_t const number = at != config.end() && at->is_number_integer() ? at->get<std::int64_t>() : 0;
   if (number <= 0 || number > std::numeric_limits<std::uint32_t>::max())
     fail(error_id::file_content, "config.json: ", key, " is ", at == config.end() ? "missing" : at->dump(),
          "; the metadata of llama need a positive whole number of 32 bits");
-  return number;
+  return static_cast<std::uint32_t>(number);
 }
 
 /// The same, or what stands for it where it is missing or null.
-inline std::int64_t config_number(json_document const& config, char const* key, std::int64_t otherwise) {
+inline std::uint32_t config_number(json_document const& config, char const* key, std::uint32_t otherwise) {
   return config.contains(key) && !config[key].is_null() ? config_number(config, key) : otherwise;
 }
 
@@ -86,8 +86,8 @@ inline bool is_llama(json_document const& config) {
 /// Llama's names, with the rows of q_proj and k_proj rearranged. Throws `file_content` for a config that lacks the
 /// numbers of heads.
 inline gguf_naming gguf_llama_names(json_document const& config) {
-  std::int64_t const heads = detail::gguf::config_number(config, "num_attention_heads");
-  std::int64_t const kv_heads = detail::gguf::config_number(config, "num_key_value_heads", heads);
+  std::uint32_t const heads = detail::gguf::config_number(config, "num_attention_heads");
+  std::uint32_t const kv_heads = detail::gguf::config_number(config, "num_key_value_heads", heads);
   return [heads, kv_heads](std::string const& tensor) -> std::optional<gguf_place> {
     auto const dot = tensor.rfind('.');
     if (tensor.ends_with(".rotary_emb.inv_freq")) return gguf_place{};  // llama.cpp computes them
@@ -111,7 +111,7 @@ inline gguf_naming gguf_llama_names(json_document const& config) {
 /// scaled rotary embedding, which needs a tensor of its own (rope_freqs). The tokenizer's keys are not among them.
 inline gguf_metadata gguf_llama_metadata(json_document const& config, std::string_view otherwise = {}) {
   using namespace detail::gguf;
-  auto const number = [&](char const* key) { return static_cast<std::uint32_t>(config_number(config, key)); };
+  auto const number = [&](char const* key) { return config_number(config, key); };
   json_document const& rope = config.contains("rope_parameters") && config["rope_parameters"].is_object()
                                   ? config["rope_parameters"] : config;
   auto const scaling = config.find("rope_scaling");
@@ -120,7 +120,7 @@ inline gguf_metadata gguf_llama_metadata(json_document const& config, std::strin
     fail(error_id::file_content, "config.json: its rotary embedding is scaled (", (scaled ? *scaling : rope).dump(),
          "), for which this version has no metadata", otherwise);
   std::uint32_t const heads = number("num_attention_heads"), width = number("hidden_size");
-  auto const head_size = static_cast<std::uint32_t>(config_number(config, "head_dim", width / heads));
+  std::uint32_t const head_size = config_number(config, "head_dim", width / heads);
   if (head_size == 0)
     fail(error_id::file_content, "config.json: num_attention_heads is ", heads, ", more than hidden_size, ", width);
   gguf_metadata m{{"general.architecture", std::string{"llama"}}};
@@ -130,7 +130,7 @@ inline gguf_metadata gguf_llama_metadata(json_document const& config, std::strin
   put("llama.embedding_length", width);
   put("llama.feed_forward_length", number("intermediate_size"));
   put("llama.attention.head_count", heads);
-  put("llama.attention.head_count_kv", static_cast<std::uint32_t>(config_number(config, "num_key_value_heads", heads)));
+  put("llama.attention.head_count_kv", config_number(config, "num_key_value_heads", heads));
   put("llama.attention.key_length", head_size);
   put("llama.attention.value_length", head_size);
   put("llama.attention.layer_norm_rms_epsilon", config_float(config, "rms_norm_eps", 1e-6f));
