@@ -33,6 +33,8 @@ printf 'struct twice {};\n' >reference/mixbit/half.hpp
 expect 'a header without a guard' 1 'does not compile alone with clang\+\+: mixbit/half.hpp' scripts/check-headers clang++
 printf '#pragma once\ninline int c(int unused) { return 1; }\n' >reference/mixbit/half.hpp
 expect 'a header with a warning' 1 'does not compile alone with g\+\+: mixbit/half.hpp' scripts/check-headers g++
+printf '#pragma once\nnamespace left_open {\n' >reference/mixbit/half.hpp
+expect 'a header that ends too early' 1 'does not compile alone with g\+\+: mixbit/half.hpp' scripts/check-headers g++
 # what many lead to is parsed once, and stands in for nothing that a header does not lead to
 trunk=mixbit/reference/simd/rows-inl.hpp  # the last that check-headers knows
 mkdir -p "reference/${trunk%/*}"
