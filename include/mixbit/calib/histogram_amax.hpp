@@ -178,7 +178,7 @@ inline std::size_t mse_bin(std::span<std::uint64_t const> counts, std::span<floa
   double least = std::numeric_limits<double>::infinity();
   for (std::size_t first = first_candidate; first < counts.size(); first += at_once) {
     auto const amaxes = centers.subspan(first, std::min(at_once, counts.size() - first));
-    auto const rows = std::span{rounded}.first(amaxes.size() * held.size());
+    std::span<float> const rows{rounded.data(), amaxes.size() * held.size()};
     quantize(amaxes, held, rows);
     for (std::size_t i = 0; i < amaxes.size(); ++i) {
       auto const row = rows.subspan(i * held.size(), held.size());

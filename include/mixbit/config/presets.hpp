@@ -156,7 +156,7 @@ inline void add_tail(quantize_config& config, preset_tail tail) {
   std::size_t const mamba = tail == mamba_conservative ? std::size(mamba_off)
                             : tail == mamba_aggressive ? mamba_aggressive_count
                                                        : 0;
-  for (std::string_view name : std::span{mamba_off}.first(mamba)) add(name);
+  for (std::size_t i = 0; i < mamba; ++i) add(mamba_off[i]);
 }
 
 inline quantize_config build(preset_row const& row) {

@@ -4,6 +4,7 @@
 // refuses the rest by name instead of computing something else.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <string>
@@ -160,7 +161,8 @@ inline void refuse_what_is_not_computed(quantizer_attribute_config const& a, std
   if (a.block_sizes && !a.block_sizes->scale_block_sizes.empty() && !a.block_sizes->scale_bits)
     refuse("block_sizes.scale_block_sizes without scale_bits");
   bool const reshaped = a.block_sizes && !a.block_sizes->is_dynamic() &&
-                        std::ranges::any_of(a.block_sizes->axes, [](auto const& b) { return b.size.has_value(); });
+                        std::any_of(a.block_sizes->axes.begin(), a.block_sizes->axes.end(),
+                                    [](axis_block const& b) { return b.size.has_value(); });
   if (a.bias && reshaped) refuse("bias together with calibrated blocks, whose axes are not the tensor's,");
   if (a.backend) refuse("backend " + in_quotes(*a.backend));
   if (!a.fake_quant) refuse("fake_quant: false (weights are packed by the exporter)");

@@ -152,7 +152,7 @@ class tensor_quantizer {
   void require_state_for(geometry const& x) const {
     (void)grouping(x);
     if (numerics_.amax_from == amax_source::constant && !numerics_.groups_from_data)
-      check_amax(std::span{&numerics_.constant_amax, 1}, numerics_.how, x.type, name_);
+      check_amax({&numerics_.constant_amax, 1}, numerics_.how, x.type, name_);
     if (calibrates_amax()) require_fit(calibrated_grouping(x));
     if (!finished())
       fail(error_id::state_not_calibrated, name_, ": its calibration was not ended; call finish after the last batch");

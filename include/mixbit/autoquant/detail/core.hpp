@@ -10,7 +10,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <numeric>
-#include <span>
 #include <utility>
 #include <vector>
 
@@ -93,7 +92,7 @@ class core_builder {
     for (std::size_t i = 0; i < open.entries.size();) {
       std::size_t next = i + 1;
       while (next < open.entries.size() && open.entries[next].group == open.entries[i].group) ++next;
-      add(std::span{open.entries}.subspan(i, next - i));
+      add(open.entries, i, next);
       i = next;
     }
     core_.groups_at_start = core_.groups.size();
@@ -103,32 +102,34 @@ class core_builder {
   core take() { return std::move(core_); }
 
  private:
-  void add(std::span<survivors::entry const> entries) {
-    std::uint32_t const group = entries.front().group;
+  /// Entries of one group: `begin` up to `end`.
+  void add(std::vector<survivors::entry> const& entries, std::size_t begin, std::size_t end) {
+    std::uint32_t const group = entries[begin].group;
     auto const first = static_cast<std::uint32_t>(core_.alternatives.size());
     item const& base = problem_.items[core_.base[group]];
-    for (survivors::entry const& entry : entries) {
-      item const& to = problem_.items[entry.item];
+    for (std::size_t i = begin; i < end; ++i) {
+      item const& to = problem_.items[entries[i].item];
       rounded_pair const difference = two_difference(to.score, base.score);
       wide const score = to_fixed(difference.high, core_.grid, core_.exact) +
                          to_fixed(difference.low, core_.grid, core_.exact);
       std::int64_t const cost = to.cost - base.cost;
-      core_.alternatives.push_back({score, score + core_.slope * cost, cost, entry.item, group});
+      core_.alternatives.push_back({score, score + core_.slope * cost, cost, entries[i].item, group});
     }
     auto const last = static_cast<std::uint32_t>(core_.alternatives.size());
-    std::span const added = std::span{core_.alternatives}.subspan(first);
-    auto const less = [](alternative const& a, alternative const& b) { return a.reduced < b.reduced; };
-    alternative& least = *std::min_element(added.begin(), added.end(), less);
-    if (least.reduced < 0) rebase(added, least, group);
-    wide const least_reduced = std::min_element(added.begin(), added.end(), less)->reduced;
-    core_.groups.push_back({least_reduced, first, last});
+    auto const least = [&]() -> alternative& {
+      return *std::min_element(core_.alternatives.begin() + first, core_.alternatives.end(),
+                               [](alternative const& a, alternative const& b) { return a.reduced < b.reduced; });
+    };
+    if (least().reduced < 0) rebase(first, least(), group);
+    core_.groups.push_back({least().reduced, first, last});
   }
 
-  /// Swaps the roles of the base and `chosen`.
-  void rebase(std::span<alternative> added, alternative& chosen, std::uint32_t group) {
+  /// Swaps the roles of the base and `chosen`, which is one of the alternatives from `first` on.
+  void rebase(std::size_t first, alternative& chosen, std::uint32_t group) {
     alternative const origin = chosen;
     chosen = {0, 0, 0, core_.base[group], group};
-    for (alternative& other : added) {
+    for (std::size_t i = first; i < core_.alternatives.size(); ++i) {
+      alternative& other = core_.alternatives[i];
       other.score -= origin.score;
       other.reduced -= origin.reduced;
       other.cost -= origin.cost;

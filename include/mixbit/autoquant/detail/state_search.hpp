@@ -15,7 +15,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
-#include <span>
 #include <utility>
 #include <vector>
 
@@ -36,9 +35,8 @@ class state_search {
     reach_ = std::abs(static_cast<double>(core_.slack));
     for (open_group const& group : core_.groups) {
       double largest = 0;
-      for (alternative const& one : alternatives_of(group)) {
-        largest = std::max(largest, std::abs(static_cast<double>(one.cost)));
-      }
+      for (std::uint32_t i = group.first; i < group.last; ++i)
+        largest = std::max(largest, std::abs(static_cast<double>(core_.alternatives[i].cost)));
       reach_ += largest;
     }
   }
@@ -83,10 +81,6 @@ class state_search {
   }
 
  private:
-  std::span<alternative> alternatives_of(open_group const& group) {
-    return std::span{core_.alternatives}.subspan(group.first, group.last - group.first);
-  }
-
   bool is_better(state const& one) const noexcept {
     return one.cost <= core_.slack &&
            (one.score < best_score_ || (one.score == best_score_ && one.cost < best_cost_));
@@ -145,16 +139,16 @@ class state_search {
   }
 
   void include(outlook& into, open_group const& group) {
-    for (alternative const& one : alternatives_of(group)) into.include(one);
+    for (std::uint32_t i = group.first; i < group.last; ++i) into.include(core_.alternatives[i]);
   }
 
   /// False if no alternative of the group is left.
   bool shrink(open_group& group) {
     if (group.least_reduced > reduced_limit()) return false;
-    auto const all = alternatives_of(group);
-    auto const kept = std::remove_if(all.begin(), all.end(),
+    auto const all = core_.alternatives.begin();
+    auto const kept = std::remove_if(all + group.first, all + group.last,
                                      [this](alternative const& one) { return one.reduced > reduced_limit(); });
-    group.last = group.first + static_cast<std::uint32_t>(kept - all.begin());
+    group.last = static_cast<std::uint32_t>(kept - all);
     return true;
   }
 
