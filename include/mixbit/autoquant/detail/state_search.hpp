@@ -10,7 +10,6 @@
 #pragma once
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -19,15 +18,14 @@
 #include <vector>
 
 #include "mixbit/autoquant/detail/core.hpp"
+#include "mixbit/autoquant/detail/deadline.hpp"
 #include "mixbit/autoquant/detail/state_list.hpp"
 
 namespace mixbit::solver::detail {
 
 class state_search {
  public:
-  using time_point = std::chrono::steady_clock::time_point;
-
-  /// `max_states` bounds each list; time_point::max() means no deadline.
+  /// `max_states` bounds each list; `never` means no deadline.
   state_search(core problem, std::size_t max_states, time_point deadline)
       : core_{std::move(problem)}, max_states_{max_states}, width_{max_states}, deadline_{deadline} {
     improve(core_.start_score, core_.start_cost, decision_tree::none);
@@ -51,7 +49,7 @@ class state_search {
       std::size_t const end = begin + outlooks_.size() - 1;
       for (std::size_t i = begin; i < end && !states_.empty(); ++i) {
         outlook_ = outlooks_[i - begin];
-        if (is_spent() || std::chrono::steady_clock::now() >= deadline_) return drop_all();
+        if (is_spent() || is_over(deadline_)) return drop_all();
         if (core_.groups[i].least_reduced > reduced_limit()) return;  // so are all that follow
         outlook_ = outlooks_[i - begin + 1];
         take(core_.groups[i]);
