@@ -17,6 +17,7 @@
 #include "mixbit/core/backend.hpp"
 #include "mixbit/core/fp.hpp"
 #include "mixbit/core/partition.hpp"
+#include "mixbit/core/span_of.hpp"
 
 namespace mixbit {
 
@@ -108,7 +109,7 @@ class streaming_histogram {
     device.amax({x, groups, largest, flags});
     device.copy_to_host(largest_.data(), largest, bytes);
     std::int64_t const bins_before = ranges_.bins();
-    if (ranges_.grow(largest_)) {
+    if (ranges_.grow(detail::span_of(largest_))) {
       rearrange(device, bins_before);
       for (std::size_t g = 0; g < count; ++g) largest_[g] = ranges_.all()[g].top;
       device.copy_from_host(tops_.data(), largest_.data(), bytes);

@@ -17,6 +17,7 @@
 #include "mixbit/config/attribute_types.hpp"
 #include "mixbit/config/closest.hpp"
 #include "mixbit/core/error.hpp"
+#include "mixbit/core/span_of.hpp"
 
 namespace mixbit {
 
@@ -121,7 +122,8 @@ inline method_rule const& find_method(std::string_view name, std::string_view wh
     if (m.name == name) return m;
     names.push_back(m.name);
   }
-  fail(error_id::config_unknown_field, where, ": no algorithm is named \"", name, '"', close_names(name, names));
+  fail(error_id::config_unknown_field, where, ": no algorithm is named \"", name, '"',
+       close_names(name, span_of(names)));
 }
 
 /// The parameter's rule. Throws config_unknown_field.
@@ -133,7 +135,7 @@ inline parameter_rule const& find_parameter(method_rule const& method, std::stri
       names.push_back(p.name);
     }
   fail(error_id::config_unknown_field, where, ": ", method.name, " has no parameter \"", name, '"',
-       close_names(name, names));
+       close_names(name, span_of(names)));
 }
 
 inline std::optional<double> as_number(algorithm_value const& v) {

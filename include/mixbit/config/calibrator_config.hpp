@@ -23,6 +23,7 @@
 #include "mixbit/config/algorithm_config.hpp"
 #include "mixbit/config/closest.hpp"
 #include "mixbit/core/error.hpp"
+#include "mixbit/core/span_of.hpp"
 
 namespace mixbit {
 
@@ -161,7 +162,7 @@ class calibrator_config {
       names.push_back(p.name);
     }
     fail(error_id::config_unknown_field, where, ": the calibrator '", rule.name, "' has no parameter '", key, '\'',
-         close_names(key, names));
+         close_names(key, detail::span_of(names)));
   }
   detail::parameter_rule const* rule_of(std::string_view key) const {
     if (detail::method_rule const* const rule = detail::find_calibrator(name()))

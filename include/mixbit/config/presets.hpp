@@ -136,7 +136,7 @@ inline algorithm_config algorithm_of(std::string_view text) {
   algorithm_step step{std::string{parts[0]}, {}, {parts.size() > 1}};
   for (std::size_t i = 1; i < parts.size(); ++i)
     if (std::size_t const equals = parts[i].find('='); equals != std::string_view::npos)
-      step.parameters.emplace_back(parts[i].substr(0, equals), value_of(parts[i].substr(equals + 1)));
+      step.parameters.push_back({std::string{parts[i].substr(0, equals)}, value_of(parts[i].substr(equals + 1))});
   return step;
 }
 

@@ -13,6 +13,7 @@
 #include "mixbit/config/quantizer_attribute_config.hpp"
 #include "mixbit/core/partition.hpp"
 #include "mixbit/core/quoted.hpp"
+#include "mixbit/core/span_of.hpp"
 #include "mixbit/formats/check.hpp"
 #include "mixbit/formats/packing.hpp"
 #include "mixbit/quantizer/rotation.hpp"
@@ -59,8 +60,8 @@ struct quantizer_numerics {
   partition groups_of(geometry const& x, std::string const& where) const {
     try {
       switch (grouping.what) {
-        case grouping_scheme::kind::axes: return per_axes(x, grouping.kept);
-        case grouping_scheme::kind::blocks: require_last_axis(x); return blocks_of(x, grouping.blocks);
+        case grouping_scheme::kind::axes: return per_axes(x, detail::span_of(grouping.kept));
+        case grouping_scheme::kind::blocks: require_last_axis(x); return blocks_of(x, detail::span_of(grouping.blocks));
         default: return per_tensor(x);
       }
     } catch (error const& e) {
