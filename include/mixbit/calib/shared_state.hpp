@@ -151,7 +151,7 @@ void calibrate_by_max(calibration<B>& c, sequential_quantizer<B>& q, const_tenso
 inline std::vector<grouping_rule> rules_of(std::string const& text) {
   std::vector<grouping_rule> rules;
   for (auto const word : split(text, ' '))
-    if (!word.empty()) rules.emplace_back(std::string{word});
+    if (!word.empty()) rules.push_back(std::string{word});
   return rules;
 }
 

@@ -105,15 +105,9 @@ inline element_type element_of(quantizer_attribute_config const& a, std::string 
 }
 
 inline grouping_scheme grouping_of(quantizer_attribute_config const& a) {
-  grouping_scheme g;
-  if (!a.axis.per_tensor()) {
-    g.what = grouping_scheme::kind::axes;
-    g.kept = a.axis.axes;
-  } else if (a.block_sizes && !a.block_sizes->axes.empty()) {
-    g.what = grouping_scheme::kind::blocks;
-    g.blocks = a.block_sizes->axes;
-  }
-  return g;
+  if (!a.axis.per_tensor()) return {grouping_scheme::kind::axes, a.axis.axes, {}};
+  if (a.block_sizes && !a.block_sizes->axes.empty()) return {grouping_scheme::kind::blocks, {}, a.block_sizes->axes};
+  return {grouping_scheme::kind::tensor, {}, {}};
 }
 
 /// int8 scales around their mean.

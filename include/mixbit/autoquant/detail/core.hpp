@@ -52,12 +52,8 @@ struct core {
 
 /// What survives the reduction: items that may be part of a choice no worse than the best known.
 struct survivors {
-  struct entry {
-    std::uint32_t group;
-    std::uint32_t item;
-  };
-  std::vector<entry> entries;  // in order of groups
-  double magnitude = 0;        // at least the sum over open groups of their largest |score| + slope * |cost|
+  std::vector<std::uint32_t> items;  // in order, so group by group
+  double magnitude = 0;              // at least the sum over open groups of their largest |score| + slope * |cost|
 };
 
 inline survivors reduce(instance const& problem, relaxation const& relaxed, double gap) {
@@ -69,7 +65,7 @@ inline survivors reduce(instance const& problem, relaxation const& relaxed, doub
     for (std::uint32_t i = problem.first[g]; i < problem.first[g + 1]; ++i) {
       change const step = change_of(problem.items[i], base, relaxed.slope);
       if (i == relaxed.base[g] || step.reduced - step.error > gap) continue;
-      result.entries.push_back({static_cast<std::uint32_t>(g), i});
+      result.items.push_back(i);
       largest = std::max(largest, step.error * 0x1p51);
     }
     result.magnitude += 4 * largest;  // twice for the base that may move, twice for rounding
@@ -88,12 +84,13 @@ class core_builder {
     core_.grid = open.magnitude > 0 ? std::ilogb(open.magnitude) - 118 : 0;
     bool ignored = true;  // any slope gives a bound; rounding it costs no exactness
     core_.slope = to_fixed(relaxed.slope, core_.grid, ignored);
-    core_.alternatives.reserve(open.entries.size());
-    for (std::size_t i = 0; i < open.entries.size();) {
-      std::size_t next = i + 1;
-      while (next < open.entries.size() && open.entries[next].group == open.entries[i].group) ++next;
-      add(open.entries, i, next);
-      i = next;
+    core_.alternatives.reserve(open.items.size());
+    std::size_t begin = 0;
+    for (std::uint32_t g = 0; begin < open.items.size(); ++g) {
+      std::size_t end = begin;
+      while (end < open.items.size() && open.items[end] < problem.first[g + 1]) ++end;
+      if (begin < end) add(g, open.items, begin, end);
+      begin = end;
     }
     core_.groups_at_start = core_.groups.size();
     find_steps();
@@ -102,18 +99,17 @@ class core_builder {
   core take() { return std::move(core_); }
 
  private:
-  /// Entries of one group: `begin` up to `end`.
-  void add(std::vector<survivors::entry> const& entries, std::size_t begin, std::size_t end) {
-    std::uint32_t const group = entries[begin].group;
+  /// One group's items: survivors from `begin` up to `end`.
+  void add(std::uint32_t group, std::vector<std::uint32_t> const& items, std::size_t begin, std::size_t end) {
     auto const first = static_cast<std::uint32_t>(core_.alternatives.size());
     item const& base = problem_.items[core_.base[group]];
     for (std::size_t i = begin; i < end; ++i) {
-      item const& to = problem_.items[entries[i].item];
+      item const& to = problem_.items[items[i]];
       rounded_pair const difference = two_difference(to.score, base.score);
       wide const score = to_fixed(difference.high, core_.grid, core_.exact) +
                          to_fixed(difference.low, core_.grid, core_.exact);
       std::int64_t const cost = to.cost - base.cost;
-      core_.alternatives.push_back({score, score + core_.slope * cost, cost, entries[i].item, group});
+      core_.alternatives.push_back({score, score + core_.slope * cost, cost, items[i], group});
     }
     auto const last = static_cast<std::uint32_t>(core_.alternatives.size());
     auto const least = [&]() -> alternative& {
