@@ -5,8 +5,7 @@
 #pragma once
 
 #include <algorithm>
-#include <map>
-#include <set>
+#include <cstddef>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -14,6 +13,7 @@
 #include "mixbit/autoquant/plan.hpp"
 #include "mixbit/autoquant/recipe_calibration.hpp"
 #include "mixbit/autoquant/run_facts.hpp"
+#include "mixbit/core/name_index.hpp"
 #include "mixbit/model/quantize.hpp"
 
 namespace mixbit {
@@ -23,28 +23,30 @@ namespace detail {
 /// The modules of a plan by name. Throws `search_plan` for one that is planned twice.
 class planned_modules {
  public:
-  explicit planned_modules(quantization_plan const& plan) {
-    for (auto const& p : plan.modules)
-      if (!by_name_.emplace(p.name, &p).second) fail(error_id::search_plan, "the plan names '", p.name, "' twice");
+  explicit planned_modules(quantization_plan const& plan) : all_{plan.modules} {
+    for (std::size_t i = 0; i < all_.size(); ++i)
+      if (by_name_.add(all_[i].name, i) != i)
+        fail(error_id::search_plan, "the plan names '", all_[i].name, "' twice");
   }
   /// Null for a module that is not planned.
   planned_module const* find(std::string_view name) const {
-    auto const at = by_name_.find(name);
-    return at == by_name_.end() ? nullptr : at->second;
+    std::size_t const i = by_name_.find(name);
+    return i == name_index::none ? nullptr : &all_[i];
   }
 
  private:
-  std::map<std::string_view, planned_module const*> by_name_;
+  std::vector<planned_module> const& all_;
+  name_index by_name_;
 };
 
 /// Throws where the plan is not of this model.
 template <backend B>
 void require_planned(model<B>& m, quantization_plan const& plan, planned_modules const& planned,
                      std::vector<module_ref<B>> const& modules) {
-  std::set<std::string_view> there;
-  for (auto const& module : modules) there.insert(module.name);
+  name_index there;
+  for (std::size_t i = 0; i < modules.size(); ++i) there.add(modules[i].name, i);
   for (auto const& p : plan.modules)
-    if (!there.contains(p.name))
+    if (there.find(p.name) == name_index::none)
       fail(error_id::search_plan, "the plan names '", p.name, "', which the model does not have");
   for (auto const& module : modules)
     if (is_searchable(m, module) && planned.find(module.name) == nullptr)
@@ -72,15 +74,15 @@ search_plan calibration_of(model<B>& m, quantization_plan const& plan, planned_m
                            std::vector<module_ref<B>> const& searched) {
   search_plan made;
   made.formats = plan.formats;
-  std::set<std::string_view> chosen;
-  for (auto const& p : plan.modules) chosen.insert(p.recipe);
+  name_index chosen;
+  for (std::size_t i = 0; i < plan.modules.size(); ++i) chosen.add(plan.modules[i].recipe, i);
   bool const by_siblings = m.options().unseen.what() == unseen_quantizers::become::siblings;
   for (std::size_t i = 0; i < searched.size(); ++i) {
     auto const& p = *planned.find(searched[i].name);
     auto const is_needed = [&](search_format const& f) {
       if (f.label == p.recipe) return true;
       if (std::find(p.candidates.begin(), p.candidates.end(), f.label) == p.candidates.end()) return false;
-      return chosen.contains(f.label) && (by_siblings || !is_max(f.config.algorithm));
+      return chosen.find(f.label) != name_index::none && (by_siblings || !is_max(f.config.algorithm));
     };
     made.modules.push_back(p.name);
     auto& g = made.stats.emplace_back();

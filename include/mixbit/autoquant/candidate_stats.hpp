@@ -225,16 +225,14 @@ inline void require_feasible(candidate_stats const& stats, effective_bits target
 inline solver::problem problem_of(candidate_stats const& stats) {
   solver::problem problem;
   std::int64_t const unit = cost_unit(stats);
-  std::vector<solver::candidate> group;
   for (auto const& g : stats) {
-    group.clear();
     for (auto const& c : g.candidates) {
       if (!std::isfinite(c.score))
         fail(error_id::search_input, g.name, ": the score of ", c.format, " is ", c.score,
              "; an overflow in the loss or in its gradient reaches this layer");
-      group.push_back({c.score, weighted(g, c.bits, unit)});
+      problem.candidates.push_back({c.score, weighted(g, c.bits, unit)});
     }
-    problem.add_group(group);
+    problem.ends.push_back(problem.candidates.size());
   }
   return problem;
 }

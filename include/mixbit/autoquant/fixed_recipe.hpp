@@ -2,12 +2,13 @@
 // unquantized; a plan knows no names, so beyond that it has to treat all alike.
 #pragma once
 
-#include <map>
+#include <cstddef>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "mixbit/autoquant/candidate_stats.hpp"
+#include "mixbit/core/name_index.hpp"
 #include "mixbit/model/quantize.hpp"
 
 namespace mixbit {
@@ -20,9 +21,10 @@ class fixed_recipe {
                quantize_config const& config)
       : model_{m},
         config_{config},
+        searched_{searched},
         resolved_{resolve(detail::placements_of(m, all), config, false, m.options().classes)} {
-    for (auto const& q : resolved_.quantizers) quantizers_.emplace(q.name, &q);
-    for (auto const& module : searched) modules_.emplace(module.name, &module);
+    for (std::size_t i = 0; i < resolved_.quantizers.size(); ++i) quantizers_.add(resolved_.quantizers[i].name, i);
+    for (std::size_t i = 0; i < searched.size(); ++i) modules_.add(searched[i].name, i);
   }
   fixed_recipe(fixed_recipe const&) = delete;
   fixed_recipe& operator=(fixed_recipe const&) = delete;
@@ -32,8 +34,8 @@ class fixed_recipe {
   bool takes(group_stats const& g) {
     std::size_t off = 0;
     for (auto const& name : g.modules) {
-      auto const weight = quantizers_.find(name + ".weight_quantizer");
-      if (weight == quantizers_.end() || !weight->second->enabled()) ++off;
+      auto const* const weight = quantizer(name + ".weight_quantizer");
+      if (weight == nullptr || !weight->enabled()) ++off;
       else require_nameless(name);
     }
     if (off != 0 && off != g.modules.size())
@@ -44,18 +46,25 @@ class fixed_recipe {
   }
 
  private:
+  /// As the config has it among all; null where there is none of that name.
+  resolved_quantizer const* quantizer(std::string_view name) const {
+    std::size_t const i = quantizers_.find(name);
+    return i == detail::name_index::none ? nullptr : &resolved_.quantizers[i];
+  }
+
   void require_nameless(std::string const& name) {
-    for (auto const& q : search_recipe(model_, config_, *modules_.at(name)).quantizers)
-      if (q.role() != quantizer_role::output && q.attributes() != quantizers_.at(q.path())->attributes)
+    for (auto const& q : search_recipe(model_, config_, searched_[modules_.find(name)]).quantizers)
+      if (q.role() != quantizer_role::output && q.attributes() != quantizer(q.path())->attributes)
         fail(error_id::config_conflict, "fixed_quantization_config ", config_.name, " gives ", q.path(),
              " by its name what others do not have; put ", name, " into module_search_spaces");
   }
 
   model<B>& model_;
   quantize_config const& config_;
+  std::vector<module_ref<B>> const& searched_;
   resolution resolved_;
-  std::map<std::string_view, resolved_quantizer const*> quantizers_;  ///< of resolved_
-  std::map<std::string_view, module_ref<B> const*> modules_;          ///< of what is searched
+  detail::name_index quantizers_;  ///< of resolved_
+  detail::name_index modules_;     ///< of searched_
 };
 
 }  // namespace mixbit

@@ -3,13 +3,15 @@
 #pragma once
 
 #include <algorithm>
-#include <map>
+#include <cstddef>
+#include <functional>
 #include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "mixbit/config/grouping_rule.hpp"
+#include "mixbit/core/order.hpp"
 
 namespace mixbit {
 
@@ -36,17 +38,30 @@ inline void absorb(module_group& into, module_group&& from) {
   into.tied = true;
 }
 
+/// For each weight the first of those that lie where it does.
+inline std::vector<std::size_t> first_of_same(std::span<void const* const> weights) {
+  auto const order = stable_order(weights.size(), [&](std::size_t a, std::size_t b) {
+    return std::less<void const*>{}(weights[a], weights[b]);
+  });
+  std::vector<std::size_t> first(weights.size());
+  for (std::size_t k = 0; k < order.size(); ++k)
+    first[order[k]] = k > 0 && weights[order[k]] == weights[order[k - 1]] ? first[order[k - 1]] : order[k];
+  return first;
+}
+
 }  // namespace detail
 
 /// Joins groups that share a weight: it is stored once, so it can have one recipe only. `weights` says for each module
 /// where its weight lies. Groups stay in the order of their first member.
 inline std::vector<module_group> join_tied(std::vector<module_group> groups, std::span<void const* const> weights) {
-  std::map<void const*, std::size_t> owner;  // weight -> place in `joined`
+  constexpr auto none = static_cast<std::size_t>(-1);
+  auto const weight = detail::first_of_same(weights);
+  std::vector<std::size_t> owner(weights.size(), none);  // of each weight: a place in `joined`
   std::vector<module_group> joined;
   for (auto& group : groups) {
     std::vector<std::size_t> places;  // of earlier groups that have one of its weights
     for (std::size_t const i : group.members)
-      if (auto const at = owner.find(weights[i]); at != owner.end()) places.push_back(at->second);
+      if (owner[weight[i]] != none) places.push_back(owner[weight[i]]);
     std::sort(places.begin(), places.end());
     places.erase(std::unique(places.begin(), places.end()), places.end());
     std::size_t const place = places.empty() ? joined.size() : places.front();
@@ -54,10 +69,12 @@ inline std::vector<module_group> join_tied(std::vector<module_group> groups, std
     else detail::absorb(joined[place], std::move(group));
     for (std::size_t k = 1; k < places.size(); ++k)  // it ties earlier groups together too
       detail::absorb(joined[place], std::exchange(joined[places[k]], {}));
-    for (std::size_t const i : joined[place].members) owner[weights[i]] = place;
+    for (std::size_t const i : joined[place].members) owner[weight[i]] = place;
   }
-  std::erase_if(joined, [](module_group const& g) { return g.members.empty(); });
-  return joined;
+  std::vector<module_group> left;
+  for (auto& group : joined)
+    if (!group.members.empty()) left.push_back(std::move(group));
+  return left;
 }
 
 /// What put a group's modules together, for statistics and plans: "{q_proj,k_proj,v_proj}", "tied weight",

@@ -32,7 +32,7 @@ class logit_rows {
   std::int64_t width() const { return width_; }
   std::int64_t rows() const { return width_ == 0 ? 0 : static_cast<std::int64_t>(values_.size()) / width_; }
   std::span<float const> row(std::int64_t r) const {
-    return std::span{values_}.subspan(static_cast<std::size_t>(r * width_), static_cast<std::size_t>(width_));
+    return {values_.data() + r * width_, static_cast<std::size_t>(width_)};
   }
   double log_sum(std::int64_t r) const { return log_sums_[static_cast<std::size_t>(r)]; }
 

@@ -14,6 +14,7 @@
 #include "mixbit/autoquant/candidate_stats.hpp"
 #include "mixbit/autoquant/latency_table.hpp"
 #include "mixbit/autoquant/solver_budgets.hpp"
+#include "mixbit/core/span_of.hpp"
 
 namespace mixbit {
 
@@ -115,7 +116,7 @@ inline solver::budgets_problem posed(candidate_stats const& stats, std::vector<r
     for (auto const& c : g.candidates) {
       costs.clear();
       for (auto const& l : limits) costs.push_back(cost_of(g, c, l.kind, unit));
-      problem.add_candidate(scores ? c.score : 0, costs);
+      problem.add_candidate(scores ? c.score : 0, span_of(costs));
     }
     problem.end_group();
   }

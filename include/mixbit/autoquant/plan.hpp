@@ -76,7 +76,7 @@ inline quantization_plan make_plan(candidate_stats const& stats, std::vector<sea
   for (std::size_t g = 0; g < stats.size(); ++g) {
     auto const& group = stats[g];
     std::string const& label = group.candidates[static_cast<std::size_t>(chosen.choice[g])].format;
-    plan.recipe.emplace_back(group.name, label);
+    plan.recipe.push_back({group.name, label});
     std::string const rule = detail::rule_of(group);
     std::vector<std::string> candidates;
     for (auto const& c : group.candidates)

@@ -7,12 +7,12 @@
 // Every quantizer that is on has an entry of its own by its full name, in which wildcard characters are escaped.
 #pragma once
 
-#include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "mixbit/autoquant/apply_plan.hpp"
+#include "mixbit/core/name_index.hpp"
 
 namespace mixbit {
 
@@ -42,10 +42,11 @@ inline algorithm_config planned_algorithm(quantization_plan const& plan) {
 /// What an algorithm makes of a layer may depend on the steps, and in the last bits on which others it calibrates.
 inline std::vector<std::string> planned_notes(quantization_plan const& plan) {
   std::vector<std::string> notes;
-  std::set<std::string> said;
-  for (auto const& p : plan.modules) {
+  name_index said;
+  for (std::size_t i = 0; i < plan.modules.size(); ++i) {
+    auto const& p = plan.modules[i];
     auto const* const format = plan.format(p.recipe);
-    if (format == nullptr || is_max(format->config.algorithm) || !said.insert(p.recipe).second) continue;
+    if (format == nullptr || is_max(format->config.algorithm) || said.add(p.recipe, i) != i) continue;
     if (calibration_steps(format->config, 8) != 8)
       notes.push_back(p.recipe + ": the search calibrated it on a quarter of its steps; give quantize() as many");
     for (auto const& other : plan.modules)

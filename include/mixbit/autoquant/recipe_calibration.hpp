@@ -5,13 +5,14 @@
 #pragma once
 
 #include <algorithm>
-#include <map>
+#include <cstddef>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "mixbit/autoquant/search_checkpoint.hpp"
 #include "mixbit/autoquant/search_plan.hpp"
+#include "mixbit/core/name_index.hpp"
 
 namespace mixbit {
 
@@ -162,14 +163,19 @@ class recipe_calibration {
     show_tokens(kept.report, modules);
     return kept.report;
   }
+  static detail::name_index places_of(std::vector<layer_tokens> const& layers) {
+    detail::name_index places;
+    for (std::size_t i = 0; i < layers.size(); ++i) places.add(layers[i].layer, i);
+    return places;
+  }
   /// As a calibration counts them: for all recipes of a site.
   static void show_tokens(calibration_report const& report, std::vector<module_ref<B>> const& modules) {
-    std::map<std::string_view, std::uint64_t> tokens;
-    for (auto const& layer : report.tokens.layers) tokens.emplace(layer.layer, layer.tokens);
+    auto const& layers = report.tokens.layers;
+    auto const places = places_of(layers);
     for (auto const& m : modules)
-      if (auto const at = tokens.find(m.name); at != tokens.end())
+      if (std::size_t const i = places.find(m.name); i != detail::name_index::none)
         for (auto& recipe : m.slots->shared_site()->recipes)
-          recipe.tokens = std::max(recipe.tokens.value_or(0), at->second);
+          recipe.tokens = std::max(recipe.tokens.value_or(0), layers[i].tokens);
   }
 
   /// Empty without steps: what needs data then says so.
@@ -187,13 +193,11 @@ class recipe_calibration {
   static void add(calibration_report& to, calibration_report const& from) {
     for (auto const& note : from.notes)
       if (std::find(to.notes.begin(), to.notes.end(), note) == to.notes.end()) to.notes.push_back(note);
-    std::map<std::string_view, std::size_t> known;
-    for (std::size_t i = 0; i < to.tokens.layers.size(); ++i) known.emplace(to.tokens.layers[i].layer, i);
-    std::vector<layer_tokens> fresh;
+    auto& layers = to.tokens.layers;
+    auto const known = places_of(layers);
     for (auto const& layer : from.tokens.layers)
-      if (auto const at = known.find(layer.layer); at == known.end()) fresh.push_back(layer);
-      else to.tokens.layers[at->second].tokens = std::max(to.tokens.layers[at->second].tokens, layer.tokens);
-    for (auto const& layer : fresh) to.tokens.layers.push_back(layer);
+      if (std::size_t const i = known.find(layer.layer); i == detail::name_index::none) layers.push_back(layer);
+      else layers[i].tokens = std::max(layers[i].tokens, layer.tokens);
   }
 
   model<B>& model_;

@@ -1,9 +1,7 @@
 // How sensitivity is measured, and the names that statistics and plans have for it.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
-#include <iterator>
 #include <string_view>
 
 namespace mixbit {
@@ -24,7 +22,9 @@ inline constexpr std::string_view weight_error_method = "weight_error";
 
 /// Is it what a plan may name?
 constexpr bool is_plan_method(std::string_view name) {
-  return name == weight_error_method || std::ranges::find(score_method_names, name) != std::end(score_method_names);
+  for (std::string_view const known : score_method_names)
+    if (name == known) return true;
+  return name == weight_error_method;
 }
 
 }  // namespace mixbit

@@ -16,7 +16,9 @@
 #include "mixbit/autoquant/grouping.hpp"
 #include "mixbit/autoquant/plan.hpp"
 #include "mixbit/autoquant/resolved.hpp"
+#include "mixbit/core/name_index.hpp"
 #include "mixbit/core/order.hpp"
+#include "mixbit/core/span_of.hpp"
 #include "mixbit/model/quantize.hpp"
 
 namespace mixbit {
@@ -118,7 +120,7 @@ class search_planner {
     auto rules = options_.grouping;
     if (options_.default_grouping)
       for (auto& rule : default_grouping_rules()) rules.push_back(std::move(rule));
-    auto groups = group_modules(made_.modules, rules);
+    auto groups = group_modules(detail::span_of(made_.modules), detail::span_of(rules));
     std::vector<std::vector<std::string>> decided(rules.size());
     for (auto const& g : groups)
       for (int const r : g.rules)
@@ -129,7 +131,7 @@ class search_planner {
       if (decided[r].empty()) unmatched("grouping rule '", rules[r].label(), "' groups no layer of the search");
       made_.rules.push_back({users ? "grouping rule" : "default grouping rule", rules[r].label(), decided[r]});
     }
-    made_.groups = join_tied(std::move(groups), weights);
+    made_.groups = join_tied(std::move(groups), detail::span_of(weights));
     for (auto const& p : options_.disabled_layers) {
       if (p.label().empty())  // of a callable; statistics and plans say by this name that a group is disabled
         fail(error_id::config_value, "a disabled layer pattern has an empty name");
@@ -138,7 +140,7 @@ class search_planner {
     for (auto const& group : made_.groups) {
       auto& g = made_.stats.emplace_back();
       g.name = with_recipe_suffix(made_.modules[group.members.front()]);
-      g.rule = label_of(group, rules);
+      g.rule = label_of(group, detail::span_of(rules));
       for (std::size_t const i : group.members) {
         g.modules.push_back(made_.modules[i]);
         for (auto const& p : options_.disabled_layers)
@@ -261,16 +263,17 @@ class search_planner {
 
   /// Adds the formats of one list. The same format in two lists is one.
   void collect(int source, std::vector<quantize_config> const& list) {
-    std::set<std::string> names;
-    for (auto const& f : list) {
+    detail::name_index names;
+    for (std::size_t i = 0; i < list.size(); ++i) {
+      auto const& f = list[i];
       if (f.name.empty())
-        fail(error_id::config_value, "format ", names.size(), " of the search has no name; plans and reports need one");
+        fail(error_id::config_value, "format ", i, " of the search has no name; plans and reports need one");
       if (f.name == "NONE")
         fail(error_id::config_value, "a format of the search is named NONE, as \"do not quantize\" is; rename it");
       auto const known = std::find_if(made_.formats.begin(), made_.formats.end(),
                                       [&](auto const& other) { return other.config.name == f.name; });
       bool const same = known != made_.formats.end() && same_content(known->config, f);
-      if (!names.insert(f.name).second || (known != made_.formats.end() && !same))
+      if (names.add(f.name, i) != i || (known != made_.formats.end() && !same))
         fail(error_id::state_duplicate, "two formats of the search are named '", f.name, "'");
       if (same) continue;
       detail::require_known_algorithm(model_, f.algorithm, f.name);

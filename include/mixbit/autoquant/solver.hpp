@@ -57,7 +57,7 @@ struct problem {
   std::size_t groups() const noexcept { return ends.size(); }
   std::span<candidate const> group(std::size_t g) const noexcept {
     std::size_t const begin = g == 0 ? 0 : ends[g - 1];
-    return std::span{candidates}.subspan(begin, ends[g] - begin);
+    return {candidates.data() + begin, ends[g] - begin};
   }
   void add_group(std::span<candidate const> group) {
     for (candidate const& one : group) candidates.push_back(one);

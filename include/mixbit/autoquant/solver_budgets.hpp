@@ -51,7 +51,7 @@ struct budgets_problem {
     for (std::int64_t const one : its_costs) costs.push_back(one);
   }
   void add_candidate(double score, std::initializer_list<std::int64_t> its_costs) {
-    add_candidate(score, std::span{its_costs.begin(), its_costs.size()});
+    add_candidate(score, std::span<std::int64_t const>{its_costs.begin(), its_costs.size()});
   }
   void end_group() { ends.push_back(scores.size()); }
 };

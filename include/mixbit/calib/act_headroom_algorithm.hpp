@@ -12,7 +12,7 @@ namespace detail {
 
 inline calibrator_config headroom_of_step(algorithm_step const& step) {
   calibrator_parameters parameters;
-  for (char const* name : {"rho", "anchor", "upper"}) parameters.emplace_back(name, step.number(name));
+  for (char const* name : {"rho", "anchor", "upper"}) parameters.push_back({name, step.number(name)});
   return {"nvfp4_act_headroom", std::move(parameters)};
 }
 

@@ -112,7 +112,7 @@ class amax_search {
       : ws_{ws}, groups_{groups}, how_{how}, amax_{std::move(amax)},
         tensor_amax_{buffer_of(ws.device, tensor_amax)},
         weight_{buffer_of(ws.device, fetch_floats(ws.device, weight))} {
-    shape_ = dense_geometry(dtype::f32, std::span{weight.shape.data(), static_cast<std::size_t>(weight.rank)});
+    shape_ = dense_geometry(dtype::f32, {weight.shape.data(), static_cast<std::size_t>(weight.rank)});
     shape_.where = B::place;
   }
 

@@ -20,6 +20,7 @@
 #include "mixbit/core/error.hpp"
 #include "mixbit/core/linalg.hpp"
 #include "mixbit/core/order.hpp"
+#include "mixbit/core/span_of.hpp"
 
 namespace mixbit {
 
@@ -121,7 +122,7 @@ inline std::vector<std::int64_t> activation_order(matrix_ref<float const> h) {
 }
 
 /// The upper triangle of h with rows and columns in that order, as a copy.
-inline std::vector<float> reordered(matrix_ref<float const> h, std::span<std::int64_t const> order) {
+inline std::vector<float> reordered(matrix_ref<float const> h, std::vector<std::int64_t> const& order) {
   std::vector<float> copy(static_cast<std::size_t>(h.rows * h.rows));
   auto const to = dense_matrix(copy.data(), h.rows, h.rows);
   for (std::int64_t i = 0; i < h.rows; ++i)
@@ -133,7 +134,7 @@ inline std::vector<float> reordered(matrix_ref<float const> h, std::span<std::in
 }
 
 /// w's columns in that order, or back from it, through a copy of one row.
-inline void reorder_columns(matrix_ref<float> w, std::span<std::int64_t const> order, bool back) {
+inline void reorder_columns(matrix_ref<float> w, std::vector<std::int64_t> const& order, bool back) {
   std::vector<float> row(static_cast<std::size_t>(w.columns));
   for (std::int64_t i = 0; i < w.rows; ++i) {
     std::copy_n(w.row(i), w.columns, row.begin());
@@ -164,7 +165,7 @@ inline gptq_outcome gptq(any_linalg const& l, matrix_ref<float> w, matrix_ref<fl
     detail::reorder_columns(w, order, false);
   }
   detail::factorize_damped(l, hessian, options.damping, outcome);
-  detail::gptq_columns(l, w, hessian, options.block, order, quantize);
+  detail::gptq_columns(l, w, hessian, options.block, detail::span_of(order), quantize);
   if (options.activation_order) detail::reorder_columns(w, order, true);
   return outcome;
 }

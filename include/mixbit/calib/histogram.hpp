@@ -17,6 +17,7 @@
 #include "mixbit/core/backend.hpp"
 #include "mixbit/core/fp.hpp"
 #include "mixbit/core/partition.hpp"
+#include "mixbit/core/span_of.hpp"
 
 namespace mixbit {
 
@@ -108,7 +109,7 @@ class streaming_histogram {
     device.amax({x, groups, largest, flags});
     device.copy_to_host(largest_.data(), largest, bytes);
     std::int64_t const bins_before = ranges_.bins();
-    if (ranges_.grow(largest_)) {
+    if (ranges_.grow(detail::span_of(largest_))) {
       rearrange(device, bins_before);
       for (std::size_t g = 0; g < count; ++g) largest_[g] = ranges_.all()[g].top;
       device.copy_from_host(tops_.data(), largest_.data(), bytes);
@@ -145,14 +146,14 @@ class streaming_histogram {
   /// The counts so far in the bins of the new ranges. They go through the host, which is seldom, and a row a time.
   void rearrange(B& device, std::int64_t bins_before) {
     auto const& all = ranges_.all();
-    bool const merged = std::ranges::any_of(all, [](auto const& r) { return r.halvings > 0; });
+    bool const merged = std::any_of(all.begin(), all.end(), [](auto const& r) { return r.halvings > 0; });
     if (!merged && ranges_.bins() == bins_before) return;
     auto const before = static_cast<std::size_t>(bins_before), after = static_cast<std::size_t>(ranges_.bins());
     buffer<B, std::uint64_t> next{device, all.size() * after};
     std::vector<std::uint64_t> from(before), to(after);
     for (std::size_t g = 0; g < all.size(); ++g) {
       device.copy_to_host(from.data(), counts_.data() + g * before, before * sizeof(std::uint64_t));
-      std::ranges::fill(to, 0);
+      std::fill(to.begin(), to.end(), 0);
       for (std::size_t b = 0; b < before; ++b) to[all[g].halvings < 63 ? b >> all[g].halvings : 0] += from[b];
       device.copy_from_host(next.data() + g * after, to.data(), after * sizeof(std::uint64_t));
     }

@@ -20,6 +20,7 @@
 
 #include "mixbit/core/error.hpp"
 #include "mixbit/core/function_ref.hpp"
+#include "mixbit/core/span_of.hpp"
 
 namespace mixbit {
 
@@ -178,8 +179,8 @@ inline std::size_t mse_bin(std::span<std::uint64_t const> counts, std::span<floa
   double least = std::numeric_limits<double>::infinity();
   for (std::size_t first = first_candidate; first < counts.size(); first += at_once) {
     auto const amaxes = centers.subspan(first, std::min(at_once, counts.size() - first));
-    auto const rows = std::span{rounded}.first(amaxes.size() * held.size());
-    quantize(amaxes, held, rows);
+    std::span<float> const rows{rounded.data(), amaxes.size() * held.size()};
+    quantize(amaxes, detail::span_of(held), rows);
     for (std::size_t i = 0; i < amaxes.size(); ++i) {
       auto const row = rows.subspan(i * held.size(), held.size());
       double sum = 0;

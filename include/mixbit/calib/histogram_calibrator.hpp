@@ -5,13 +5,13 @@
 // it is for integers; mse is for formats whose scale is amax over a constant.
 #pragma once
 
-#include <array>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "mixbit/calib/histogram.hpp"
 #include "mixbit/calib/histogram_amax.hpp"
+#include "mixbit/core/span_of.hpp"
 #include "mixbit/quantizer/calibrator.hpp"
 
 namespace mixbit {
@@ -36,7 +36,7 @@ inline float histogram_amax(binned_counts const& h, calibrator_config const& con
   if (config.method() == "entropy") return h.edge(entropy_bin(h.counts, how.element.bits, how.element.is_unsigned));
   std::vector<float> centers(h.counts.size());
   for (std::size_t b = 0; b < centers.size(); ++b) centers[b] = h.center(b);
-  return centers[mse_bin(h.counts, centers, quantize)];
+  return centers[mse_bin(h.counts, detail::span_of(centers), quantize)];
 }
 
 /// Rounds centres as a format does, by the backend's own kernel.
@@ -51,8 +51,8 @@ class center_kernel {
     for (std::size_t row = 0; row < amaxes.size(); ++row)
       device_.copy_from_host(x_.data() + row * centers.size(), centers.data(), centers.size_bytes());
     device_.copy_from_host(amax_.data(), amaxes.data(), amaxes.size_bytes());
-    geometry const shape = dense_geometry(dtype::f32, std::array{static_cast<std::int64_t>(amaxes.size()),
-                                                                 static_cast<std::int64_t>(centers.size())});
+    geometry const shape = dense_geometry(
+        dtype::f32, {static_cast<std::int64_t>(amaxes.size()), static_cast<std::int64_t>(centers.size())});
     int const rows[] = {0};
     device_.fake_quantize({const_tensor_ref{shape, x_.data()}, tensor_ref{shape, y_.data()}, per_axes(shape, rows),
                            amax_.data(), how_});

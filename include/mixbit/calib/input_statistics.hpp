@@ -127,7 +127,7 @@ class input_statistics final : public detail::watching_pass<B, detail::channel_w
     std::size_t const width = kept.seen.amax.size();
     detail::check_channels(s.name, x.shape[x.rank - 1], static_cast<std::int64_t>(width), s.layout.kind);
     int const last = x.rank - 1;
-    partition const channels = per_axes(x, std::span{&last, 1});
+    partition const channels = per_axes(x, {&last, 1});
     ws.device.amax({x, channels, kept.amax.data(), kept.flags.data()});
     ++kept.seen.batches;
     if (!means_) return;

@@ -6,10 +6,10 @@
 // often as the algorithm runs it. Layers whose turn has not come compute unquantized.
 #pragma once
 
+#include <exception>
 #include <functional>
 #include <memory>
 #include <mutex>
-#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -107,7 +107,7 @@ void calibrate_layerwise(calibration<B>& c, algorithm_step const& step, algorith
          "with; set model_options::checkpoints (io/layer_checkpoints.hpp)");
   detail::unquantized_pass<B> others{c.sites()};
   if (c.loop) c.run("layerwise calibration");
-  std::optional<error> refusal;
+  std::exception_ptr refusal;
   bool taken = false;
   kept_layer kept{folder, 0, {}};
   for (auto const& layer : detail::in_order(c, others.reached())) {
@@ -131,7 +131,7 @@ void calibrate_layerwise(calibration<B>& c, algorithm_step const& step, algorith
       // a layer that takes no part, or that no token reaches; the loop is there, it has run
       if (e.id() != error_id::config_conflict && e.id() != error_id::state_not_calibrated) throw;
       refused = true;
-      if (!refusal) refusal = e;
+      if (!refusal) refusal = std::current_exception();
       c.notes.push_back(detail::concat("layerwise: ", layer.name(), " is calibrated by max: ", e.message()));
       calibrate_max(one);
     }
@@ -140,7 +140,7 @@ void calibrate_layerwise(calibration<B>& c, algorithm_step const& step, algorith
     if (!folder.empty() && !refused) checkpoints.save(kept, c, layer);
     ++kept.place;
   }
-  if (!taken && refusal) throw *refusal;
+  if (!taken && refusal) std::rethrow_exception(refusal);
 }
 
 }  // namespace mixbit

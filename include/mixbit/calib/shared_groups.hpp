@@ -3,7 +3,7 @@
 #pragma once
 
 #include <algorithm>
-#include <map>
+#include <cstddef>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -13,6 +13,8 @@
 #include "mixbit/calib/max_algorithm.hpp"
 #include "mixbit/calib/pre_quant_scale.hpp"
 #include "mixbit/config/grouping_rule.hpp"
+#include "mixbit/core/name_index.hpp"
+#include "mixbit/core/span_of.hpp"
 #include "mixbit/quantizer/describe.hpp"
 
 namespace mixbit {
@@ -158,9 +160,9 @@ std::vector<shared_difference> differences_of(B& device, sharing_layer<B> const&
 template <backend B>
 std::vector<sharing_group<B>> find_groups(std::vector<calibrated_layer<B>> const& layers,
                                           std::vector<layer_group> const& groups, std::string_view caller) {
-  std::map<std::string, calibrated_layer<B> const*> by_name;
-  for (auto const& l : layers) by_name[l.name()] = &l;
-  std::map<std::string, std::size_t> place;
+  name_index places;
+  for (std::size_t i = 0; i < layers.size(); ++i) places.add(layers[i].name(), i);
+  std::vector<std::size_t> group_of(layers.size(), name_index::none);
   std::vector<sharing_group<B>> found;
   for (std::size_t g = 0; g < groups.size(); ++g) {
     if (groups[g].size() < 2)
@@ -168,13 +170,13 @@ std::vector<sharing_group<B>> find_groups(std::vector<calibrated_layer<B>> const
            groups[g].empty() ? "" : groups[g].front(), groups[g].empty() ? "" : "'", "; it takes two to share");
     auto& group = found.emplace_back();
     for (auto const& name : groups[g]) {
-      auto const at = by_name.find(name);
-      if (at == by_name.end())
+      std::size_t const place = places.find(name);
+      if (place == name_index::none)
         fail(error_id::config_no_match, caller, ": group ", g, ": the model has no layer '", name, "'");
-      if (auto const [other, is_new] = place.try_emplace(name, g); !is_new)
-        fail(error_id::config_conflict, caller, ": the layer '", name, "' is in group ", other->second,
-             " and again in group ", g);
-      group.emplace_back(*at->second);
+      if (std::size_t const other = std::exchange(group_of[place], g); other != name_index::none)
+        fail(error_id::config_conflict, caller, ": the layer '", name, "' is in group ", other, " and again in group ",
+             g);
+      group.emplace_back(layers[place]);
     }
   }
   return found;
@@ -189,7 +191,7 @@ std::vector<layer_group> layer_groups(std::vector<calibrated_layer<B>> const& la
   std::vector<std::string> names;
   for (auto const& l : layers) names.push_back(l.name());
   std::vector<layer_group> groups;
-  for (auto const& g : group_modules(names, rules)) {
+  for (auto const& g : group_modules(detail::span_of(names), detail::span_of(rules))) {
     bool const any = std::any_of(g.members.begin(), g.members.end(), [&](std::size_t i) {
       return detail::sharing_layer<B>{layers[i]}.is_quantized();
     });

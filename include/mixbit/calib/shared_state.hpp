@@ -10,7 +10,6 @@
 #pragma once
 
 #include <algorithm>
-#include <iterator>
 #include <memory>
 #include <string>
 #include <utility>
@@ -152,7 +151,7 @@ void calibrate_by_max(calibration<B>& c, sequential_quantizer<B>& q, const_tenso
 inline std::vector<grouping_rule> rules_of(std::string const& text) {
   std::vector<grouping_rule> rules;
   for (auto const word : split(text, ' '))
-    if (!word.empty()) rules.emplace_back(std::string{word});
+    if (!word.empty()) rules.push_back(std::string{word});
   return rules;
 }
 
@@ -183,7 +182,7 @@ void share_input_amax(calibration<B>& c, sharing_group<B> const& group, quantize
     std::vector<tensor_quantizer<B> const*> all;
     for (auto const& l : group) all.push_back(&l.input->members()[m]);
     auto const top = named("share_state", [&] { return largest_amax<B>(device, all, error_id::config_conflict); });
-    if (std::ranges::all_of(all, [&](auto const* q) { return q->amax(device) == top; })) continue;
+    if (std::all_of(all.begin(), all.end(), [&](auto const* q) { return q->amax(device) == top; })) continue;
     partition const groups = first.members()[m].groups();
     for (auto const& l : group) changes.of(l, *l.input).members()[m].set_amax(device, groups, top);
   }
@@ -224,7 +223,8 @@ void share_weight_amax(calibration<B>& c, sharing_group<B> const& group, quantiz
 template <backend B>
 sharing_group<B> those_with_data(sharing_group<B> const& group) {
   sharing_group<B> some;
-  std::ranges::copy_if(group, std::back_inserter(some), [](auto const& l) { return saw_data(l); });
+  for (auto const& l : group)
+    if (saw_data(l)) some.push_back(l);
   return some;
 }
 
@@ -293,7 +293,7 @@ void calibrate_shared_state(calibration<B>& c, algorithm_step const& step) {
   std::vector<layer_group> waiting;
   for (std::size_t i = 0; i < found.size(); ++i) {
     detail::require_alike(found[i], c.ran);
-    if (!std::ranges::all_of(found[i], detail::saw_data<B>)) waiting.push_back(groups[i]);
+    if (!std::all_of(found[i].begin(), found[i].end(), detail::saw_data<B>)) waiting.push_back(groups[i]);
   }
   detail::share_within(c, found, what);
   detail::note_unshared_at_end(c, std::move(waiting), what);

@@ -41,7 +41,7 @@ std::vector<float> weight_channel_amax(workspace<B>& ws, const_tensor_ref w) {
   int const last = w.rank - 1;
   std::vector<float> amax(static_cast<std::size_t>(w.shape[last]));
   buffer<B, float> found{ws.device, amax.size()};
-  ws.device.amax({w, per_axes(w, std::span{&last, 1}), found.data(), nullptr});
+  ws.device.amax({w, per_axes(w, {&last, 1}), found.data(), nullptr});
   ws.device.copy_to_host(amax.data(), found.data(), amax.size() * sizeof(float));
   return amax;
 }

@@ -17,6 +17,7 @@
 #include "mixbit/config/attribute_types.hpp"
 #include "mixbit/config/closest.hpp"
 #include "mixbit/core/error.hpp"
+#include "mixbit/core/span_of.hpp"
 
 namespace mixbit {
 
@@ -103,8 +104,8 @@ inline constexpr method_rule method_rules[] = {
     {"mse", mse_rules},
     {"local_hessian", local_hessian_rules},
     {"smoothquant", smoothquant_rules},
-    {"awq_lite", std::span{awq_rules}.first(2)},
-    {"awq_clip", std::span{awq_rules}.subspan(1)},
+    {"awq_lite", {awq_rules, 2}},
+    {"awq_clip", {awq_rules + 1, std::size(awq_rules) - 1}},
     {"awq_full", awq_rules},
     {"svdquant", svdquant_rules},
     {"gptq", gptq_rules},
@@ -121,7 +122,8 @@ inline method_rule const& find_method(std::string_view name, std::string_view wh
     if (m.name == name) return m;
     names.push_back(m.name);
   }
-  fail(error_id::config_unknown_field, where, ": no algorithm is named \"", name, '"', close_names(name, names));
+  fail(error_id::config_unknown_field, where, ": no algorithm is named \"", name, '"',
+       close_names(name, span_of(names)));
 }
 
 /// The parameter's rule. Throws config_unknown_field.
@@ -133,7 +135,7 @@ inline parameter_rule const& find_parameter(method_rule const& method, std::stri
       names.push_back(p.name);
     }
   fail(error_id::config_unknown_field, where, ": ", method.name, " has no parameter \"", name, '"',
-       close_names(name, names));
+       close_names(name, span_of(names)));
 }
 
 inline std::optional<double> as_number(algorithm_value const& v) {

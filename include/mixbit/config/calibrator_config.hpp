@@ -23,6 +23,7 @@
 #include "mixbit/config/algorithm_config.hpp"
 #include "mixbit/config/closest.hpp"
 #include "mixbit/core/error.hpp"
+#include "mixbit/core/span_of.hpp"
 
 namespace mixbit {
 
@@ -51,10 +52,13 @@ inline constexpr method_rule calibrator_rules[] = {
 inline constexpr std::string_view histogram_methods[] = {"entropy", "mse", "percentile"};
 
 inline method_rule const* find_calibrator(std::string_view name) {
-  auto const at = std::ranges::find(calibrator_rules, name, &method_rule::name);
-  return at == std::end(calibrator_rules) ? nullptr : at;
+  for (method_rule const& rule : calibrator_rules)
+    if (rule.name == name) return &rule;
+  return nullptr;
 }
-inline bool is_histogram_method(std::string_view name) { return std::ranges::count(histogram_methods, name) != 0; }
+inline bool is_histogram_method(std::string_view name) {
+  return std::find(std::begin(histogram_methods), std::end(histogram_methods), name) != std::end(histogram_methods);
+}
 
 }  // namespace detail
 
@@ -101,9 +105,9 @@ class calibrator_config {
   /// Throws config_unknown_field for a parameter that is none of `known`: for calibrators of the user's own.
   void allow(std::initializer_list<std::string_view> known, std::string const& where) const {
     for (auto const& [key, value] : parameters())
-      if (std::ranges::count(known, std::string_view{key}) == 0)
+      if (std::find(known.begin(), known.end(), key) == known.end())
         fail(error_id::config_unknown_field, where, ": the calibrator '", name(), "' has no parameter '", key, '\'',
-             close_names(key, std::span{known.begin(), known.size()}));
+             close_names(key, {known.begin(), known.size()}));
   }
 
   /// A parameter's value as given, else the default of a built-in calibrator, else `otherwise`. Throws config_value for
@@ -158,7 +162,7 @@ class calibrator_config {
       names.push_back(p.name);
     }
     fail(error_id::config_unknown_field, where, ": the calibrator '", rule.name, "' has no parameter '", key, '\'',
-         close_names(key, names));
+         close_names(key, detail::span_of(names)));
   }
   detail::parameter_rule const* rule_of(std::string_view key) const {
     if (detail::method_rule const* const rule = detail::find_calibrator(name()))

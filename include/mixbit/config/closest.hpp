@@ -10,6 +10,8 @@
 #include <utility>
 #include <vector>
 
+#include "mixbit/core/order.hpp"
+
 namespace mixbit {
 
 namespace detail {
@@ -33,19 +35,20 @@ inline std::size_t edit_distance(std::string_view a, std::string_view b) {
 
 /// " (close: A, B, C)" for the at most three nearest of `names`, or "" where nothing is near.
 inline std::string close_names(std::string_view wrong, std::span<std::string_view const> names) {
-  std::vector<std::pair<std::size_t, std::string_view>> near;  // in order
+  std::vector<std::string_view> near;
+  std::vector<std::size_t> distances;
   for (std::string_view name : names) {
     std::size_t const distance = detail::edit_distance(wrong, name);
     if (distance > std::max<std::size_t>(3, wrong.size() / 2)) continue;
-    std::size_t at = near.size();
-    near.emplace_back();
-    for (; at > 0 && near[at - 1].first > distance; --at) near[at] = near[at - 1];
-    near[at] = {distance, name};
-    if (near.size() > 3) near.pop_back();
+    near.push_back(name);
+    distances.push_back(distance);
   }
   if (near.empty()) return {};
+  auto const order = detail::stable_order(
+      near.size(), [&](std::size_t a, std::size_t b) { return distances[a] < distances[b]; });
   std::string text = " (close: ";
-  for (std::size_t i = 0; i < near.size(); ++i) text.append(i ? ", " : "").append(near[i].second);
+  for (std::size_t i = 0; i < std::min<std::size_t>(near.size(), 3); ++i)
+    text.append(i ? ", " : "").append(near[order[i]]);
   return text += ')';
 }
 

@@ -10,7 +10,6 @@
 
 #include <algorithm>
 #include <functional>
-#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -19,6 +18,7 @@
 #include <vector>
 
 #include "mixbit/core/error.hpp"
+#include "mixbit/core/name_index.hpp"
 
 namespace mixbit {
 
@@ -106,11 +106,11 @@ class grouping_rule {
   static std::optional<std::string> match(std::string_view pattern, std::string_view module) {
     // the parenthesis marks how many leading segments of the pattern belong to the key
     std::size_t kept = 0;
-    std::string plain{pattern};
-    if (auto const close = plain.find(')'); close != std::string::npos) {
-      kept = detail::split(std::string_view{plain}.substr(0, close), '.').size();
-      std::erase_if(plain, [](char c) { return c == '(' || c == ')'; });
-    }
+    if (auto const close = pattern.find(')'); close != pattern.npos)
+      kept = detail::split(pattern.substr(0, close), '.').size();
+    std::string plain;
+    for (char const c : pattern)
+      if (c != '(' && c != ')') plain += c;
     auto const wanted = detail::split(plain, '.'), have = detail::split(module, '.');
     if (have.size() <= wanted.size() - kept || have.size() < wanted.size()) return std::nullopt;
     std::size_t const first = have.size() - wanted.size();
@@ -143,12 +143,12 @@ inline std::pair<int, std::string> group_key(std::string_view module, std::span<
 inline std::vector<module_group> group_modules(std::span<std::string const> names,
                                                std::span<grouping_rule const> rules) {
   std::vector<module_group> groups;
-  std::map<std::string, std::size_t> place;  // "rule:key" -> group
+  detail::name_index places;  // "rule:key" -> group
   for (std::size_t i = 0; i < names.size(); ++i) {
     auto const [rule, key] = group_key(names[i], rules);
-    auto const [at, added] = place.try_emplace(std::to_string(rule) + ':' + key, groups.size());
-    if (added) groups.push_back({{}, rule < 0 ? std::vector<int>{} : std::vector<int>{rule}});
-    groups[at->second].members.push_back(i);
+    std::size_t const place = places.add(std::to_string(rule) + ':' + key, groups.size());
+    if (place == groups.size()) groups.push_back({{}, rule < 0 ? std::vector<int>{} : std::vector<int>{rule}});
+    groups[place].members.push_back(i);
   }
   return groups;
 }
@@ -159,9 +159,9 @@ inline std::vector<module_group> group_modules(std::span<std::string const> name
 inline std::vector<grouping_rule> fused_layer_rules() {
   std::vector<grouping_rule> rules;
   for (grouping_rule const pattern : {"{q_proj,k_proj,v_proj}", "{gate_proj,up_proj}", "{w1,w3}"})
-    rules.emplace_back(pattern.label(), [pattern](std::string_view module) {
+    rules.push_back({pattern.label(), [pattern](std::string_view module) {
       return pattern.key("." + std::string{module});  // a segment before all names, of which the first may be empty
-    });
+    }});
   return rules;
 }
 

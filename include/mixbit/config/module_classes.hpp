@@ -13,6 +13,7 @@
 #include "mixbit/config/closest.hpp"
 #include "mixbit/config/quantizer_attribute_config.hpp"
 #include "mixbit/core/error.hpp"
+#include "mixbit/core/span_of.hpp"
 
 namespace mixbit {
 
@@ -71,7 +72,7 @@ class module_class_registry {
   std::vector<quantizer_placement> const& at(std::string_view class_name) const {
     if (auto const* found = find(class_name)) return *found;
     fail(error_id::config_unknown_field, "no module class is declared as \"", class_name, '"',
-         close_names(class_name, names()));
+         close_names(class_name, detail::span_of(names())));
   }
   /// The one name of a class: aliases followed, PyTorch's classes with "nn."; an unknown name as it is.
   std::string canonical(std::string_view class_name) const {

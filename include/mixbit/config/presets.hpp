@@ -136,7 +136,7 @@ inline algorithm_config algorithm_of(std::string_view text) {
   algorithm_step step{std::string{parts[0]}, {}, {parts.size() > 1}};
   for (std::size_t i = 1; i < parts.size(); ++i)
     if (std::size_t const equals = parts[i].find('='); equals != std::string_view::npos)
-      step.parameters.emplace_back(parts[i].substr(0, equals), value_of(parts[i].substr(equals + 1)));
+      step.parameters.push_back({std::string{parts[i].substr(0, equals)}, value_of(parts[i].substr(equals + 1))});
   return step;
 }
 
@@ -156,7 +156,7 @@ inline void add_tail(quantize_config& config, preset_tail tail) {
   std::size_t const mamba = tail == mamba_conservative ? std::size(mamba_off)
                             : tail == mamba_aggressive ? mamba_aggressive_count
                                                        : 0;
-  for (std::string_view name : std::span{mamba_off}.first(mamba)) add(name);
+  for (std::size_t i = 0; i < mamba; ++i) add(mamba_off[i]);
 }
 
 inline quantize_config build(preset_row const& row) {

@@ -69,7 +69,7 @@ buffer<B, float> buffer_of(B& b, std::span<float const> values) {
 }
 template <backend B>
 buffer<B, float> buffer_of(B& b, float value) {
-  return buffer_of(b, std::span{&value, 1});
+  return buffer_of(b, std::span<float const>{&value, 1});
 }
 
 }  // namespace mixbit

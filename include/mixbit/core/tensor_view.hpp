@@ -106,7 +106,7 @@ inline geometry dense_geometry(dtype type, std::span<std::int64_t const> shape) 
 }
 
 inline geometry dense_geometry(dtype type, std::initializer_list<std::int64_t> shape) {
-  return dense_geometry(type, std::span{shape.begin(), shape.size()});
+  return dense_geometry(type, std::span<std::int64_t const>{shape.begin(), shape.size()});
 }
 
 template <class T>

@@ -121,14 +121,15 @@ int set_quantizer_attributes(model<B>& m, pattern const& which,
 
 template <backend B>
 int set_quantizer_attributes(model<B>& m, pattern const& which, quantizer_attribute_config const& attributes) {
-  return set_quantizer_attributes(m, which, std::span{&attributes, 1});
+  return set_quantizer_attributes(m, which, std::span<quantizer_attribute_config const>{&attributes, 1});
 }
 
 /// {{.num_bits = 4}, {.num_bits = 8}}
 template <backend B>
 int set_quantizer_attributes(model<B>& m, pattern const& which,
                              std::initializer_list<quantizer_attribute_config> attributes) {
-  return set_quantizer_attributes(m, which, std::span{attributes.begin(), attributes.size()});
+  return set_quantizer_attributes(
+      m, which, std::span<quantizer_attribute_config const>{attributes.begin(), attributes.size()});
 }
 
 namespace detail {

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cmath>
+#include <cstddef>
 #include <map>
 #include <memory>
 #include <set>
@@ -16,6 +17,7 @@
 #include <vector>
 
 #include "mixbit/calib/shared_state.hpp"
+#include "mixbit/core/name_index.hpp"
 #include "mixbit/model/preceding_op.hpp"
 #include "mixbit/model/quantize.hpp"
 
@@ -32,9 +34,10 @@ namespace detail {
 template <backend B>
 class scale_folding {
  public:
-  explicit scale_folding(calibration<B>& c) : c_{c}, changes_{c} {
+  explicit scale_folding(calibration<B>& c) : c_{c}, changes_{c}, taken_by_(c.layers.size()) {
     for (auto const& l : c.layers) {
-      by_name_.emplace(l.name(), sharing_layer<B>{l});
+      by_name_.add(l.name(), by_place_.size());
+      by_place_.push_back(sharing_layer<B>{l});
       if (l.weight.data != nullptr) users_[l.weight.data].push_back(l.name());
     }
   }
@@ -126,12 +129,12 @@ class scale_folding {
   };
 
   sharing_layer<B> const& consumer(preceding_op const& op, std::string const& name) {
-    auto const at = by_name_.find(name);
-    if (at == by_name_.end())
+    std::size_t const place = by_name_.find(name);
+    if (place == name_index::none)
       fail(error_id::config_no_match, op.name, ": the model has no layer '", name, "' to be its consumer");
-    if (auto const [other, is_new] = taken_.try_emplace(name, op.name); !is_new)
-      fail(error_id::config_conflict, op.name, ": ", name, " is a consumer of ", other->second, " already");
-    return at->second;
+    if (auto const* const other = std::exchange(taken_by_[place], &op); other != nullptr)
+      fail(error_id::config_conflict, op.name, ": ", name, " is a consumer of ", other->name, " already");
+    return by_place_[place];
   }
 
   /// Empty where no consumer has one. Throws `config_conflict` where they differ.
@@ -203,11 +206,11 @@ class scale_folding {
   /// A linear layer's rows. What it is quantized to follows: exactly, up to rounding, where each row has amaxes of its
   /// own; else its weight is calibrated by max anew.
   void scale_linear(preceding_op const& op, std::vector<float> const& scale) {
-    auto const at = by_name_.find(op.name);
-    if (at == by_name_.end())
+    std::size_t const place = by_name_.find(op.name);
+    if (place == name_index::none)
       fail(error_id::config_no_match, "the model has no layer '", op.name, "' to fold scales into; a norm comes with ",
            "its weight");
-    auto const& l = at->second;
+    auto const& l = by_place_[place];
     require_writable(op.name, l.layer);
     const_tensor_ref const w = l.layer.weight;
     auto const rows = static_cast<std::int64_t>(scale.size());
@@ -285,9 +288,10 @@ class scale_folding {
 
   calibration<B>& c_;
   quantizer_changes<B> changes_;
-  std::map<std::string, sharing_layer<B>> by_name_;
+  name_index by_name_;
+  std::vector<sharing_layer<B>> by_place_;
+  std::vector<preceding_op const*> taken_by_;  ///< whose consumer it is, place by place
   std::map<void const*, std::vector<std::string>> users_;  ///< of each weight in memory
-  std::map<std::string, std::string> taken_;               ///< consumers, and whose
   std::set<void const*> written_;
   std::set<std::string> rows_;
   std::vector<write> writes_;

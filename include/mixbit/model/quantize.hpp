@@ -145,7 +145,7 @@ template <backend B>
 calibration_report concluded(model<B>& m, calibration<B>& c) {
   settled_quantizers settled;
   if (c.ran) settled = settle_unseen(c.sites(), m.options().unseen, m.options().numerics);
-  std::ranges::move(settled.notes, std::back_inserter(c.notes));
+  std::move(settled.notes.begin(), settled.notes.end(), std::back_inserter(c.notes));
   require_calibrated(c, settled.left);
   for (auto const& look : c.at_end) look(c);
   report_nonfinite(c);
@@ -307,7 +307,7 @@ calibration_report calibrate(model<B>& m, algorithm_config const& algorithm, for
   refuse_given_up(modules);
   detail::require_known_algorithm(m, algorithm, "calibrate");
   auto const sites = sites_of(modules);
-  if (!sites.empty() && std::ranges::all_of(sites, [](auto const& s) { return s->recipes.empty(); }))
+  if (!sites.empty() && std::all_of(sites.begin(), sites.end(), [](auto const& s) { return s->recipes.empty(); }))
     fail(error_id::state_missing, "calibrate: none of ", sites.size(),
          " modules has quantizers; quantize() makes them");
   std::vector<int> active;
@@ -320,7 +320,7 @@ calibration_report calibrate(model<B>& m, algorithm_config const& algorithm, for
     sites[i]->active = active[i];
     sites[i]->refresh();
   }
-  bool const several = std::ranges::any_of(sites, [](auto const& s) { return s->recipes.size() > 1; });
+  bool const several = std::any_of(sites.begin(), sites.end(), [](auto const& s) { return s->recipes.size() > 1; });
   calibration_report report;
   if (several || detail::is_max(algorithm)) report = max_calibrate(m, modules, loop);
   if (!detail::is_max(algorithm))

@@ -86,12 +86,12 @@ std::vector<amax_to_set<B>> largest_of(B& device, sequential_quantizer<B>& to,
     if (!member.needs_calibration()) continue;
     std::vector<tensor_quantizer<B> const*> all{&member};
     for (auto const* const q : from) all.push_back(&q->members()[i]);
-    auto const with_groups = std::ranges::find_if(all, [](auto const* q) { return q->has_amax(); });
+    auto const with_groups = std::find_if(all.begin(), all.end(), [](auto const* q) { return q->has_amax(); });
     if (with_groups == all.end()) continue;
     amax_to_set<B> next{&member, (*with_groups)->groups(), largest_amax<B>(device, all, error_id::tensor_shape)};
     for (auto const* const q : all)
       if (q->holds_tensor_amax()) next.whole = std::max(next.whole.value_or(0), q->tensor_amax(device, {}));
-    if (next.whole) next.whole = std::max(*next.whole, *std::ranges::max_element(next.amax));
+    if (next.whole) next.whole = std::max(*next.whole, *std::max_element(next.amax.begin(), next.amax.end()));
     next.check();
     found.push_back(std::move(next));
   }
@@ -116,7 +116,7 @@ std::vector<sequential_quantizer<B> const*> siblings_of(std::vector<std::shared_
 
 /// The recipes of a search say the same of one quantizer.
 inline void note_once(std::vector<std::string>& notes, std::string note) {
-  if (std::ranges::find(notes, note) == notes.end()) notes.push_back(std::move(note));
+  if (std::find(notes.begin(), notes.end(), note) == notes.end()) notes.push_back(std::move(note));
 }
 
 /// What became of quantizers that saw no data, a line each.

@@ -21,7 +21,7 @@ std::vector<float> largest_amax(B& device, std::vector<tensor_quantizer<B> const
     if (amax.size() != largest.size())
       fail(id, first->name(), " has ", largest.size(), " amaxes and ", q->name(), ' ', amax.size(), "; they can only ",
            "be made one where they are as many");
-    std::ranges::transform(largest, amax, largest.begin(), [](float a, float b) { return std::max(a, b); });
+    for (std::size_t g = 0; g < largest.size(); ++g) largest[g] = std::max(largest[g], amax[g]);
   }
   return largest;
 }

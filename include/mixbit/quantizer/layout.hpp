@@ -27,7 +27,7 @@ struct axis_order {
   friend constexpr bool operator==(axis_order const&, axis_order const&) = default;
   template <class Ref>
   Ref apply(Ref const& t) const {
-    return rank == 0 ? t : permuted(t, std::span{order.data(), static_cast<std::size_t>(rank)});
+    return rank == 0 ? t : permuted(t, {order.data(), static_cast<std::size_t>(rank)});
   }
 };
 

@@ -4,6 +4,7 @@
 // refuses the rest by name instead of computing something else.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <string>
@@ -12,6 +13,7 @@
 #include "mixbit/config/quantizer_attribute_config.hpp"
 #include "mixbit/core/partition.hpp"
 #include "mixbit/core/quoted.hpp"
+#include "mixbit/core/span_of.hpp"
 #include "mixbit/formats/check.hpp"
 #include "mixbit/formats/packing.hpp"
 #include "mixbit/quantizer/rotation.hpp"
@@ -58,8 +60,8 @@ struct quantizer_numerics {
   partition groups_of(geometry const& x, std::string const& where) const {
     try {
       switch (grouping.what) {
-        case grouping_scheme::kind::axes: return per_axes(x, grouping.kept);
-        case grouping_scheme::kind::blocks: require_last_axis(x); return blocks_of(x, grouping.blocks);
+        case grouping_scheme::kind::axes: return per_axes(x, detail::span_of(grouping.kept));
+        case grouping_scheme::kind::blocks: require_last_axis(x); return blocks_of(x, detail::span_of(grouping.blocks));
         default: return per_tensor(x);
       }
     } catch (error const& e) {
@@ -103,15 +105,9 @@ inline element_type element_of(quantizer_attribute_config const& a, std::string 
 }
 
 inline grouping_scheme grouping_of(quantizer_attribute_config const& a) {
-  grouping_scheme g;
-  if (!a.axis.per_tensor()) {
-    g.what = grouping_scheme::kind::axes;
-    g.kept = a.axis.axes;
-  } else if (a.block_sizes && !a.block_sizes->axes.empty()) {
-    g.what = grouping_scheme::kind::blocks;
-    g.blocks = a.block_sizes->axes;
-  }
-  return g;
+  if (!a.axis.per_tensor()) return {grouping_scheme::kind::axes, a.axis.axes, {}};
+  if (a.block_sizes && !a.block_sizes->axes.empty()) return {grouping_scheme::kind::blocks, {}, a.block_sizes->axes};
+  return {grouping_scheme::kind::tensor, {}, {}};
 }
 
 /// int8 scales around their mean.
@@ -160,7 +156,8 @@ inline void refuse_what_is_not_computed(quantizer_attribute_config const& a, std
   if (a.block_sizes && !a.block_sizes->scale_block_sizes.empty() && !a.block_sizes->scale_bits)
     refuse("block_sizes.scale_block_sizes without scale_bits");
   bool const reshaped = a.block_sizes && !a.block_sizes->is_dynamic() &&
-                        std::ranges::any_of(a.block_sizes->axes, [](auto const& b) { return b.size.has_value(); });
+                        std::any_of(a.block_sizes->axes.begin(), a.block_sizes->axes.end(),
+                                    [](axis_block const& b) { return b.size.has_value(); });
   if (a.bias && reshaped) refuse("bias together with calibrated blocks, whose axes are not the tensor's,");
   if (a.backend) refuse("backend " + in_quotes(*a.backend));
   if (!a.fake_quant) refuse("fake_quant: false (weights are packed by the exporter)");

@@ -103,7 +103,7 @@ class packed_weight {
   }
   /// The order of the axes alone: codes are numbered by it, whatever the strides were.
   static geometry dense_in_order(geometry const& g) {
-    geometry dense = dense_geometry(g.type, std::span{g.shape.data(), static_cast<std::size_t>(g.rank)});
+    geometry dense = dense_geometry(g.type, {g.shape.data(), static_cast<std::size_t>(g.rank)});
     dense.where = g.where;
     return dense;
   }
@@ -136,10 +136,10 @@ class packed_weight {
   /// decode to +0 whatever the scale.
   float const* expanded_scales(B& device, arena& scratch) const {
     std::int64_t const count = groups_.group_count();
-    geometry const line = dense_geometry(dtype::f32, std::span{&count, 1});
+    geometry const line = dense_geometry(dtype::f32, {&count, 1});
     axis_block const block{-1, how_.scale_block};
     tensor_ref const scales{line, scratch.allocate(static_cast<std::size_t>(line.bytes()))};
-    device.decode({scales_.data(), block_scales_.data(), blocks_of(line, std::span{&block, 1}),
+    device.decode({scales_.data(), block_scales_.data(), blocks_of(line, {&block, 1}),
                    format{integer_element(8)}, scales, nullptr});
     device.shift({scales, scales, per_tensor(line), tensor_scale_.data(), false});
     return scales.as<float>();

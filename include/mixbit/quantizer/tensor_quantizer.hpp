@@ -7,12 +7,12 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "mixbit/core/span_of.hpp"
 #include "mixbit/formats/check.hpp"
 #include "mixbit/formats/double_quantization.hpp"
 #include "mixbit/quantizer/affine_bias.hpp"
@@ -152,7 +152,7 @@ class tensor_quantizer {
   void require_state_for(geometry const& x) const {
     (void)grouping(x);
     if (numerics_.amax_from == amax_source::constant && !numerics_.groups_from_data)
-      check_amax(std::span{&numerics_.constant_amax, 1}, numerics_.how, x.type, name_);
+      check_amax({&numerics_.constant_amax, 1}, numerics_.how, x.type, name_);
     if (calibrates_amax()) require_fit(calibrated_grouping(x));
     if (!finished())
       fail(error_id::state_not_calibrated, name_, ": its calibration was not ended; call finish after the last batch");
@@ -215,7 +215,9 @@ class tensor_quantizer {
   std::vector<float> amax(B& device) const { return fetched(device, amax_); }
   /// Throws `format_amax`, naming quantizer and value, for one that is negative, not finite, or whose scale overflows
   /// the type that holds it.
-  void require_amax(std::vector<float> const& values) const { check_amax(values, numerics_.how, seen_type_, name_); }
+  void require_amax(std::vector<float> const& values) const {
+    check_amax(detail::span_of(values), numerics_.how, seen_type_, name_);
+  }
   /// Sets it; throws `tensor_shape` for another number of values than groups, and what `require_amax` throws.
   void set_amax(B& device, partition const& groups, std::vector<float> const& values) {
     if (static_cast<std::int64_t>(values.size()) != groups.group_count())
@@ -285,8 +287,9 @@ class tensor_quantizer {
   void hold_file_amax(B& device, std::vector<float> const& amax) {
     if (!double_quantized()) return;
     format const& how = numerics_.how;
-    auto const values = scale_values(quantize_scales(amax, how, dtype::f32), how, dtype::f32, amax.size());
-    file_amax_ = buffer_of(device, values);
+    auto const scales = quantize_scales(detail::span_of(amax), how, dtype::f32);
+    auto const values = scale_values(scales, how, dtype::f32, amax.size());
+    file_amax_ = buffer_of(device, detail::span_of(values));
   }
   bool finished() const { return !double_quantized() || !file_amax_.empty() || released_; }
 
@@ -392,7 +395,7 @@ class tensor_quantizer {
     float const* const amax = calibrated_amax(device, scratch, x);
     if (numerics_.groups_from_data) return amax;
     std::int64_t const count = calibrated_grouping(x).group_count();
-    const_tensor_ref const all{dense_geometry(dtype::f32, std::array{count}), amax};
+    const_tensor_ref const all{dense_geometry(dtype::f32, {count}), amax};
     return amax_of(device, scratch, all, per_tensor(all));
   }
 

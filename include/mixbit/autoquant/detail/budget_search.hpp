@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -18,14 +17,13 @@
 #include <vector>
 
 #include "mixbit/autoquant/detail/budget_core.hpp"
+#include "mixbit/autoquant/detail/deadline.hpp"
 #include "mixbit/autoquant/detail/state_list.hpp"
 
 namespace mixbit::solver::detail {
 
 class budget_search {
  public:
-  using time_point = std::chrono::steady_clock::time_point;
-
   struct state {
     wide score;
     wide reduced;
@@ -183,7 +181,7 @@ class budget_search {
     for (std::size_t i = 0; i < core_.groups.size() && !states_.empty(); ++i) {
       if (any_ && has_best_) return;
       group_ = i;
-      if (std::chrono::steady_clock::now() >= deadline_ || (limited_ && generated_ / 64 > max_states_)) {
+      if (is_over(deadline_) || (limited_ && generated_ / 64 > max_states_)) {
         limited_ = true;
         for (state const& one : states_) drop(one);
         return;
@@ -274,7 +272,7 @@ class budget_search {
     auto at = stairs.upper_bound(cost[0]);
     if (at != stairs.begin() && std::prev(at)->second <= cost[1]) return false;
     while (at != stairs.end() && at->second >= cost[1]) at = stairs.erase(at);
-    stairs.insert_or_assign(cost[0], cost[1]);
+    stairs[cost[0]] = cost[1];
     return true;
   }
 

@@ -10,7 +10,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <numeric>
-#include <span>
 #include <utility>
 #include <vector>
 
@@ -53,12 +52,8 @@ struct core {
 
 /// What survives the reduction: items that may be part of a choice no worse than the best known.
 struct survivors {
-  struct entry {
-    std::uint32_t group;
-    std::uint32_t item;
-  };
-  std::vector<entry> entries;  // in order of groups
-  double magnitude = 0;        // at least the sum over open groups of their largest |score| + slope * |cost|
+  std::vector<std::uint32_t> items;  // in order, so group by group
+  double magnitude = 0;              // at least the sum over open groups of their largest |score| + slope * |cost|
 };
 
 inline survivors reduce(instance const& problem, relaxation const& relaxed, double gap) {
@@ -70,7 +65,7 @@ inline survivors reduce(instance const& problem, relaxation const& relaxed, doub
     for (std::uint32_t i = problem.first[g]; i < problem.first[g + 1]; ++i) {
       change const step = change_of(problem.items[i], base, relaxed.slope);
       if (i == relaxed.base[g] || step.reduced - step.error > gap) continue;
-      result.entries.push_back({static_cast<std::uint32_t>(g), i});
+      result.items.push_back(i);
       largest = std::max(largest, step.error * 0x1p51);
     }
     result.magnitude += 4 * largest;  // twice for the base that may move, twice for rounding
@@ -89,12 +84,13 @@ class core_builder {
     core_.grid = open.magnitude > 0 ? std::ilogb(open.magnitude) - 118 : 0;
     bool ignored = true;  // any slope gives a bound; rounding it costs no exactness
     core_.slope = to_fixed(relaxed.slope, core_.grid, ignored);
-    core_.alternatives.reserve(open.entries.size());
-    for (std::size_t i = 0; i < open.entries.size();) {
-      std::size_t next = i + 1;
-      while (next < open.entries.size() && open.entries[next].group == open.entries[i].group) ++next;
-      add(std::span{open.entries}.subspan(i, next - i));
-      i = next;
+    core_.alternatives.reserve(open.items.size());
+    std::size_t begin = 0;
+    for (std::uint32_t g = 0; begin < open.items.size(); ++g) {
+      std::size_t end = begin;
+      while (end < open.items.size() && open.items[end] < problem.first[g + 1]) ++end;
+      if (begin < end) add(g, open.items, begin, end);
+      begin = end;
     }
     core_.groups_at_start = core_.groups.size();
     find_steps();
@@ -103,32 +99,33 @@ class core_builder {
   core take() { return std::move(core_); }
 
  private:
-  void add(std::span<survivors::entry const> entries) {
-    std::uint32_t const group = entries.front().group;
+  /// One group's items: survivors from `begin` up to `end`.
+  void add(std::uint32_t group, std::vector<std::uint32_t> const& items, std::size_t begin, std::size_t end) {
     auto const first = static_cast<std::uint32_t>(core_.alternatives.size());
     item const& base = problem_.items[core_.base[group]];
-    for (survivors::entry const& entry : entries) {
-      item const& to = problem_.items[entry.item];
+    for (std::size_t i = begin; i < end; ++i) {
+      item const& to = problem_.items[items[i]];
       rounded_pair const difference = two_difference(to.score, base.score);
       wide const score = to_fixed(difference.high, core_.grid, core_.exact) +
                          to_fixed(difference.low, core_.grid, core_.exact);
       std::int64_t const cost = to.cost - base.cost;
-      core_.alternatives.push_back({score, score + core_.slope * cost, cost, entry.item, group});
+      core_.alternatives.push_back({score, score + core_.slope * cost, cost, items[i], group});
     }
     auto const last = static_cast<std::uint32_t>(core_.alternatives.size());
-    std::span const added = std::span{core_.alternatives}.subspan(first);
-    auto const less = [](alternative const& a, alternative const& b) { return a.reduced < b.reduced; };
-    alternative& least = *std::min_element(added.begin(), added.end(), less);
-    if (least.reduced < 0) rebase(added, least, group);
-    wide const least_reduced = std::min_element(added.begin(), added.end(), less)->reduced;
-    core_.groups.push_back({least_reduced, first, last});
+    auto const least = [&]() -> alternative& {
+      return *std::min_element(core_.alternatives.begin() + first, core_.alternatives.end(),
+                               [](alternative const& a, alternative const& b) { return a.reduced < b.reduced; });
+    };
+    if (least().reduced < 0) rebase(first, least(), group);
+    core_.groups.push_back({least().reduced, first, last});
   }
 
-  /// Swaps the roles of the base and `chosen`.
-  void rebase(std::span<alternative> added, alternative& chosen, std::uint32_t group) {
+  /// Swaps the roles of the base and `chosen`, which is one of the alternatives from `first` on.
+  void rebase(std::size_t first, alternative& chosen, std::uint32_t group) {
     alternative const origin = chosen;
     chosen = {0, 0, 0, core_.base[group], group};
-    for (alternative& other : added) {
+    for (std::size_t i = first; i < core_.alternatives.size(); ++i) {
+      alternative& other = core_.alternatives[i];
       other.score -= origin.score;
       other.reduced -= origin.reduced;
       other.cost -= origin.cost;

@@ -87,26 +87,28 @@ struct hull_step {
 inline std::vector<hull_step> hull_steps(instance& problem) {
   std::vector<hull_step> steps;
   steps.reserve(problem.items.size() - problem.groups());
-  std::vector<item*> hull;
+  item* const items = problem.items.data();
+  std::vector<std::uint32_t> hull;  // of one group
   for (std::size_t g = 0; g < problem.groups(); ++g) {
-    item* const begin = problem.items.data() + problem.first[g];
-    item* const end = problem.items.data() + problem.first[g + 1];
-    hull.assign(1, begin);
-    begin->slope = std::numeric_limits<double>::infinity();
-    for (item* next = begin + 1; next < end; ++next) {
-      auto const slope_from = [next](item const& from) {
-        return (from.score - next->score) / static_cast<double>(next->cost - from.cost);
+    hull.clear();
+    hull.push_back(problem.first[g]);
+    items[hull.back()].slope = std::numeric_limits<double>::infinity();
+    for (std::uint32_t i = problem.first[g] + 1; i < problem.first[g + 1]; ++i) {
+      item& next = items[i];
+      auto const slope_from = [&next](item const& from) {
+        return (from.score - next.score) / static_cast<double>(next.cost - from.cost);
       };
-      double slope = slope_from(*hull.back());
-      while (hull.size() > 1 && slope >= hull.back()->slope) {
-        hull.back()->slope = -1;
+      double slope = slope_from(items[hull.back()]);
+      while (hull.size() > 1 && slope >= items[hull.back()].slope) {
+        items[hull.back()].slope = -1;
         hull.pop_back();
-        slope = slope_from(*hull.back());
+        slope = slope_from(items[hull.back()]);
       }
-      next->slope = slope;
-      hull.push_back(next);
+      next.slope = slope;
+      hull.push_back(i);
     }
-    for (std::size_t i = 1; i < hull.size(); ++i) steps.push_back({hull[i]->slope, hull[i]->cost - hull[i - 1]->cost});
+    for (std::size_t k = 1; k < hull.size(); ++k)
+      steps.push_back({items[hull[k]].slope, items[hull[k]].cost - items[hull[k - 1]].cost});
   }
   return steps;
 }

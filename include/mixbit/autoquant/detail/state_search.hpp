@@ -10,25 +10,22 @@
 #pragma once
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
-#include <span>
 #include <utility>
 #include <vector>
 
 #include "mixbit/autoquant/detail/core.hpp"
+#include "mixbit/autoquant/detail/deadline.hpp"
 #include "mixbit/autoquant/detail/state_list.hpp"
 
 namespace mixbit::solver::detail {
 
 class state_search {
  public:
-  using time_point = std::chrono::steady_clock::time_point;
-
-  /// `max_states` bounds each list; time_point::max() means no deadline.
+  /// `max_states` bounds each list; `never` means no deadline.
   state_search(core problem, std::size_t max_states, time_point deadline)
       : core_{std::move(problem)}, max_states_{max_states}, width_{max_states}, deadline_{deadline} {
     improve(core_.start_score, core_.start_cost, decision_tree::none);
@@ -36,9 +33,8 @@ class state_search {
     reach_ = std::abs(static_cast<double>(core_.slack));
     for (open_group const& group : core_.groups) {
       double largest = 0;
-      for (alternative const& one : alternatives_of(group)) {
-        largest = std::max(largest, std::abs(static_cast<double>(one.cost)));
-      }
+      for (std::uint32_t i = group.first; i < group.last; ++i)
+        largest = std::max(largest, std::abs(static_cast<double>(core_.alternatives[i].cost)));
       reach_ += largest;
     }
   }
@@ -53,7 +49,7 @@ class state_search {
       std::size_t const end = begin + outlooks_.size() - 1;
       for (std::size_t i = begin; i < end && !states_.empty(); ++i) {
         outlook_ = outlooks_[i - begin];
-        if (is_spent() || std::chrono::steady_clock::now() >= deadline_) return drop_all();
+        if (is_spent() || is_over(deadline_)) return drop_all();
         if (core_.groups[i].least_reduced > reduced_limit()) return;  // so are all that follow
         outlook_ = outlooks_[i - begin + 1];
         take(core_.groups[i]);
@@ -83,10 +79,6 @@ class state_search {
   }
 
  private:
-  std::span<alternative> alternatives_of(open_group const& group) {
-    return std::span{core_.alternatives}.subspan(group.first, group.last - group.first);
-  }
-
   bool is_better(state const& one) const noexcept {
     return one.cost <= core_.slack &&
            (one.score < best_score_ || (one.score == best_score_ && one.cost < best_cost_));
@@ -145,16 +137,16 @@ class state_search {
   }
 
   void include(outlook& into, open_group const& group) {
-    for (alternative const& one : alternatives_of(group)) into.include(one);
+    for (std::uint32_t i = group.first; i < group.last; ++i) into.include(core_.alternatives[i]);
   }
 
   /// False if no alternative of the group is left.
   bool shrink(open_group& group) {
     if (group.least_reduced > reduced_limit()) return false;
-    auto const all = alternatives_of(group);
-    auto const kept = std::remove_if(all.begin(), all.end(),
+    auto const all = core_.alternatives.begin();
+    auto const kept = std::remove_if(all + group.first, all + group.last,
                                      [this](alternative const& one) { return one.reduced > reduced_limit(); });
-    group.last = group.first + static_cast<std::uint32_t>(kept - all.begin());
+    group.last = static_cast<std::uint32_t>(kept - all);
     return true;
   }
 
