@@ -72,7 +72,7 @@ class interpreter {
   std::unordered_map<int, quantizer_slots<cpu>> slots_;
 };
 
-matrix waves(Eigen::Index rows, Eigen::Index columns, float step) {
+matrix wave_matrix(Eigen::Index rows, Eigen::Index columns, float step) {
   matrix m(rows, columns);
   for (Eigen::Index i = 0; i < m.size(); ++i) m.data()[i] = std::sin(step * static_cast<float>(i + 1));
   return m;
@@ -81,12 +81,12 @@ matrix waves(Eigen::Index rows, Eigen::Index columns, float step) {
 /// y = w20 relu(w10 x) + w30 x
 graph::nodes residual_block() {
   using graph::kind;
-  return {{10, kind::linear, {-1}, waves(12, 8, 0.7f)}, {11, kind::relu, {10}, {}},
-          {20, kind::linear, {11}, waves(6, 12, 0.9f)}, {30, kind::linear, {-1}, waves(6, 8, 1.1f)},
+  return {{10, kind::linear, {-1}, wave_matrix(12, 8, 0.7f)}, {11, kind::relu, {10}, {}},
+          {20, kind::linear, {11}, wave_matrix(6, 12, 0.9f)}, {30, kind::linear, {-1}, wave_matrix(6, 8, 1.1f)},
           {40, kind::add, {20, 30}, {}}};
 }
 
-matrix const batch = waves(5, 8, 0.3f);
+matrix const batch = wave_matrix(5, 8, 0.3f);
 
 }  // namespace
 
@@ -112,7 +112,7 @@ TEST_CASE("graph runtime: quantized beside its nodes, which stay as they are") {
 
 TEST_CASE("graph runtime: a rehash moves the slots, the calibration stays") {
   std::unordered_map<int, quantizer_slots<cpu>> slots;
-  matrix weight = waves(6, 8, 0.7f);
+  matrix weight = wave_matrix(6, 8, 0.7f);
   struct host {
     std::unordered_map<int, quantizer_slots<cpu>>& slots;
     matrix& weight;

@@ -122,12 +122,14 @@ expect 'a folder of tests' 0 '^a tests/a/deep/x_test.cpp tests/a/w_test.cpp$' sc
 expect 'a host' 0 '^toy examples/hosts/toy/main.cpp examples/hosts/toy/more.cpp$' scripts/list-sources hosts
 expect 'a single example' 0 '^single examples/hosts/single.cpp$' scripts/list-sources examples
 
-# batch-tests: one batch that compiles, with names that both files have, and a file that must stay alone
+# batch-tests: one batch that compiles, with names that two files have and what only compiles at file scope, and a file
+# that must stay alone
 printf '#include <cstdio>\nnamespace {\nint value = 1;\n}\nint w() { return value; }\n' >tests/a/w_test.cpp
 printf '#include <cstdio>\nnamespace {\nint value = 2;\n}\nint x() { return value; }\n' >tests/a/deep/x_test.cpp
-printf '#define VALUE 3\nint y() { return VALUE; }\n' >tests/b/y_test.cpp
+printf '#if __has_include(<string>)\nint y() { return 3; }\n#endif\n' >tests/b/y_test.cpp
+printf '#include <functional>\nnamespace z {\nstruct name;\n}\ntemplate <>\nstruct std::hash<z::name>;\n' >tests/a/z_test.cpp
 expect 'a batch, and a test that stays alone' 0 '^tests/b/y_test.cpp build/batches/a-[0-9]*.cpp$' \
-  bash -c 'scripts/batch-tests build/batches 2 tests/a/w_test.cpp tests/b/y_test.cpp tests/a/deep/x_test.cpp | xargs'
+  bash -c 'scripts/batch-tests build/batches 3 tests/a/z_test.cpp tests/{a/w,b/y,a/deep/x}_test.cpp | xargs'
 expect 'a batch compiles' 0 '' bash -c '${CXX:-g++} -std=c++20 -Wall -Wextra -Werror -I. -fsyntax-only build/batches/a-*.cpp'
 expect 'batches of one' 0 '^tests/a/w_test.cpp$' scripts/batch-tests build/batches 1 tests/a/w_test.cpp
 expect 'all sources as they are' 0 '^build/batches/a-[0-9]*.cpp$' \
@@ -136,7 +138,7 @@ expect 'that compiles' 0 '' bash -c '${CXX:-g++} -std=c++20 -Wall -Wextra -Werro
   "$(scripts/batch-tests build/batches whole tests/a/w_test.cpp tests/b/y_test.cpp)"'
 expect 'a single source alone' 0 '^tests/a/w_test.cpp$' scripts/batch-tests build/batches whole tests/a/w_test.cpp
 expect 'a size that is none' 2 '^usage: scripts/batch-tests' scripts/batch-tests build/batches 0 tests/a/w_test.cpp
-rm tests/a/deep/x_test.cpp tests/b/y_test.cpp
+rm tests/a/deep/x_test.cpp tests/a/z_test.cpp tests/b/y_test.cpp
 
 # check-mutations, with a program that prints what doctest would
 printf '#include <cstdio>\nint wrong();\nint main() { return std::printf("1 | %%d passed\\n", 1 - wrong()), wrong(); }\n' \

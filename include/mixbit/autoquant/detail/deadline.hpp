@@ -1,36 +1,27 @@
-// When a solver has to end. Not by std::chrono: its calendars and streams would cost every source file more to compile
-// than a solver.
+// When a solver has to end.
 #pragma once
 
-#include <cstdint>
-#include <ctime>
-#include <limits>
+#include <chrono>
 
 namespace mixbit::solver::detail {
 
-/// Nanoseconds of POSIX's clock that is never set back.
-using time_point = std::int64_t;
+using time_point = std::chrono::steady_clock::time_point;
 
-inline constexpr time_point never = std::numeric_limits<time_point>::max();
-
-inline time_point now() {
-  timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return time_point{t.tv_sec} * 1'000'000'000 + t.tv_nsec;
-}
+inline constexpr time_point never = time_point::max();
 
 /// `seconds` from now; 0 and what no clock counts: never.
 inline time_point deadline_in(double seconds) {
+  using clock = std::chrono::steady_clock;
   if (!(seconds > 0) || seconds > 1e9) return never;
-  return now() + static_cast<time_point>(seconds * 1e9);
+  return clock::now() + std::chrono::duration_cast<clock::duration>(std::chrono::duration<double>(seconds));
 }
 
-inline bool is_over(time_point deadline) { return deadline != never && now() >= deadline; }
+inline bool is_over(time_point deadline) { return deadline != never && std::chrono::steady_clock::now() >= deadline; }
 
 /// What is left, for a limit in seconds: above 0 also where nothing is; 0 where there is no limit.
 inline double seconds_until(time_point deadline) {
   if (deadline == never) return 0;
-  double const left = static_cast<double>(deadline - now()) / 1e9;
+  double const left = std::chrono::duration<double>(deadline - std::chrono::steady_clock::now()).count();
   return left > 1e-9 ? left : 1e-9;
 }
 
