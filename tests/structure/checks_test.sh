@@ -127,7 +127,7 @@ expect 'a single example' 0 '^single examples/hosts/single.cpp$' scripts/list-so
 printf '#include <cstdio>\nnamespace {\nint value = 1;\n}\nint w() { return value; }\n' >tests/a/w_test.cpp
 printf '#include <cstdio>\nnamespace {\nint value = 2;\n}\nint x() { return value; }\n' >tests/a/deep/x_test.cpp
 printf '#if __has_include(<string>)\nint y() { return 3; }\n#endif\n' >tests/b/y_test.cpp
-printf '#include <functional>\nnamespace z {\nstruct name;\n}\ntemplate <>\nstruct std::hash<z::name>;\n' >tests/a/z_test.cpp
+printf '#include <functional>\nstruct z;\ntemplate <>\nstruct std::hash<z>;\n' >tests/a/z_test.cpp
 expect 'a batch, and a test that stays alone' 0 '^tests/b/y_test.cpp build/batches/a-[0-9]*.cpp$' \
   bash -c 'scripts/batch-tests build/batches 3 tests/a/z_test.cpp tests/{a/w,b/y,a/deep/x}_test.cpp | xargs'
 expect 'a batch compiles' 0 '' bash -c '${CXX:-g++} -std=c++20 -Wall -Wextra -Werror -I. -fsyntax-only build/batches/a-*.cpp'
@@ -137,6 +137,7 @@ expect 'all sources as they are' 0 '^build/batches/a-[0-9]*.cpp$' \
 expect 'that compiles' 0 '' bash -c '${CXX:-g++} -std=c++20 -Wall -Wextra -Werror -I. -fsyntax-only \
   "$(scripts/batch-tests build/batches whole tests/a/w_test.cpp tests/b/y_test.cpp)"'
 expect 'a single source alone' 0 '^tests/a/w_test.cpp$' scripts/batch-tests build/batches whole tests/a/w_test.cpp
+expect 'a test that does not exist' 2 '^there is no file tests/none.cpp' scripts/batch-tests build/batches 2 tests/none.cpp
 expect 'a size that is none' 2 '^usage: scripts/batch-tests' scripts/batch-tests build/batches 0 tests/a/w_test.cpp
 rm tests/a/deep/x_test.cpp tests/a/z_test.cpp tests/b/y_test.cpp
 

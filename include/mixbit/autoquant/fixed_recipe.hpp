@@ -46,12 +46,13 @@ class fixed_recipe {
   }
 
  private:
-  /// As the config has it among all; null where there is none of that name.
+  /// As the config has it among all modules; null where there is none of that name.
   resolved_quantizer const* quantizer(std::string_view name) const {
     std::size_t const i = quantizers_.find(name);
     return i == detail::name_index::none ? nullptr : &resolved_.quantizers[i];
   }
 
+  /// `name`: of what is searched, so that the config has its quantizers too.
   void require_nameless(std::string const& name) {
     for (auto const& q : search_recipe(model_, config_, searched_[modules_.find(name)]).quantizers)
       if (q.role() != quantizer_role::output && q.attributes() != quantizer(q.path())->attributes)

@@ -7,6 +7,7 @@
 // Every quantizer that is on has an entry of its own by its full name, in which wildcard characters are escaped.
 #pragma once
 
+#include <cstddef>
 #include <string>
 #include <utility>
 #include <vector>

@@ -1,5 +1,5 @@
 // A vector as a std::span. A span finds out by itself that it can be made of a vector, at the price of some thirty
-// concepts for each type of element: in headers that every program includes, that is said instead.
+// concepts for each type of element: where that costs most, in headers that most programs include, it is said instead.
 #pragma once
 
 #include <span>

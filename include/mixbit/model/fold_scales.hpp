@@ -42,7 +42,7 @@ class scale_folding {
     }
   }
 
-  /// Throws what is wrong with what the host says. Returns whether there is a scale to fold.
+  /// Throws what is wrong with what the host says. Returns whether there is a scale to fold. `op` has to outlive this.
   bool add(preceding_op const& op) {
     std::vector<sharing_layer<B>> consumers;
     if (op.consumers.empty()) fail(error_id::config_conflict, op.name, ": no consumers are given of its output");
