@@ -189,7 +189,7 @@ refused "5 to 16 bits" "${search[@]}" "${out[@]}" --effective-bits 3
 refused "--max-bytes '1e3'" "${search[@]}" "${out[@]}" --max-bytes 1e3
 refused "--max-bytes 100: a max_bytes of 100 cannot be met: 481280 to 1540096 bytes can be reached" \
   "${search[@]}" "${out[@]}" --max-bytes 100
-refused "--effective-bits: effective bits: 'abc' is not" "${search[@]}" "${out[@]}" --effective-bits abc
+refused "--effective-bits: 'abc' is not a decimal number" "${search[@]}" "${out[@]}" --effective-bits abc
 latency=$work/latency.json
 echo '{"limit": 67.9, "latency": {"*": {"FP8_DEFAULT_CFG": 4, "INT8_DEFAULT_CFG": 6, "INT4_B32_WEIGHT_ONLY": 8,
   "NONE": 12}}}' >"$latency"

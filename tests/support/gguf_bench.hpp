@@ -30,22 +30,26 @@ inline quantizer_attribute_config nvfp4_blocks() {
   return a;
 }
 
-/// One layer of a Llama with 4 heads of 16, of which keys have 2.
+/// One layer of a Llama of width 64 with 4 heads, of which keys have 2.
 struct llama : export_bench {
-  llama() {
-    config = {{"architectures", {"LlamaForCausalLM"}}, {"hidden_size", 64},        {"intermediate_size", 128},
+  explicit llama(std::int64_t head = 16, std::int64_t inner = 128) {
+    config = {{"architectures", {"LlamaForCausalLM"}}, {"hidden_size", 64},        {"intermediate_size", inner},
               {"num_attention_heads", 4},              {"num_key_value_heads", 2}, {"num_hidden_layers", 1},
               {"max_position_embeddings", 32},         {"rms_norm_eps", 1e-5},     {"vocab_size", 10}};
+    if (head != 16) config["head_dim"] = head;
     tensors.emplace_back("model.embed_tokens.weight", make_weight({10, 64}, 9));
     tensors.emplace_back("model.norm.weight", make_weight({64}, 8));
     int seed = 1;
-    for (char const* name : {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
-                             "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"}) {
-      std::string const n = name;
-      bool const narrow = n.ends_with("k_proj") || n.ends_with("v_proj");
-      bool const wide = n.ends_with("gate_proj") || n.ends_with("up_proj"), back = n.ends_with("down_proj");
-      add("model.layers.0." + n, make_weight({narrow ? 32 : wide ? 128 : 64, back ? 128 : 64}, seed++));
-    }
+    auto const put = [&](char const* name, std::int64_t rows, std::int64_t columns) {
+      add(std::string{"model.layers.0."} + name, make_weight({rows, columns}, seed++));
+    };
+    put("self_attn.q_proj", 4 * head, 64);
+    put("self_attn.k_proj", 2 * head, 64);
+    put("self_attn.v_proj", 2 * head, 64);
+    put("self_attn.o_proj", 64, 4 * head);
+    put("mlp.gate_proj", inner, 64);
+    put("mlp.up_proj", inner, 64);
+    put("mlp.down_proj", 64, inner);
     add("lm_head", make_weight({10, 64}, 20));
   }
   plain_tensor const& source_tensor(std::string const& name) const {

@@ -26,6 +26,7 @@ namespace {
 constexpr std::int64_t least_memory = (std::int64_t{49} << 20) + 1;  // of which 48 MiB are the program's
 
 struct gguf_tool : llama {
+  using llama::llama;
   std::filesystem::path made() const { return folder / "tool" / "model.gguf"; }
 
   template <class How>
@@ -128,12 +129,12 @@ TEST_CASE("quantize_checkpoint: GGUF of a source in half types: matrices stay in
 
 TEST_CASE("quantize_checkpoint: however little memory there is, GGUF's bytes are the same") {
   for (char const* name : {"Q8_0", "Q4_0", "MXFP4", "NVFP4"}) {
-    gguf_tool b;
-    b.add("model.layers.1.self_attn.q_proj", make_weight({2408, 64}, 40));  // parts begin within a head
-    b.add("model.layers.1.mlp.up_proj", make_weight({3001, 64}, 41));
-    b.tensors.back().second.values.back() = 30.0f;  // the tensor's scale is not the first rows'
-    b.host.walk([](auto const& m) {
-      if (m.name == "model.layers.1.mlp.up_proj") static_cast<float*>(m.weight.data)[m.weight.size() - 1] = 30.0f;
+    gguf_tool b{608, 3008};  // parts begin within a head
+    std::string const up = "model.layers.0.mlp.up_proj";  // the tensor's scale is not the first rows'
+    for (auto& [tensor, t] : b.tensors)
+      if (tensor == up + ".weight") t.values.back() = 30.0f;
+    b.host.walk([&](auto const& m) {
+      if (m.name == up) static_cast<float*>(m.weight.data)[m.weight.size() - 1] = 30.0f;
     });
     b.write_source();
     auto o = b.program(name);
@@ -205,10 +206,9 @@ TEST_CASE("quantize_checkpoint: what GGUF has no type or no name for is refused,
   b.write_source();
   CHECK(says(b.refusal(content, b.choosing(6, {"Q8_0", "Q4_0"})), "model.safetensors'",
              "config.json is no LlamaForCausalLM's"));
-  gguf_tool odd;
-  odd.add("model.layers.1.mlp.up_proj", make_weight({4, 96}));
+  gguf_tool odd{16, 96};
   odd.write_source();
-  CHECK(says(odd.refusal(value, odd.program("NVFP4")), "NVFP4: model.layers.1.mlp.up_proj: rows of 96 elements",
+  CHECK(says(odd.refusal(value, odd.program("NVFP4")), "NVFP4: model.layers.0.mlp.down_proj: rows of 96 elements",
              "NVFP4 takes a multiple of 64"));
   odd.tensors.emplace_back("model.layers.0.mamba.in_proj.weight", make_weight({4, 32}));
   odd.write_source();

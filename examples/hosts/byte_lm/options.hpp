@@ -42,7 +42,7 @@ inline constexpr char const* usage_text =
   --preset NAME[,KV]     a preset's name or a JSON file: quantize() with it instead of searching; with the entries of
                          others behind a comma, as FP8_DEFAULT_CFG,FP8_KV_CFG
   --algorithm A          how --preset is calibrated, instead of its own way: a name (awq_lite, smoothquant, max) or JSON
-                         as in a config, '{"method": "smoothquant", "alpha": 0.5}', or a list of either
+                         as in a config, '{"method": "smoothquant", "alpha": 0.5}', or a list of either ([]: max)
   --plan FILE            a plan.json: apply it instead of searching
   --method WHICH         how sensitivity is measured: gradient (default), one forward and backward a step; or kl_div, a
                          forward for each format of each group, and no backward

@@ -52,7 +52,7 @@ class effective_bits {
 
  private:
   [[noreturn]] static void refuse(std::string_view text) {
-    fail(error_id::config_value, "effective bits: '", text, "' is not a decimal number above 0 and at most 16");
+    fail(error_id::config_value, "'", text, "' is not a decimal number above 0 and at most 16, as effective bits are");
   }
   static std::string shortest(double value) {
     char text[64];

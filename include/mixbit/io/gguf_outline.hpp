@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "mixbit/io/gguf_llama_shape.hpp"
 #include "mixbit/io/gguf_naming.hpp"
 #include "mixbit/io/hf_source.hpp"
 
@@ -24,13 +25,14 @@ namespace mixbit {
 struct gguf_family {
   gguf_naming names;
   gguf_metadata metadata;
+  std::optional<gguf_llama_shape> shape{};  ///< that the tensors are held to
 };
 
 /// The family of a config.json, if its names are known. Throws `file_content` for what its metadata lack; `otherwise`:
 /// what to say, behind the refusal, of a model that this version has no metadata for.
 inline std::optional<gguf_family> gguf_family_of(json_document const& config, std::string_view otherwise = {}) {
   if (!is_llama(config)) return std::nullopt;
-  return gguf_family{gguf_llama_names(config), gguf_llama_metadata(config, otherwise)};
+  return gguf_family{gguf_llama_names(config), gguf_llama_metadata(config, otherwise), gguf_llama_shape{config}};
 }
 
 /// A tensor of the file.
@@ -75,13 +77,15 @@ class gguf_outline {
     items_[tensor] = {tensor, place, type, shape};
   }
 
-  /// Of the source, what is not added yet; then the order of the file is known, that of the source's names.
+  /// Of the source, what is not added yet; then the order of the file is known, that of the source's names. Refuses
+  /// tensors that are not as config.json says.
   void take_the_rest() {
     for (auto const& name : source_.tensors().names())
       if (!items_.contains(name)) add_plain(name, source_.tensors().at(name));
     for (auto const& [name, i] : items_)
       if (!i.place.name.empty()) order_.push_back(i);
     std::sort(order_.begin(), order_.end(), [](auto const& a, auto const& b) { return a.from < b.from; });
+    if (family_.shape) require_shape(*family_.shape);
     for (auto const& i : order_) {
       tensors_.push_back(i.tensor());
       if (auto scale = i.scale()) tensors_.push_back(std::move(*scale));
@@ -133,6 +137,18 @@ class gguf_outline {
     if (place->heads < 0 || (place->heads > 0 && rows % (2 * place->heads) != 0))
       refuse(tensor, ": ", rows, " rows are not an even number for each of ", place->heads, " heads");
     return *place;
+  }
+
+  void require_shape(gguf_llama_shape const& shape) const {
+    std::int64_t layers = 0;
+    for (auto const& i : order_) {
+      layers = std::max(layers, shape.layer_of(i.place.name) + 1);
+      if (auto const said = shape.shape_of(i.place.name); said && !said->same_shape(i.shape))
+        refuse(i.from, " is ", to_string(i.shape), ", and by the numbers of config.json ", to_string(*said));
+    }
+    if (layers != shape.layers())
+      fail(error_id::file_content, source_.tensors().label(), ": has ", layers, " layers; num_hidden_layers of ",
+           "config.json is ", shape.layers());
   }
 
   /// llama.cpp's number of the file's type (LLAMA_FTYPE), where one says it; "guessed" for mixtures.
