@@ -189,6 +189,36 @@ refused "5 to 16 bits" "${search[@]}" "${out[@]}" --effective-bits 3
 refused "--max-bytes '1e3'" "${search[@]}" "${out[@]}" --max-bytes 1e3
 refused "--max-bytes 100: a max_bytes of 100 cannot be met: 481280 to 1540096 bytes can be reached" \
   "${search[@]}" "${out[@]}" --max-bytes 100
+
+# what is read is not written over
+cp -r data/byte-lm "$work/apart"
+for file in model.safetensors config.json; do
+  refused "--resolved '$work/apart/$file' lies in --model" --model "$work/apart" "${quick[@]}" --formats FP8_DEFAULT_CFG \
+    --effective-bits 9 --dry-run --resolved "$work/apart/$file"
+done
+refused "--windows '$work/few.json' would be lost" "${search[@]}" "${budget[@]}" --dry-run --resolved "$work/few.json"
+check "the model and the windows are as before" \
+  eval 'diff -r data/byte-lm "$work/apart" && grep -q calibration_windows "$work/few.json"'
+mkdir "$work/read"
+cp "$work/few.json" "$work/read/manifest.json"
+cp "$work/text" "$work/read/report.html"
+cp "$work/a/quant_config.json" "$work/read/quantizers.json"
+into=(--out "$work/read")
+refused "--windows '$work/read/manifest.json' would be lost" "${model[@]}" "${into[@]}" "${budget[@]}" \
+  --formats FP8_DEFAULT_CFG --windows "$work/read/manifest.json"
+refused "--text '$work/read/report.html' would be lost" --model data/byte-lm "${few[@]}" "${into[@]}" \
+  --preset FP8_DEFAULT_CFG --text "$work/read/report.html"
+refused "--preset '$work/read/quantizers.json' would be lost" "${model[@]}" "${few[@]}" "${into[@]}" \
+  --preset "$work/read/quantizers.json"
+root=$PWD program=$(realpath "$bin")
+(cd "$work/read" && "$program" --model "$root/data/byte-lm" --text "$work/text" --windows manifest.json \
+  --calib-steps 1 --score-steps 1 --formats FP8_DEFAULT_CFG --effective-bits 9 --dry-run >"$work/log" 2>&1)
+check "a dry run writes nothing into the folder that it is called in, so what lies there is read" test $? -eq 0
+check "they are there" test "$(ls "$work/read" | tr '\n' ' ')" = "manifest.json quantizers.json report.html "
+ln -s loop "$work/loop"
+refused '"'"$work/loop"'" is neither a preset nor a file' "${model[@]}" "${quick[@]}" "${out[@]}" "${budget[@]}" \
+  --formats "$work/loop"
+refused "cannot create '/proc/none'" "${search[@]}" "${out[@]}" "${budget[@]}" --checkpoint /proc/none/kept
 refused "--effective-bits: 'abc' is not a decimal number" "${search[@]}" "${out[@]}" --effective-bits abc
 latency=$work/latency.json
 echo '{"limit": 67.9, "latency": {"*": {"FP8_DEFAULT_CFG": 4, "INT8_DEFAULT_CFG": 6, "INT4_B32_WEIGHT_ONLY": 8,

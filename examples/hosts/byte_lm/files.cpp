@@ -144,12 +144,34 @@ void check_folders(std::string const& model_folder, std::string const& out, std:
       if (mixbit::lie_in_one_another(search_checkpoint, other))
         mixbit::fail(mixbit::error_id::usage, "--checkpoint ", mixbit::in_quotes(search_checkpoint), " and ", option,
                      " ", mixbit::in_quotes(other), " lie in one another; a search is kept in a folder of its own");
-  if (std::filesystem::exists(search_checkpoint) && !std::filesystem::is_directory(search_checkpoint))
+  std::error_code none;
+  if (auto const there = std::filesystem::status(search_checkpoint, none);
+      std::filesystem::exists(there) && !std::filesystem::is_directory(there))
     mixbit::fail(mixbit::error_id::usage, "--checkpoint ", mixbit::in_quotes(search_checkpoint), " is no folder");
   mixbit::hf_source const source{model_folder};
   mixbit::staged_output writable{out};  // not committed: it removes what it made
   for (auto const* files : {&of_a_search, &of_every_run})
     for (char const* file : *files) (void)writable.path(file);
+  if (!search_checkpoint.empty()) mixbit::staged_output{search_checkpoint};
+}
+
+void check_inputs(std::vector<input_file> const& inputs, planned_files const& planned) {
+  auto const& resolved = planned.resolved;
+  if (!resolved.empty() && mixbit::lie_in_one_another(planned.model_folder, resolved))
+    mixbit::fail(mixbit::error_id::usage, "--resolved ", mixbit::in_quotes(resolved), " lies in --model ",
+                 mixbit::in_quotes(planned.model_folder), ", whose files are only read");
+  for (input_file const& input : inputs) {
+    auto const require_other = [&](std::filesystem::path const& file) {
+      if (same_file(file, input.path))
+        mixbit::fail(mixbit::error_id::usage, input.option, " ", mixbit::in_quotes(input.path), " would be lost: this ",
+                     "run writes or removes ", mixbit::in_quotes(file.string()));
+    };
+    require_other(resolved);
+    if (planned.out.empty()) continue;
+    for (char const* file : of_every_run) require_other(std::filesystem::path{planned.out} / file);
+    if (input.option == "--plan" || input.option == "--preset") continue;  // write_results() keeps a search's for them
+    for (char const* file : of_a_search) require_other(std::filesystem::path{planned.out} / file);
+  }
 }
 
 void write_resolved(std::string const& file, mixbit::resolved_search const& plan) {

@@ -1,6 +1,7 @@
 // byte_lm: from a trained model to a mixed-precision checkpoint. See options.hpp for the command line.
 #include <cstdio>
 #include <thread>
+#include <vector>
 
 #include "../../run_program.hpp"
 #include "quantization.hpp"
@@ -16,6 +17,15 @@ void flush_results(std::string const& out) {
   }
 }
 
+/// Names of presets among them are files' too where such a file is.
+std::vector<byte_lm::input_file> inputs_of(byte_lm::options const& o) {
+  std::vector<byte_lm::input_file> all{
+      {"--text", o.text}, {"--windows", o.windows}, {"--latency", o.latency}, {"--plan", o.plan}};
+  for (auto const& name : o.formats) all.push_back({"--formats", name});
+  for (auto const& name : o.preset) all.push_back({"--preset", name});
+  return all;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -26,6 +36,7 @@ int main(int argc, char** argv) {
       return 0;
     }
     if (!options.dry_run) byte_lm::check_folders(options.model, options.out, options.checkpoint);
+    check_inputs(inputs_of(options), {options.model, options.dry_run ? "" : options.out, options.resolved});
     mixbit::thread_pool pool{options.threads.value_or(static_cast<int>(std::thread::hardware_concurrency()))};
     byte_lm::job{options, pool}.run();
     if (!options.dry_run) flush_results(options.out);

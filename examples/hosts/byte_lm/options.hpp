@@ -26,7 +26,8 @@ inline constexpr char const* usage_text =
   --model DIR            folder with config.json and model.safetensors (Hugging Face Llama over bytes)
   --out DIR              where results go, apart from the model's folder; nothing is written there unless everything
                          succeeds
-  --text FILE            text to read; default: Debian's /usr/share/common-licenses, put together
+  --text FILE            text to read; default: Debian's /usr/share/common-licenses, put together,
+                         which data/byte-lm was trained on: its losses there are not those on other text
   --windows FILE         JSON with window, calibration_windows, score_windows, validation_windows (byte offsets; of
                          the first two, one list a step); default: windows taken evenly from the text, of up to 512
                          tokens

@@ -24,9 +24,20 @@ struct results {
 };
 
 /// What of writing can be checked before there is anything to write: `out` is apart from the model's folder and can be
-/// written to, no folder lies where a file goes, the search's checkpoint, where there is one, is apart from both, and
-/// the model's folder is one that a checkpoint can be made from. Leaves nothing behind.
+/// written to, no folder lies where a file goes, the search's checkpoint, where there is one, is apart from both and
+/// can be written to, and the model's folder is one that a checkpoint can be made from. Leaves nothing behind.
 void check_folders(std::string const& model_folder, std::string const& out, std::string const& search_checkpoint);
+
+/// What an option names to be read.
+struct input_file {
+  std::string option, path;
+};
+/// Where a run writes; `out` and `resolved` are empty where nothing is written there.
+struct planned_files {
+  std::string model_folder, out, resolved;
+};
+/// Throws where what a run writes would take the place of what it reads.
+void check_inputs(std::vector<input_file> const& inputs, planned_files const& planned);
 
 /// --resolved, whole or not at all.
 void write_resolved(std::string const& file, mixbit::resolved_search const& plan);

@@ -256,7 +256,8 @@ inline quantize_config config_from_file(std::filesystem::path const& path) {
 /// A preset by name, or else a file.
 inline quantize_config load_config(std::string const& preset_or_file) {
   if (!preset_full_name(preset_or_file).empty()) return preset(preset_or_file);
-  if (preset_or_file.ends_with(".json") || std::filesystem::exists(preset_or_file))
+  std::error_code none;
+  if (preset_or_file.ends_with(".json") || std::filesystem::exists(preset_or_file, none))
     return config_from_file(preset_or_file);
   fail(error_id::config_unknown_field, "\"", preset_or_file, "\" is neither a preset nor a file",
        close_names(preset_or_file, preset_names()));
