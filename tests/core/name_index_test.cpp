@@ -19,4 +19,6 @@ TEST_CASE("name_index: the first place of a name stays, and names outlive what t
   CHECK(places.find("layers.0.self_attn.q_proj") == 7);
   CHECK(places.find("layers.0.self_attn.q_pro") == name_index::none);
   CHECK(places.find("") == name_index::none);
+  CHECK(places.contains("a"));
+  CHECK_FALSE(places.contains("A"));
 }

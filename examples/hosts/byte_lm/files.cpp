@@ -155,11 +155,11 @@ void check_folders(std::string const& model_folder, std::string const& out, std:
   if (!search_checkpoint.empty()) mixbit::staged_output{search_checkpoint};
 }
 
-void check_inputs(std::vector<input_file> const& inputs, planned_files const& planned) {
-  auto const& resolved = planned.resolved;
-  if (!resolved.empty() && mixbit::lie_in_one_another(planned.model_folder, resolved))
+void check_inputs(std::vector<input_file> const& inputs, std::string const& model_folder, std::string const& out,
+                  std::string const& resolved) {
+  if (!resolved.empty() && mixbit::lie_in_one_another(model_folder, resolved))
     mixbit::fail(mixbit::error_id::usage, "--resolved ", mixbit::in_quotes(resolved), " lies in --model ",
-                 mixbit::in_quotes(planned.model_folder), ", whose files are only read");
+                 mixbit::in_quotes(model_folder), ", whose files are only read");
   for (input_file const& input : inputs) {
     auto const require_other = [&](std::filesystem::path const& file) {
       if (same_file(file, input.path))
@@ -167,10 +167,10 @@ void check_inputs(std::vector<input_file> const& inputs, planned_files const& pl
                      "run writes or removes ", mixbit::in_quotes(file.string()));
     };
     require_other(resolved);
-    if (planned.out.empty()) continue;
-    for (char const* file : of_every_run) require_other(std::filesystem::path{planned.out} / file);
+    if (out.empty()) continue;
+    for (char const* file : of_every_run) require_other(std::filesystem::path{out} / file);
     if (input.option == "--plan" || input.option == "--preset") continue;  // write_results() keeps a search's for them
-    for (char const* file : of_a_search) require_other(std::filesystem::path{planned.out} / file);
+    for (char const* file : of_a_search) require_other(std::filesystem::path{out} / file);
   }
 }
 

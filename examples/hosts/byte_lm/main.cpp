@@ -36,7 +36,7 @@ int main(int argc, char** argv) {
       return 0;
     }
     if (!options.dry_run) byte_lm::check_folders(options.model, options.out, options.checkpoint);
-    check_inputs(inputs_of(options), {options.model, options.dry_run ? "" : options.out, options.resolved});
+    byte_lm::check_inputs(inputs_of(options), options.model, options.dry_run ? "" : options.out, options.resolved);
     mixbit::thread_pool pool{options.threads.value_or(static_cast<int>(std::thread::hardware_concurrency()))};
     byte_lm::job{options, pool}.run();
     if (!options.dry_run) flush_results(options.out);

@@ -32,12 +32,9 @@ void check_folders(std::string const& model_folder, std::string const& out, std:
 struct input_file {
   std::string option, path;
 };
-/// Where a run writes; `out` and `resolved` are empty where nothing is written there.
-struct planned_files {
-  std::string model_folder, out, resolved;
-};
-/// Throws where what a run writes would take the place of what it reads.
-void check_inputs(std::vector<input_file> const& inputs, planned_files const& planned);
+/// Throws where what a run writes to `out` and `resolved` (empty: nothing is) would take the place of what it reads.
+void check_inputs(std::vector<input_file> const& inputs, std::string const& model_folder, std::string const& out,
+                  std::string const& resolved);
 
 /// --resolved, whole or not at all.
 void write_resolved(std::string const& file, mixbit::resolved_search const& plan);

@@ -46,7 +46,7 @@ void require_planned(model<B>& m, quantization_plan const& plan, planned_modules
   name_index there;
   for (std::size_t i = 0; i < modules.size(); ++i) there.add(modules[i].name, i);
   for (auto const& p : plan.modules)
-    if (there.find(p.name) == name_index::none)
+    if (!there.contains(p.name))
       fail(error_id::search_plan, "the plan names '", p.name, "', which the model does not have");
   for (auto const& module : modules)
     if (is_searchable(m, module) && planned.find(module.name) == nullptr)
@@ -82,7 +82,7 @@ search_plan calibration_of(model<B>& m, quantization_plan const& plan, planned_m
     auto const is_needed = [&](search_format const& f) {
       if (f.label == p.recipe) return true;
       if (std::find(p.candidates.begin(), p.candidates.end(), f.label) == p.candidates.end()) return false;
-      return chosen.find(f.label) != name_index::none && (by_siblings || !is_max(f.config.algorithm));
+      return chosen.contains(f.label) && (by_siblings || !is_max(f.config.algorithm));
     };
     made.modules.push_back(p.name);
     auto& g = made.stats.emplace_back();

@@ -232,7 +232,7 @@ inline solver::problem problem_of(candidate_stats const& stats) {
              "; an overflow in the loss or in its gradient reaches this layer");
       problem.candidates.push_back({c.score, weighted(g, c.bits, unit)});
     }
-    problem.ends.push_back(problem.candidates.size());
+    problem.end_group();
   }
   return problem;
 }

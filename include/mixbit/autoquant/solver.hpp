@@ -61,8 +61,10 @@ struct problem {
   }
   void add_group(std::span<candidate const> group) {
     for (candidate const& one : group) candidates.push_back(one);
-    ends.push_back(candidates.size());
+    end_group();
   }
+  /// What was added to `candidates` since the last group is one.
+  void end_group() { ends.push_back(candidates.size()); }
 };
 
 /// When to stop. A state is one undominated partial choice and takes at most about 300 bytes, all lists together.

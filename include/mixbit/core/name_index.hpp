@@ -24,6 +24,8 @@ class name_index {
     return at == places_.end() ? none : at->second;
   }
 
+  bool contains(std::string_view name) const { return find(name) != none; }
+
  private:
   std::map<std::string, std::size_t, std::less<>> places_;
 };

@@ -18,13 +18,11 @@ class gguf_llama_shape {
  public:
   /// Throws `file_content` for a number that is missing or none.
   explicit gguf_llama_shape(json_document const& config) {
-    auto const number = [&](char const* key) { return detail::gguf::config_number(config, key); };
-    auto const heads = number("num_attention_heads"), hidden = number("hidden_size");
-    std::int64_t const head = detail::gguf::config_number(config, "head_dim", hidden / heads);
-    std::int64_t const queries = heads * head;
-    std::int64_t const keys = detail::gguf::config_number(config, "num_key_value_heads", heads) * head;
-    std::int64_t const width = hidden, inner = number("intermediate_size"), words = number("vocab_size");
-    layers_ = number("num_hidden_layers");
+    detail::gguf::llama_numbers const n{config};
+    std::int64_t const width = n.width, inner = n.inner, words = n.words, head = n.head_size;
+    std::int64_t const queries = n.heads * head;
+    std::int64_t const keys = n.kv_heads * head;
+    layers_ = n.layers;
     matrices_ = {{"token_embd", words, width}, {"output", words, width},   {"attn_q", queries, width},
                  {"attn_k", keys, width},      {"attn_v", keys, width},    {"attn_output", width, queries},
                  {"ffn_gate", inner, width},   {"ffn_up", inner, width},   {"ffn_down", width, inner},

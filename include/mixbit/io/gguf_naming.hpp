@@ -75,6 +75,23 @@ inline float config_float(json_document const& config, char const* key, float ot
   return number;
 }
 
+/// How large a Llama is, by its config.json. Throws `file_content` for a number that is missing or none.
+struct llama_numbers {
+  std::uint32_t heads, width, head_size, layers, inner, kv_heads, words;
+
+  explicit llama_numbers(json_document const& config)
+      : heads{config_number(config, "num_attention_heads")},
+        width{config_number(config, "hidden_size")},
+        head_size{config_number(config, "head_dim", width / heads)},
+        layers{config_number(config, "num_hidden_layers")},
+        inner{config_number(config, "intermediate_size")},
+        kv_heads{config_number(config, "num_key_value_heads", heads)},
+        words{config_number(config, "vocab_size")} {
+    if (head_size == 0)
+      fail(error_id::file_content, "config.json: num_attention_heads is ", heads, ", more than hidden_size, ", width);
+  }
+};
+
 }  // namespace detail::gguf
 
 /// Is this config.json that of a model that llama.cpp calls "llama"?
@@ -111,7 +128,6 @@ inline gguf_naming gguf_llama_names(json_document const& config) {
 /// scaled rotary embedding, which needs a tensor of its own (rope_freqs). The tokenizer's keys are not among them.
 inline gguf_metadata gguf_llama_metadata(json_document const& config, std::string_view otherwise = {}) {
   using namespace detail::gguf;
-  auto const number = [&](char const* key) { return config_number(config, key); };
   json_document const& rope = config.contains("rope_parameters") && config["rope_parameters"].is_object()
                                   ? config["rope_parameters"] : config;
   auto const scaling = config.find("rope_scaling");
@@ -119,24 +135,21 @@ inline gguf_metadata gguf_llama_metadata(json_document const& config, std::strin
   if (scaled || (rope.contains("rope_type") && rope["rope_type"] != "default"))
     fail(error_id::file_content, "config.json: its rotary embedding is scaled (", (scaled ? *scaling : rope).dump(),
          "), for which this version has no metadata", otherwise);
-  std::uint32_t const heads = number("num_attention_heads"), width = number("hidden_size");
-  std::uint32_t const head_size = config_number(config, "head_dim", width / heads);
-  if (head_size == 0)
-    fail(error_id::file_content, "config.json: num_attention_heads is ", heads, ", more than hidden_size, ", width);
+  llama_numbers const n{config};
   gguf_metadata m{{"general.architecture", std::string{"llama"}}};
   auto const put = [&](char const* key, gguf_value value) { m.push_back({key, std::move(value)}); };
-  put("llama.block_count", number("num_hidden_layers"));
-  put("llama.context_length", number("max_position_embeddings"));
-  put("llama.embedding_length", width);
-  put("llama.feed_forward_length", number("intermediate_size"));
-  put("llama.attention.head_count", heads);
-  put("llama.attention.head_count_kv", config_number(config, "num_key_value_heads", heads));
-  put("llama.attention.key_length", head_size);
-  put("llama.attention.value_length", head_size);
+  put("llama.block_count", n.layers);
+  put("llama.context_length", config_number(config, "max_position_embeddings"));
+  put("llama.embedding_length", n.width);
+  put("llama.feed_forward_length", n.inner);
+  put("llama.attention.head_count", n.heads);
+  put("llama.attention.head_count_kv", n.kv_heads);
+  put("llama.attention.key_length", n.head_size);
+  put("llama.attention.value_length", n.head_size);
   put("llama.attention.layer_norm_rms_epsilon", config_float(config, "rms_norm_eps", 1e-6f));
   put("llama.rope.freq_base", config_float(rope, "rope_theta", 10000.0f));
-  put("llama.rope.dimension_count", head_size);
-  put("llama.vocab_size", number("vocab_size"));
+  put("llama.rope.dimension_count", n.head_size);
+  put("llama.vocab_size", n.words);
   return m;
 }
 
